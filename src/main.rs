@@ -1,0 +1,3 @@
+//! The `gitsync` program.
+
+fn main() {}
