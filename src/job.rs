@@ -1,1 +1,498 @@
-//! To be written.
+//! A command under a deadline, in its own process group, nothing of it left behind.
+//!
+//! The job and the build are other people's programs: they hang, fork, ignore signals, print for ever. What holds for all
+//! of them: the pass goes on when the command has ended or its time is up, at most [`GRACE`] later; by then no process that
+//! it started runs any more, not even one that left the process group or the session; and its output comes through while it
+//! runs, a line at a time, at no cost in memory.
+//!
+//! Three things make this more than `Command::output`:
+//!
+//! - We wait for the *exit*, never for the end of the output. A grandchild that inherited the pipe keeps it open for ever.
+//! - On Linux this process is a subreaper while a job runs, so that a descendant whose parent died is handed to us instead
+//!   of to init, and a walk of `/proc` finds it.
+//! - An open, locked file is handed down to the job on purpose. When this process is killed, its own lock on the repository
+//!   is freed at once while the job still writes; the lock on the handed-down file shows the next pass that it does.
+
+mod family;
+mod orphans;
+mod output;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use signal_hook::SigId;
+use signal_hook::consts::{SIGCHLD, SIGTERM};
+
+use crate::deadline::{Watch, instant};
+use family::{Family, Subreaper, name_them};
+use orphans::JobLock;
+use output::Lines;
+
+pub use orphans::{end_orphans, end_orphans_within};
+
+/// How long a command that was asked to end has until it is killed.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// The variable by which a job's descendants are known although they closed every file they inherited. Its value names
+/// the repository's `job.lock`.
+pub const MARK: &str = "GITSYNC_JOB_LOCK";
+
+/// How long what the command started may take to end by itself once the command has: the far end of a pipeline, a
+/// `tee` in a process substitution.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// How long the kernel may take to carry out SIGKILL before we go on without.
+const KILL_TAKES: Duration = Duration::from_secs(2);
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The program and its arguments, as given.
+    Argv(Vec<OsString>),
+    /// A line for `sh -c`.
+    Shell(String),
+}
+
+/// A command and all it may do.
+#[derive(Clone)]
+pub struct Job<'a> {
+    /// What it is called in the log: `job` or `build`.
+    pub label: &'static str,
+    /// What to run.
+    pub program: Program,
+    /// Its current folder.
+    pub dir: &'a Path,
+    /// Variables added to our own environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Variables not passed on.
+    pub env_remove: Vec<OsString>,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How long it has after it was asked to end; [`GRACE`] but for tests.
+    pub grace: Duration,
+    /// The private folder of the repository, which exists: `job.lock` is there.
+    pub private_dir: &'a Path,
+    /// What tells us to end early.
+    pub watch: &'a Watch,
+    /// Takes what is secret out of a line before it is logged.
+    pub redact: Option<&'a dyn Fn(&str) -> String>,
+}
+
+impl<'a> Job<'a> {
+    /// A command with our environment, the usual [`GRACE`] and nothing redacted.
+    #[must_use]
+    pub fn new(
+        label: &'static str,
+        program: Program,
+        dir: &'a Path,
+        timeout: Duration,
+        private_dir: &'a Path,
+        watch: &'a Watch,
+    ) -> Job<'a> {
+        let (env, env_remove, redact) = (Vec::new(), Vec::new(), None);
+        Job { label, program, dir, env, env_remove, timeout, grace: GRACE, private_dir, watch, redact }
+    }
+}
+
+/// How a command ended. In each case nothing of it runs any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this status.
+    Exited(i32),
+    /// By a signal that did not come from us.
+    Signalled(i32),
+    /// We ended it because its time was up.
+    TimedOut {
+        /// The time it had.
+        after: Duration,
+    },
+    /// We ended it because gitsync itself was asked to end.
+    Stopped {
+        /// The signal gitsync got.
+        signal: i32,
+    },
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Exited(0) => write!(f, "succeeded"),
+            Ended::Exited(code) => write!(f, "exited with status {code}"),
+            Ended::Signalled(signal) => write!(f, "was ended by {}", signal_name(*signal)),
+            Ended::TimedOut { after } => {
+                write!(f, "was ended because it took longer than {}", humantime::format_duration(*after))
+            }
+            Ended::Stopped { signal } => {
+                write!(f, "was ended because gitsync was asked to end by {}", signal_name(*signal))
+            }
+        }
+    }
+}
+
+/// A signal as people write it: `SIGTERM`, or `signal 42` where it has no name.
+#[must_use]
+pub fn signal_name(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+}
+
+/// Why a command could not be run at all. Each says what to do about it.
+#[derive(Debug)]
+pub enum JobError {
+    /// There is no command.
+    Empty {
+        /// `job` or `build`.
+        label: &'static str,
+    },
+    /// The program could not be started.
+    NotStarted {
+        /// `job` or `build`.
+        label: &'static str,
+        /// The program as given.
+        program: PathBuf,
+        /// Where it should have run.
+        dir: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A job of an earlier gitsync, which was killed, still runs and could not be ended in time.
+    EarlierStillRuns {
+        /// Those processes of it that can be seen; often none, where it runs in another container or as another user.
+        pids: Vec<u32>,
+        /// The file it holds.
+        lock: PathBuf,
+    },
+    /// The system refused something without which no command can be run.
+    System {
+        /// What was tried, as "to …".
+        what: String,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JobError::Empty { label } => write!(f, "the {label} command is empty; give a program to run"),
+            JobError::NotStarted { label, program, dir, source } => {
+                let program = program.display();
+                if !dir.is_dir() {
+                    return write!(f, "the {label} could not be started: its folder {} is not there", dir.display());
+                }
+                match source.kind() {
+                    io::ErrorKind::NotFound => write!(
+                        f,
+                        "the {label} could not be started: no program `{program}` was found; check its spelling, PATH, \
+                         and the interpreter its first line names"
+                    ),
+                    io::ErrorKind::PermissionDenied => write!(
+                        f,
+                        "the {label} could not be started: `{program}` may not be executed; make it executable \
+                         (chmod +x) for this user"
+                    ),
+                    io::ErrorKind::ArgumentListTooLong => {
+                        write!(f, "the {label} could not be started: its arguments and environment are too long")
+                    }
+                    _ => write!(f, "the {label} could not be started: `{program}`: {source}"),
+                }
+            }
+            JobError::EarlierStillRuns { pids, lock } => {
+                write!(f, "a job that an earlier gitsync started still runs ")?;
+                match pids.as_slice() {
+                    [] => write!(f, "out of sight, in another container or as another user; ")?,
+                    pids => write!(f, "(pid {}); ", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))?,
+                }
+                write!(f, "it holds {}; end it, or wait until it has ended", lock.display())
+            }
+            JobError::System { what, source } => write!(f, "could not {what}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for JobError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            JobError::NotStarted { source, .. } | JobError::System { source, .. } => Some(source),
+            JobError::Empty { .. } | JobError::EarlierStillRuns { .. } => None,
+        }
+    }
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> JobError {
+    let what = what.into();
+    move |source| JobError::System { what, source }
+}
+
+/// A subreaper adopts every orphan below it and SIGCHLD is one for the process: two jobs at a time could not tell their
+/// descendants apart. A pass runs one after the other anyhow; nothing else may start a child while one runs.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Runs the command to its end, its output going to the log line by line (target `gitsync::output`, field `from`), its
+/// input empty.
+///
+/// When its time is up or the watch was asked to end, its whole process group and every descendant gets SIGTERM and,
+/// `grace` later, SIGKILL. What it leaves running when it exits by itself is named in a warning and ended the same way.
+/// With the watch asked to end, this returns only where `on_end` does.
+///
+/// # Errors
+/// When the command is empty or could not be started, or when a job of an earlier gitsync still runs.
+pub fn run(job: &Job<'_>) -> Result<Ended, JobError> {
+    let mut command = command(job)?;
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+
+    let (listening, bell) = UnixStream::pair().map_err(system("make a pair of sockets"))?;
+    for end in [&listening, &bell] {
+        end.set_nonblocking(true).map_err(system("set up a socket"))?;
+    }
+    let copy = || bell.try_clone().map_err(system("copy a socket"));
+    let Some(runs) = job.watch.job_begins(copy()?, job.grace) else {
+        return Ok(Ended::Stopped { signal: job.watch.asked_to_end().unwrap_or(SIGTERM) });
+    };
+    let deadline = instant() + job.timeout;
+    let last = deadline + job.grace + KILL_TAKES + Duration::from_secs(1);
+    let limit = job.watch.limit_exactly(format!("the {}", job.label), last);
+
+    let _child_signals = ChildSignals::to(copy()?).map_err(system("watch for the end of child processes"))?;
+    let subreaper = Subreaper::become_one();
+    let lock = JobLock::take(job.private_dir, job.label)?;
+    command.env(MARK, lock.mark());
+    let (output, far_end) = io::pipe().map_err(system("make a pipe"))?;
+    rustix::io::ioctl_fionbio(&output, true).map_err(|error| system("set up a pipe")(error.into()))?;
+    command.stdout(far_end.try_clone().map_err(system("copy a pipe"))?).stderr(far_end);
+
+    // From the spawn on there is no moment in which the watch could end the process and leave the job.
+    let slot = Arc::new(Mutex::new(Slot::NotYet));
+    let kill_slot = Arc::clone(&slot);
+    let on_kill = job.watch.on_kill(Box::new(move || {
+        if let Slot::Runs(family) = std::mem::replace(&mut *open(&kill_slot), Slot::Over) {
+            family.kill(KILL_TAKES);
+        }
+    }));
+    let mut child = {
+        let mut slot = open(&slot);
+        if matches!(*slot, Slot::Over) {
+            return Ok(Ended::Stopped { signal: job.watch.asked_to_end().unwrap_or(SIGTERM) });
+        }
+        let before = Family::children_of_ours();
+        let child = lock.hand_down(|| command.spawn()).map_err(|source| not_started(job, &command, source))?;
+        let leader = Pid::from_child(&child);
+        *slot = Slot::Runs(Family::new(leader, before));
+        child
+    };
+    // The command holds our ends of the pipe; with them open the output would never end.
+    drop(command);
+    let family = match &*open(&slot) {
+        Slot::Runs(family) => family.clone(),
+        Slot::NotYet | Slot::Over => Family::new(Pid::from_child(&child), Family::children_of_ours()),
+    };
+
+    let course = Course { job, family: &family, deadline, listening, lines: Lines::new(job.label, job.redact) };
+    let (exited, forced) = course.run(output);
+
+    // The leader's number, and with it the group's, is ours until it is reaped: nobody may use it after that.
+    *open(&slot) = Slot::Over;
+    let left = family.alive();
+    let status = if exited { child.wait().ok() } else { None };
+    family.reap_adopted();
+    if left.is_empty() {
+        lock.clear();
+    } else {
+        tracing::warn!(target: "gitsync::job", from = job.label,
+            "the {} left processes that could not be ended: {}", job.label, name_them(&left));
+    }
+    drop((on_kill, subreaper, limit));
+    let ended = forced.unwrap_or_else(|| match status {
+        Some(status) => status.code().map_or_else(|| Ended::Signalled(status.signal().unwrap_or(0)), Ended::Exited),
+        None => Ended::Signalled(signal_hook::consts::SIGKILL),
+    });
+    drop(runs);
+    Ok(ended)
+}
+
+/// What the watch would have to kill.
+enum Slot {
+    NotYet,
+    Runs(Family),
+    Over,
+}
+
+fn open(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn command(job: &Job<'_>) -> Result<Command, JobError> {
+    let empty = JobError::Empty { label: job.label };
+    let mut command = match &job.program {
+        Program::Shell(line) if line.trim().is_empty() => return Err(empty),
+        Program::Shell(line) => {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(line);
+            command
+        }
+        Program::Argv(argv) => {
+            let Some((program, arguments)) = argv.split_first().filter(|(program, _)| !program.is_empty()) else {
+                return Err(empty);
+            };
+            let mut command = Command::new(program);
+            command.args(arguments);
+            command
+        }
+    };
+    for name in &job.env_remove {
+        command.env_remove(name);
+    }
+    command.envs(job.env.iter().map(|(name, value)| (name, value)));
+    command.current_dir(job.dir).stdin(Stdio::null()).process_group(0);
+    Ok(command)
+}
+
+fn not_started(job: &Job<'_>, command: &Command, source: io::Error) -> JobError {
+    let (label, program, dir) = (job.label, PathBuf::from(command.get_program()), job.dir.to_owned());
+    JobError::NotStarted { label, program, dir, source }
+}
+
+/// SIGCHLD rings the bell for as long as this lives.
+struct ChildSignals(SigId);
+
+impl ChildSignals {
+    fn to(bell: UnixStream) -> io::Result<ChildSignals> {
+        signal_hook::low_level::pipe::register(SIGCHLD, bell).map(ChildSignals)
+    }
+}
+
+impl Drop for ChildSignals {
+    fn drop(&mut self) {
+        signal_hook::low_level::unregister(self.0);
+    }
+}
+
+/// The time from the spawn until nothing of the job is left.
+struct Course<'a> {
+    job: &'a Job<'a>,
+    family: &'a Family,
+    deadline: Instant,
+    listening: UnixStream,
+    lines: Lines<'a>,
+}
+
+enum Phase {
+    /// The command itself runs.
+    Running,
+    /// It has ended, what it started has a moment to follow.
+    Lingering { until: Instant },
+    /// All have got SIGTERM.
+    Asked { until: Instant },
+    /// All have got SIGKILL.
+    Killed { until: Instant },
+}
+
+impl Course<'_> {
+    /// Whether the command has ended (it is not reaped yet), and how if that was our doing.
+    fn run(mut self, output: io::PipeReader) -> (bool, Option<Ended>) {
+        let mut output = Some(output);
+        let mut phase = Phase::Running;
+        let mut forced = None;
+        let mut exited = false;
+        let mut look_at = instant();
+        loop {
+            if let Some(pipe) = &mut output
+                && self.lines.take_some(pipe).is_break()
+            {
+                output = None;
+            }
+            exited = exited || self.family.leader_has_exited();
+            let now = instant();
+            match phase {
+                Phase::Running if exited => {
+                    if self.family.is_gone() {
+                        break;
+                    }
+                    phase = Phase::Lingering { until: now + LINGER };
+                }
+                Phase::Running => {
+                    forced = match self.job.watch.asked_to_end() {
+                        Some(signal) => Some(Ended::Stopped { signal }),
+                        None if now >= self.deadline => Some(Ended::TimedOut { after: self.job.timeout }),
+                        None => None,
+                    };
+                    if forced.is_some() {
+                        phase = self.ask(now);
+                    }
+                }
+                _ if now < look_at => {}
+                _ if exited && self.family.is_gone() => break,
+                Phase::Lingering { until } if now >= until || self.job.watch.asked_to_end().is_some() => {
+                    let left = self.family.alive();
+                    if !left.is_empty() {
+                        tracing::warn!(target: "gitsync::job", from = self.job.label,
+                            "the {} has ended and left processes running, which are ended now: {}",
+                            self.job.label, name_them(&left));
+                    }
+                    phase = self.ask(now);
+                }
+                Phase::Asked { until } if now >= until => {
+                    self.family.signal(Signal::KILL);
+                    phase = Phase::Killed { until: now + KILL_TAKES };
+                }
+                Phase::Killed { until } if now >= until => break,
+                // Again, for what was forked meanwhile.
+                Phase::Killed { .. } => self.family.signal(Signal::KILL),
+                Phase::Lingering { .. } | Phase::Asked { .. } => self.family.reap_adopted(),
+            }
+            let wait = match phase {
+                Phase::Running => self.deadline.saturating_duration_since(now).min(Duration::from_secs(1)),
+                _ => {
+                    // Only our own children ring when they end, so look now and then; but a flood of output must not
+                    // make each of its chunks a walk of /proc.
+                    if now >= look_at {
+                        look_at = now + Duration::from_millis(20);
+                    }
+                    look_at.saturating_duration_since(now)
+                }
+            };
+            self.wait(output.as_ref(), wait);
+        }
+        if let Some(pipe) = &mut output {
+            self.lines.take_what_is_there(pipe);
+        }
+        self.lines.finish();
+        (exited, forced)
+    }
+
+    fn ask(&self, now: Instant) -> Phase {
+        self.family.signal(Signal::TERM);
+        // A stopped process can't act on it before it is continued.
+        self.family.signal(Signal::CONT);
+        Phase::Asked {
+            until: now + self.job.grace.min((self.deadline + self.job.grace).saturating_duration_since(now)),
+        }
+    }
+
+    /// Until there is output, a child has ended, the watch wants something, or the time is over.
+    fn wait(&self, output: Option<&io::PipeReader>, time: Duration) {
+        let timeout = Timespec::try_from(time).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        let mut fds = vec![PollFd::from_borrowed_fd(self.listening.as_fd(), PollFlags::IN)];
+        fds.extend(output.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)));
+        // An interrupted wait is a wait that ended early.
+        let _ = poll(&mut fds, Some(&timeout));
+        let _ = (&self.listening).read(&mut [0; 256]);
+    }
+}
+
+impl Family {
+    fn leader_has_exited(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // An error means that somebody else reaped it: then it has exited all the more.
+        !matches!(waitid(WaitId::Pid(self.leader()), options), Ok(None))
+    }
+}

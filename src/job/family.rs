@@ -1,0 +1,190 @@
+//! A command and all it has started: who they are, how to end them.
+//!
+//! Members are the process group of the command, every child of ours that was not there before the command (the subreaper's
+//! foundlings), and everything below these. Where there is no `/proc` only the group is known.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, waitpid};
+
+use crate::deadline::instant;
+
+/// A process as `/proc` shows it.
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    pub(super) name: String,
+    pub(super) parent: i32,
+    group: i32,
+    /// Together with the number this names a process for good: numbers are used again.
+    started: u64,
+    dead: bool,
+}
+
+impl Process {
+    /// Every process that can be seen; the dead ones that nobody has reaped are among them.
+    pub(super) fn all() -> Vec<Process> {
+        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(Process::read).collect()
+    }
+
+    fn read(pid: i32) -> Option<Process> {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        // `pid (name) state parent group …`, and the name may hold blanks and brackets.
+        let (open, close) = (stat.iter().position(|b| *b == b'(')?, stat.iter().rposition(|b| *b == b')')?);
+        let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
+        let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        Some(Process {
+            pid,
+            name,
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            started: number(19)?,
+            // A leader whose other threads go on is shown as a zombie, too.
+            dead: matches!(*fields.first()?, "Z" | "X") && number(17)? <= 1,
+        })
+    }
+
+    /// Sends a signal to this very process, never to one that has got its number since.
+    pub(super) fn signal(&self, signal: Signal) {
+        let Some(pid) = Pid::from_raw(self.pid) else { return };
+        #[cfg(target_os = "linux")]
+        if let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            if Process::read(self.pid).is_some_and(|process| process.started == self.started) {
+                let _ = rustix::process::pidfd_send_signal(fd, signal);
+            }
+            return;
+        }
+        if Process::read(self.pid).is_some_and(|process| process.started == self.started) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+}
+
+/// Those for which `root` holds and all below them, the dead ones left out.
+pub(super) fn living_with_descendants(all: Vec<Process>, root: impl Fn(&Process) -> bool) -> Vec<Process> {
+    let mut found: BTreeSet<i32> = all.iter().filter(|process| root(process)).map(|process| process.pid).collect();
+    loop {
+        let before = found.len();
+        found.extend(
+            all.iter().filter(|process| found.contains(&process.parent)).map(|process| process.pid).collect::<Vec<_>>(),
+        );
+        if found.len() == before {
+            break;
+        }
+    }
+    all.into_iter().filter(|process| !process.dead && found.contains(&process.pid)).collect()
+}
+
+/// "sleep (pid 12), python3 (pid 14)", of many the first few.
+pub(super) fn name_them(processes: &[Process]) -> String {
+    const NAMED: usize = 5;
+    let mut names: Vec<String> =
+        processes.iter().take(NAMED).map(|it| format!("{} (pid {})", it.name.escape_debug(), it.pid)).collect();
+    if processes.len() > NAMED {
+        names.push(format!("{} more", processes.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+#[derive(Clone)]
+pub(super) struct Family {
+    leader: Pid,
+    /// Children of ours that have nothing to do with the command.
+    before: BTreeSet<i32>,
+}
+
+impl Family {
+    /// The family of a command that was just started, which leads a process group of its own and will not be reaped for
+    /// as long as the family is used.
+    pub(super) fn new(leader: Pid, before: BTreeSet<i32>) -> Family {
+        Family { leader, before }
+    }
+
+    pub(super) fn leader(&self) -> Pid {
+        self.leader
+    }
+
+    pub(super) fn children_of_ours() -> BTreeSet<i32> {
+        let us = getpid().as_raw_pid();
+        Process::all().into_iter().filter(|process| process.parent == us).map(|process| process.pid).collect()
+    }
+
+    /// The members that live, the leader among them.
+    pub(super) fn alive(&self) -> Vec<Process> {
+        let (us, leader) = (getpid().as_raw_pid(), self.leader.as_raw_pid());
+        living_with_descendants(Process::all(), |process| {
+            process.group == leader || (process.parent == us && !self.before.contains(&process.pid))
+        })
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.reap_adopted();
+        self.alive().is_empty()
+    }
+
+    /// Sends a signal to all members: the group at once, the others one by one.
+    pub(super) fn signal(&self, signal: Signal) {
+        let _ = kill_process_group(self.leader, signal);
+        let leader = self.leader.as_raw_pid();
+        for process in self.alive().iter().filter(|process| process.group != leader) {
+            process.signal(signal);
+        }
+    }
+
+    /// Kills until none is left, for at most `time`.
+    pub(super) fn kill(&self, time: Duration) {
+        let until = instant() + time;
+        loop {
+            self.signal(Signal::KILL);
+            if self.is_gone() || instant() >= until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Takes the exit status of the foundlings, which nobody wants but which keeps them as zombies.
+    pub(super) fn reap_adopted(&self) {
+        let (us, leader) = (getpid().as_raw_pid(), self.leader.as_raw_pid());
+        for process in Process::all() {
+            let adopted = process.parent == us && process.pid != leader && !self.before.contains(&process.pid);
+            if adopted && process.dead {
+                let _ = waitpid(Pid::from_raw(process.pid), WaitOptions::NOHANG);
+            }
+        }
+    }
+}
+
+/// While this lives, orphans among our descendants become our children instead of init's.
+pub(super) struct Subreaper {
+    #[cfg(target_os = "linux")]
+    ours: bool,
+}
+
+impl Subreaper {
+    #[cfg(target_os = "linux")]
+    pub(super) fn become_one() -> Subreaper {
+        // Any number switches it on. Where it fails, descendants that left the group are found by the lock they hold, a
+        // pass later.
+        let already = matches!(rustix::process::child_subreaper(), Ok(Some(_)));
+        Subreaper { ours: !already && rustix::process::set_child_subreaper(Some(getpid())).is_ok() }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn become_one() -> Subreaper {
+        Subreaper {}
+    }
+}
+
+impl Drop for Subreaper {
+    fn drop(&mut self) {
+        #[cfg(target_os = "linux")]
+        if self.ours {
+            let _ = rustix::process::set_child_subreaper(None);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Jobs of a gitsync that was killed.
+//!
+//! The lock on the repository dies with the process that took it, its job does not. So each job inherits an open file,
+//! `job.lock` in the private folder, which carries a lock (`flock` belongs to the open file, and is held as long as any
+//! process has it open), and a variable that names the file, for those which close what they inherited. The file also has
+//! a line in it from before the spawn until all is cleaned up: only when the lock is held or the line is there does a pass
+//! look through `/proc`.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::process::{Signal, getpid};
+
+use super::family::{Process, living_with_descendants, name_them};
+use super::{GRACE, JobError, KILL_TAKES, MARK, system};
+use crate::deadline::instant;
+
+const NAME: &str = "job.lock";
+
+/// The lock on `job.lock`, held by this process and by all that inherit it.
+pub(super) struct JobLock {
+    file: File,
+    path: PathBuf,
+    mark: String,
+}
+
+impl JobLock {
+    pub(super) fn take(private_dir: &Path, label: &str) -> Result<JobLock, JobError> {
+        let Some(mut lock) = JobLock::open(private_dir, OFlags::CREATE)? else {
+            let path = private_dir.join(NAME);
+            return Err(system(format!("make {}", path.display()))(Errno::NOENT.into()));
+        };
+        if !lock.try_lock()? {
+            return Err(JobError::EarlierStillRuns {
+                pids: lock.holders().iter().filter_map(pid).collect(),
+                lock: lock.path,
+            });
+        }
+        let what = format!("write {}", lock.path.display());
+        lock.file.set_len(0).and_then(|()| writeln!(lock.file, "{label}")).map_err(system(what))?;
+        Ok(lock)
+    }
+
+    fn open(private_dir: &Path, create: OFlags) -> Result<Option<JobLock>, JobError> {
+        let path = private_dir.join(NAME);
+        let refused = |error: Errno| system(format!("open {}", path.display()))(error.into());
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | create;
+        let file = match rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(refused(error)),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(refused)?;
+        let mark = format!("{:x}-{:x}", stat.st_dev, stat.st_ino);
+        Ok(Some(JobLock { file, path, mark }))
+    }
+
+    fn try_lock(&self) -> Result<bool, JobError> {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(system(format!("lock {}", self.path.display()))(error.into())),
+        }
+    }
+
+    /// The value of [`MARK`] for a job under this lock: the file's identity, since a path may name another file in
+    /// another container.
+    pub(super) fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// Lets what is spawned in `spawn` inherit the lock. Nothing else may be spawned at the same time.
+    pub(super) fn hand_down<T>(&self, spawn: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        fcntl_setfd(&self.file, FdFlags::empty())?;
+        let spawned = spawn();
+        fcntl_setfd(&self.file, FdFlags::CLOEXEC)?;
+        spawned
+    }
+
+    /// Says that nothing of the job is left.
+    pub(super) fn clear(&self) {
+        // Where this fails, the next pass looks through /proc once more.
+        let _ = self.file.set_len(0);
+    }
+
+    fn is_cleared(&mut self) -> bool {
+        matches!(self.file.read(&mut [0]), Ok(0))
+    }
+
+    /// The processes that hold this lock or bear its mark, and all below them; never ourselves nor those we run under.
+    fn holders(&self) -> Vec<Process> {
+        let all = Process::all();
+        let mut spared = vec![getpid().as_raw_pid()];
+        while let Some(parent) = all.iter().find(|it| spared.last() == Some(&it.pid)).map(|it| it.parent) {
+            spared.push(parent);
+        }
+        let mut found = living_with_descendants(all, |it| {
+            !spared.contains(&it.pid) && (self.is_held_by(it.pid) || self.marks(it.pid))
+        });
+        found.retain(|it| !spared.contains(&it.pid));
+        found
+    }
+
+    /// Whether the process has the lock, and not just the file open, as a backup would.
+    fn is_held_by(&self, pid: i32) -> bool {
+        let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        let Ok(ours) = rustix::fs::fstat(&self.file) else { return false };
+        fds.filter_map(Result::ok).any(|fd| {
+            std::fs::read_link(fd.path()).is_ok_and(|to| {
+                // A file that was removed is shown as `job.lock (deleted)`.
+                to.file_name().is_some_and(|name| name.as_bytes().starts_with(NAME.as_bytes()))
+            }) && rustix::fs::stat(fd.path()).is_ok_and(|it| (it.st_dev, it.st_ino) == (ours.st_dev, ours.st_ino))
+                && std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", fd.file_name().display()))
+                    .is_ok_and(|info| info.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK")))
+        })
+    }
+
+    fn marks(&self, pid: i32) -> bool {
+        let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
+        let wanted = format!("{MARK}={}", self.mark);
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    }
+}
+
+fn pid(process: &Process) -> Option<u32> {
+    u32::try_from(process.pid).ok()
+}
+
+/// Ends what still runs of a job whose gitsync was killed: SIGTERM, [`GRACE`], SIGKILL. A pass calls this right after it has
+/// the repository's lock, before it looks at anything a job could still be writing. Costs two system calls when all is well.
+///
+/// Where the processes can't be seen (another container, another user) it waits for them until `until`. Returns the numbers
+/// of those it ended.
+///
+/// # Errors
+/// [`JobError::EarlierStillRuns`] when something of it was still there at `until` (or shortly after it was killed, where that
+/// is later), and when `job.lock` can't be opened.
+pub fn end_orphans(private_dir: &Path, until: Instant) -> Result<Vec<u32>, JobError> {
+    end_orphans_within(private_dir, until, GRACE)
+}
+
+/// [`end_orphans`] with another grace than [`GRACE`].
+///
+/// # Errors
+/// As [`end_orphans`].
+pub fn end_orphans_within(private_dir: &Path, until: Instant, grace: Duration) -> Result<Vec<u32>, JobError> {
+    let Some(mut lock) = JobLock::open(private_dir, OFlags::empty())? else { return Ok(Vec::new()) };
+    if lock.try_lock()? && lock.is_cleared() {
+        return Ok(Vec::new());
+    }
+    let start = instant();
+    let kill_at = (start + grace).min(until.max(start));
+    let give_up_at = until.max(kill_at + KILL_TAKES);
+    let mut asked: Vec<Process> = Vec::new();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let found = lock.holders();
+        if found.is_empty() && lock.try_lock()? {
+            lock.clear();
+            return Ok(asked.iter().filter_map(pid).collect());
+        }
+        let now = instant();
+        if now >= give_up_at {
+            return Err(JobError::EarlierStillRuns { pids: found.iter().filter_map(pid).collect(), lock: lock.path });
+        }
+        let fresh: Vec<Process> =
+            found.iter().filter(|it| !asked.iter().any(|known| known.pid == it.pid)).cloned().collect();
+        if !fresh.is_empty() {
+            tracing::warn!(target: "gitsync::job",
+                "a job that an earlier gitsync started still runs, it is ended: {}", name_them(&fresh));
+        }
+        for process in &fresh {
+            process.signal(Signal::TERM);
+            process.signal(Signal::CONT);
+        }
+        asked.extend(fresh);
+        if now >= kill_at {
+            found.iter().for_each(|process| process.signal(Signal::KILL));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,169 @@
+//! What a command prints, as lines for the log.
+//!
+//! One pipe carries both stdout and stderr, so that the lines keep the order they were printed in. Nothing is held but the
+//! line that is being printed, and of that no more than a piece.
+
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+
+/// A line longer than this, in bytes, is logged in pieces.
+pub(super) const PIECE: usize = 8 * 1024;
+
+/// How far back from the end of a piece a blank is looked for, so that words, and secrets, stay whole.
+const LOOK_BACK: usize = 1024;
+
+/// What a pipe can hold at most where nobody raised the limit. More than this was written after the command had ended.
+const PIPE_HOLDS: usize = 1024 * 1024;
+
+pub(super) struct Lines<'a> {
+    from: &'static str,
+    redact: Option<&'a dyn Fn(&str) -> String>,
+    chunk: Vec<u8>,
+    line: Vec<u8>,
+    /// The last piece ended in the middle of a line.
+    cut: bool,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(from: &'static str, redact: Option<&'a dyn Fn(&str) -> String>) -> Lines<'a> {
+        Lines { from, redact, chunk: vec![0; 64 * 1024], line: Vec::new(), cut: false }
+    }
+
+    /// Reads once from a pipe that does not block. Breaks when its end has come.
+    pub(super) fn take_some(&mut self, pipe: &mut impl Read) -> ControlFlow<()> {
+        self.read(pipe).map_continue(|_| ())
+    }
+
+    /// Reads what the pipe holds and no more: somebody may still be writing to it.
+    pub(super) fn take_what_is_there(&mut self, pipe: &mut impl Read) {
+        let mut taken = 0;
+        while taken < PIPE_HOLDS {
+            match self.read(pipe) {
+                ControlFlow::Continue(0) | ControlFlow::Break(()) => break,
+                ControlFlow::Continue(length) => taken += length,
+            }
+        }
+    }
+
+    /// Logs what was printed after the last end of a line.
+    pub(super) fn finish(&mut self) {
+        if !self.line.is_empty() {
+            let line = std::mem::take(&mut self.line);
+            self.say(&line);
+        }
+        self.cut = false;
+    }
+
+    fn read(&mut self, pipe: &mut impl Read) -> ControlFlow<(), usize> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let read = pipe.read(&mut chunk);
+        if let Ok(length) = read {
+            self.push(&chunk[..length]);
+        }
+        self.chunk = chunk;
+        match read {
+            Ok(0) => ControlFlow::Break(()),
+            Ok(length) => ControlFlow::Continue(length),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                ControlFlow::Continue(0)
+            }
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = PIECE - self.line.len();
+            let end = bytes.iter().take(room).position(|byte| *byte == b'\n');
+            let (now, later) = bytes.split_at(end.unwrap_or(room.min(bytes.len())));
+            self.line.extend_from_slice(now);
+            bytes = later;
+            if end.is_some() {
+                bytes = &bytes[1..];
+                // A line that was cut exactly at its end has been said.
+                if !(self.cut && self.line.is_empty()) {
+                    let line = std::mem::take(&mut self.line);
+                    self.say(&line);
+                    self.line = line;
+                    self.line.clear();
+                }
+                self.cut = false;
+            } else if self.line.len() >= PIECE {
+                let rest = self.line.split_off(cut_at(&self.line));
+                let piece = std::mem::replace(&mut self.line, rest);
+                self.say(&piece);
+                self.cut = true;
+            }
+        }
+    }
+
+    fn say(&self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
+        match self.redact {
+            Some(redact) => tell(self.from, &redact(&text)),
+            None => tell(self.from, &text),
+        }
+    }
+}
+
+fn tell(from: &'static str, text: &str) {
+    if text.chars().any(unsafe_to_show) {
+        tracing::info!(target: "gitsync::output", from, "{}", shown(text));
+    } else {
+        tracing::info!(target: "gitsync::output", from, "{text}");
+    }
+}
+
+/// Where to cut a line that is too long: after a blank near its end, else before a character that is not all there.
+fn cut_at(line: &[u8]) -> usize {
+    let near_the_end = line.len().saturating_sub(LOOK_BACK);
+    if let Some(blank) = line.iter().rposition(u8::is_ascii_whitespace).filter(|blank| *blank >= near_the_end) {
+        return blank + 1;
+    }
+    let continued = line.iter().rev().take(3).take_while(|byte| (**byte & 0xC0) == 0x80).count();
+    match line.len().checked_sub(continued + 1).filter(|start| *start > 0 && line[*start] >= 0xC0) {
+        Some(start) => start,
+        None => line.len(),
+    }
+}
+
+/// Control characters could clear the reader's screen or fake a line of our own.
+fn unsafe_to_show(character: char) -> bool {
+    character.is_control() && character != '\t'
+}
+
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if unsafe_to_show(character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PIECE, cut_at, shown};
+
+    #[test]
+    fn a_long_line_is_cut_after_a_blank_or_between_characters() {
+        let mut words = vec![b'a'; PIECE];
+        words[PIECE - 100] = b' ';
+        assert_eq!(cut_at(&words), PIECE - 99);
+        let mut far = vec![b'a'; PIECE];
+        far[10] = b' ';
+        assert_eq!(cut_at(&far), PIECE);
+        let mut half = vec![b'a'; PIECE - 2];
+        half.extend(&"€".as_bytes()[..2]);
+        assert_eq!(cut_at(&half), PIECE - 2);
+        assert_eq!(cut_at(&[0x80; 10]), 10);
+    }
+
+    #[test]
+    fn control_characters_are_spelled_out() {
+        assert_eq!(shown("\u{1b}[2Jgone\u{9b}\ttab"), "\\u{1b}[2Jgone\\u{9b}\ttab");
+    }
+}
