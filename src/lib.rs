@@ -2,5 +2,6 @@
 
 pub mod deadline;
 pub mod job;
+pub mod policy;
 pub mod publish;
 pub mod transport;
