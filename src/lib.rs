@@ -2,6 +2,11 @@
 
 pub mod deadline;
 pub mod job;
+pub mod lock;
+pub mod marker;
+pub mod outcome;
 pub mod policy;
+pub mod private;
 pub mod publish;
+pub mod record;
 pub mod transport;

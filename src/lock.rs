@@ -1,0 +1,174 @@
+//! One lock a repository, shared by all subcommands, with a queue of one place for each kind of pass.
+//!
+//! The lock is flock(2) on `.git/gitsync/lock` by way of fd-lock: it dies with the process, in whatever way that dies, and
+//! children do not inherit it. At most one `sync` and one `tick` wait for it; a further one of the same kind has nothing to
+//! add to the one that waits, and says `skipped`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use fd_lock::{RwLock, RwLockWriteGuard};
+use serde::{Deserialize, Serialize};
+
+use crate::private::PrivateDir;
+
+const NAME: &str = "lock";
+
+/// Who holds the lock, as written in the lock file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Process id.
+    pub pid: u32,
+    /// Subcommand.
+    pub command: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let since = self.since.to_rfc3339_opts(SecondsFormat::Secs, true);
+        write!(f, "gitsync {} (pid {}, since {since})", self.command, self.pid)
+    }
+}
+
+/// The lock, held until dropped.
+#[derive(Debug)]
+pub struct Held {
+    guard: RwLockWriteGuard<'static, File>,
+    died: Option<Holder>,
+    looking: bool,
+}
+
+impl Held {
+    /// The pass before this one, if it died without giving the lock back: what it left half done is ours to heal.
+    pub fn died_before_us(&self) -> Option<&Holder> {
+        self.died.as_ref()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.looking {
+            // An empty lock file is how the next pass knows that this one came to its end.
+            let _ = self.guard.set_len(0);
+        }
+    }
+}
+
+/// How asking for the lock ended.
+#[derive(Debug)]
+pub enum Taken {
+    /// It is ours.
+    Held(Held),
+    /// One of our kind waits for it already.
+    Skipped,
+    /// Somebody held it for all the time we could wait.
+    Busy(Option<Holder>),
+}
+
+/// Takes the lock, waiting up to `wait` for whoever holds it.
+///
+/// `queued`: whether only one of this command may wait.
+///
+/// # Errors
+/// Those of the file system.
+pub fn take(
+    private: &PrivateDir,
+    command: &str,
+    queued: bool,
+    wait: Duration,
+    now: impl Fn() -> DateTime<Utc>,
+) -> io::Result<Taken> {
+    let path = private.file(NAME);
+    if let Some(guard) = try_lock(open(&path)?)? {
+        return held(guard, &path, command, now());
+    }
+    let _place = if queued {
+        match try_lock(open(&private.file(&format!("waiting-{command}")))?)? {
+            Some(place) => Some(place),
+            None => return Ok(Taken::Skipped),
+        }
+    } else {
+        None
+    };
+    if let Some(holder) = holder(private) {
+        tracing::info!(holder = %holder, "waiting for the lock");
+    }
+    // flock has no time-out. A thread of its own may block in it for ever; if it outlives our patience the process ends.
+    let (tell, told) = mpsc::channel();
+    let file = open(&path)?;
+    std::thread::Builder::new().name("lock".into()).spawn(move || {
+        let _ = tell.send(Box::leak(Box::new(RwLock::new(file))).write());
+    })?;
+    match told.recv_timeout(wait) {
+        Ok(guard) => held(guard?, &path, command, now()),
+        Err(_) => Ok(Taken::Busy(holder(private))),
+    }
+}
+
+/// Whether somebody holds the lock now, and who. For `status` and dry runs: takes nothing, writes nothing.
+pub fn peek(private: &PrivateDir) -> Option<Option<Holder>> {
+    let file = File::open(private.file(NAME)).ok()?;
+    let lock = RwLock::new(file);
+    match lock.try_read() {
+        Ok(_) => None,
+        Err(_) => Some(holder(private)),
+    }
+}
+
+/// Takes the lock for a pass that only looks: nothing is written, and where there is no lock file yet there is nobody to
+/// keep out.
+///
+/// # Errors
+/// Those of the file system.
+pub fn take_for_looking(private: &PrivateDir, wait: Duration) -> io::Result<Option<Taken>> {
+    let file = match File::open(private.file(NAME)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (tell, told) = mpsc::channel();
+    std::thread::Builder::new().name("lock".into()).spawn(move || {
+        let _ = tell.send(Box::leak(Box::new(RwLock::new(file))).write());
+    })?;
+    match told.recv_timeout(wait) {
+        Ok(guard) => Ok(Some(Taken::Held(Held { guard: guard?, died: None, looking: true }))),
+        Err(_) => Ok(Some(Taken::Busy(holder(private)))),
+    }
+}
+
+fn held(
+    mut guard: RwLockWriteGuard<'static, File>,
+    path: &Path,
+    command: &str,
+    now: DateTime<Utc>,
+) -> io::Result<Taken> {
+    let died = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let us = Holder { pid: std::process::id(), command: command.to_owned(), since: now };
+    guard.set_len(0)?;
+    guard.rewind()?;
+    guard.write_all(&serde_json::to_vec(&us).map_err(io::Error::other)?)?;
+    Ok(Taken::Held(Held { guard, died, looking: false }))
+}
+
+fn holder(private: &PrivateDir) -> Option<Holder> {
+    serde_json::from_slice(&fs::read(private.file(NAME)).ok()?).ok()
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn try_lock(file: File) -> io::Result<Option<RwLockWriteGuard<'static, File>>> {
+    match Box::leak(Box::new(RwLock::new(file))).try_write() {
+        Ok(guard) => Ok(Some(guard)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,248 @@
+//! What a pass has to say at its end: one result word, one exit code, and the facts behind them.
+//!
+//! Everything that the specification foresees is a value here, failures included; only what nobody foresaw is left to
+//! color-eyre in `main.rs`.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::json;
+
+use crate::policy::SyncState;
+
+/// A subcommand that is a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `gitsync init-sync`
+    InitSync,
+    /// `gitsync sync`
+    Sync,
+    /// `gitsync tick`
+    Tick,
+}
+
+impl Command {
+    /// The subcommand's name on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::InitSync => "init-sync",
+            Self::Sync => "sync",
+            Self::Tick => "tick",
+        }
+    }
+}
+
+/// The one word on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// init-sync: there was no repository, now there is.
+    Cloned,
+    /// init-sync: the repository was made equal to the remote.
+    Reset,
+    /// init-sync: the remote has no such branch yet.
+    EmptyRemote,
+    /// init-sync: the remote is out of reach; local state serves.
+    Offline,
+    /// sync: the state it found; init-sync: `up-to-date`, nothing differed.
+    State(SyncState),
+    /// sync, tick: one of the same kind waits already.
+    Skipped,
+    /// tick: nothing changed and nothing was left to push.
+    NoChanges,
+    /// tick: the remote has our commit.
+    Pushed,
+    /// tick: the commit is kept, the push is retried.
+    PushFailed,
+    /// The pass failed.
+    Error,
+}
+
+impl Word {
+    /// The word as printed.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Cloned => "cloned",
+            Self::Reset => "reset",
+            Self::EmptyRemote => "empty-remote",
+            Self::Offline => "offline",
+            Self::State(state) => state.word(),
+            Self::Skipped => "skipped",
+            Self::NoChanges => "no-changes",
+            Self::Pushed => "pushed",
+            Self::PushFailed => "push-failed",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What a failure asks for, which is what its exit code says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Passing trouble: the next pass retries. Exit 75.
+    Retry,
+    /// A retry alone won't help. Exit 1.
+    Person,
+    /// The command line or the environment asks for something that can't be. Exit 2.
+    Usage,
+}
+
+impl Kind {
+    /// The exit code (75 is `EX_TEMPFAIL` of sysexits.h).
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Retry => 75,
+            Self::Person => 1,
+            Self::Usage => 2,
+        }
+    }
+}
+
+/// One failure: what happened, to what, and what to do next.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Who has to act.
+    pub kind: Kind,
+    /// What happened, to what: one sentence without a full stop, free of secrets.
+    pub what: String,
+    /// What to do next.
+    pub next: String,
+}
+
+impl Failure {
+    /// Passing trouble.
+    pub fn retry(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { kind: Kind::Retry, what: what.into(), next: next.into() }
+    }
+
+    /// Somebody has to look.
+    pub fn person(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { kind: Kind::Person, what: what.into(), next: next.into() }
+    }
+
+    /// The command line is at fault.
+    pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { kind: Kind::Usage, what: what.into(), next: next.into() }
+    }
+}
+
+/// Everything a pass found and did, as `--output json` prints it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Which subcommand this is.
+    pub command: Command,
+    /// The result, once known.
+    pub result: Word,
+    /// The state found when the remote was asked.
+    pub state: Option<SyncState>,
+    /// The local branch's commit before the pass, as 40 hex digits.
+    pub local_before: Option<String>,
+    /// The local branch's commit after it.
+    pub local: Option<String>,
+    /// The remote branch's commit as last seen in this pass.
+    pub remote: Option<String>,
+    /// Commits that local has and the remote has not, when the remote was asked.
+    pub ahead: Option<usize>,
+    /// Commits that the remote has and local has not, when the remote was asked.
+    pub behind: Option<usize>,
+    /// The commit this tick made.
+    pub commit: Option<String>,
+    /// Whether the remote took our commit in this pass.
+    pub pushed: bool,
+    /// Whether that push overwrote another history.
+    pub forced: bool,
+    /// What was put under `refs/gitsync/rescue/` in this pass.
+    pub rescue_refs: Vec<String>,
+    /// Whether the site was built and published; null where no build was due.
+    pub site_built: Option<bool>,
+    /// The job's exit status; 128+N when signal N ended it.
+    pub job_exit_code: Option<i32>,
+    /// When the pass began.
+    pub started: DateTime<Utc>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The exit code of a pass that a signal ended.
+    pub ended_by: Option<i32>,
+    /// What failed, in order.
+    pub failures: Vec<Failure>,
+}
+
+impl Outcome {
+    /// An outcome of which only the beginning is known.
+    pub fn new(command: Command, started: DateTime<Utc>) -> Self {
+        Self {
+            command,
+            result: Word::Error,
+            state: None,
+            local_before: None,
+            local: None,
+            remote: None,
+            ahead: None,
+            behind: None,
+            commit: None,
+            pushed: false,
+            forced: false,
+            rescue_refs: Vec::new(),
+            site_built: None,
+            job_exit_code: None,
+            started,
+            duration_ms: 0,
+            ended_by: None,
+            failures: Vec::new(),
+        }
+    }
+
+    /// Takes a failure into the outcome and logs it: here and nowhere else, so that each is logged once.
+    pub fn fail(&mut self, failure: Failure) {
+        tracing::error!(next = %failure.next, "{}", failure.what);
+        self.failures.push(failure);
+    }
+
+    /// 0, or the code of the gravest failure: what needs a person outranks what passes by itself.
+    pub fn exit_code(&self) -> i32 {
+        self.ended_by.unwrap_or_else(|| self.failures.iter().map(|f| f.kind).max().map_or(0, Kind::exit_code))
+    }
+
+    /// The failures in one text, or nothing.
+    pub fn error(&self) -> Option<String> {
+        let all: Vec<String> = self.failures.iter().map(|f| format!("{}; {}", f.what, f.next)).collect();
+        (!all.is_empty()).then(|| all.join(" | "))
+    }
+
+    /// The object of `--output json`.
+    pub fn json(&self) -> serde_json::Value {
+        json!({
+            "command": self.command.word(),
+            "result": self.result.word(),
+            "exit_code": self.exit_code(),
+            "state": self.state.map(SyncState::word),
+            "local_before": self.local_before,
+            "local": self.local,
+            "remote": self.remote,
+            "ahead": self.ahead,
+            "behind": self.behind,
+            "commit": self.commit,
+            "pushed": self.pushed,
+            "forced": self.forced,
+            "rescue_refs": self.rescue_refs,
+            "site_built": self.site_built,
+            "job_exit_code": self.job_exit_code,
+            "started": self.started.to_rfc3339_opts(SecondsFormat::Secs, true),
+            "duration_ms": self.duration_ms,
+            "error": self.error(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_person_outranks_what_passes() {
+        let mut outcome = Outcome::new(Command::Tick, DateTime::<Utc>::UNIX_EPOCH);
+        assert_eq!(outcome.exit_code(), 0);
+        outcome.fail(Failure::retry("the network is away", "nothing"));
+        assert_eq!(outcome.exit_code(), 75);
+        outcome.fail(Failure::person("the job failed", "look"));
+        outcome.fail(Failure::retry("the network is away", "nothing"));
+        assert_eq!(outcome.exit_code(), 1);
+    }
+}

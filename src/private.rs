@@ -1,0 +1,126 @@
+//! The private folder, `.git/gitsync/`: what gitsync remembers between passes, never committed, readable by the owner alone.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The private folder of one repository.
+#[derive(Clone, Debug)]
+pub struct PrivateDir(PathBuf);
+
+impl PrivateDir {
+    /// The folder's place inside `git_dir`; nothing is made yet.
+    pub fn of(git_dir: &Path) -> Self {
+        Self(git_dir.join("gitsync"))
+    }
+
+    /// Makes the folder (mode 0700) where it is missing.
+    ///
+    /// # Errors
+    /// Those of the file system, and one where a link stands in the folder's place: it would lead writes elsewhere.
+    pub fn create(&self) -> io::Result<()> {
+        match fs::symlink_metadata(&self.0) {
+            Ok(meta) if meta.is_dir() => {
+                if meta.permissions().mode() & 0o777 != 0o700 {
+                    fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700))?;
+                }
+                Ok(())
+            }
+            Ok(_) => Err(io::Error::other(format!("{} is not a folder", self.0.display()))),
+            Err(_) => {
+                DirBuilder::new().mode(0o700).create(&self.0)?;
+                self.0.parent().map_or(Ok(()), sync_dir)
+            }
+        }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file or folder in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Replaces a file whole; when this returns, the new content survives a power loss.
+    ///
+    /// # Errors
+    /// Those of the file system; the old content is then still there.
+    pub fn write_durably(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.replace(name, content, true)?;
+        sync_dir(&self.0)
+    }
+
+    /// Replaces a file whole, without waiting for the disk.
+    ///
+    /// # Errors
+    /// Those of the file system; the old content is then still there.
+    pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.replace(name, content, false)
+    }
+
+    fn replace(&self, name: &str, content: &[u8], durable: bool) -> io::Result<()> {
+        let fresh = self.file(&format!("{name}.new"));
+        // A pass that was killed here left this behind; only the holder of the lock writes here, so it is nobody's.
+        remove_if_there(&fresh)?;
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+            file.write_all(content)?;
+            if durable {
+                file.sync_all()?;
+            }
+            fs::rename(&fresh, self.file(name))
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&fresh);
+        }
+        written
+    }
+
+    /// Removes a file; when this returns, a power loss does not bring it back. Whether it was there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove_durably(&self, name: &str) -> io::Result<bool> {
+        let there = remove_if_there(&self.file(name))?;
+        if there {
+            sync_dir(&self.0)?;
+        }
+        Ok(there)
+    }
+
+    /// A file's content, or nothing where there is none.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.file(name)) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Removes a file where there is one.
+///
+/// # Errors
+/// Those of the file system.
+pub fn remove_if_there(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until a folder's entries are on disk.
+///
+/// # Errors
+/// Those of the file system.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,79 @@
+//! `status.json`: what each subcommand's last run said, for `gitsync status` and for programs.
+//!
+//! Replaced whole and not synced to disk: it is not precious, and the poll must not wait for a disk.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::Outcome;
+use crate::private::PrivateDir;
+
+const NAME: &str = "status.json";
+
+/// The last run of one subcommand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// Its result word.
+    pub result: String,
+    /// Its exit code.
+    pub exit_code: i32,
+    /// The local commit after it.
+    pub local: Option<String>,
+    /// The remote commit it saw.
+    pub remote: Option<String>,
+    /// What failed.
+    pub error: Option<String>,
+    /// When a run of this subcommand last ended with exit code 0.
+    pub last_good: Option<DateTime<Utc>>,
+}
+
+/// The whole of `status.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// By subcommand: `init-sync`, `sync`, `tick`.
+    #[serde(default)]
+    pub runs: BTreeMap<String, Run>,
+}
+
+impl Record {
+    /// Reads the record; one that is missing or damaged counts as empty, since it is not precious.
+    pub fn read(private: &PrivateDir) -> Self {
+        private
+            .read(NAME)
+            .ok()
+            .flatten()
+            .and_then(|content| serde_json::from_slice(&content).ok())
+            .unwrap_or_default()
+    }
+
+    /// Takes in how a pass ended, and writes the record.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn keep(private: &PrivateDir, outcome: &Outcome, ended: DateTime<Utc>) -> io::Result<()> {
+        let mut record = Self::read(private);
+        let name = outcome.command.word();
+        let exit_code = outcome.exit_code();
+        let before = record.runs.get(name).and_then(|run| run.last_good);
+        let run = Run {
+            started: outcome.started,
+            duration_ms: outcome.duration_ms,
+            result: outcome.result.word().to_owned(),
+            exit_code,
+            local: outcome.local.clone(),
+            remote: outcome.remote.clone(),
+            error: outcome.error(),
+            last_good: if exit_code == 0 { Some(ended) } else { before },
+        };
+        record.runs.insert(name.to_owned(), run);
+        let text = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
+        private.write(NAME, &text)
+    }
+}
