@@ -1,0 +1,383 @@
+//! One repository, as far as a pass needs it.
+//!
+//! git2 is wrapped because its verbs are not ours: `reset` loses what it replaces, `push` says Ok when the server said
+//! no, `fetch` keeps a branch that is gone. What the passes may do to a repository are the methods here and in the
+//! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
+
+pub mod commit;
+pub mod error;
+pub mod heal;
+pub mod remote;
+pub mod rescue;
+pub mod tree_dir;
+pub mod worktree;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+pub use git2::Oid as CommitId;
+
+pub use self::error::{Error, Sort};
+use self::error::Doing;
+use crate::lock::Held;
+use crate::private::PrivateDir;
+
+/// Where a repository is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The top of the work tree, absolute, without symbolic links.
+    pub work_dir: PathBuf,
+    /// Its `.git` folder.
+    pub git_dir: PathBuf,
+    /// Whether the user named it, rather than its being found from the current folder. What is named is trusted, whoever
+    /// owns it.
+    pub named: bool,
+}
+
+/// The names a pass works with.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The branch, without `refs/heads/`.
+    pub branch: String,
+    /// The remote.
+    pub remote: String,
+    /// The remote's URL for this pass, where it holds a secret that the configuration must not.
+    pub url: Option<String>,
+    /// Who commits, as the environment says; git's own configuration and `gitsync <gitsync@HOSTNAME>` come after.
+    pub identity: Identity,
+}
+
+/// Who the environment says commits.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// Author's name.
+    pub author_name: Option<String>,
+    /// Author's e-mail address.
+    pub author_email: Option<String>,
+    /// Committer's name.
+    pub committer_name: Option<String>,
+    /// Committer's e-mail address.
+    pub committer_email: Option<String>,
+}
+
+/// The two commits that a decision is about, carried from the look to the act so that an act touches only what was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// The commit of the local branch; `None` while it is unborn.
+    pub local: Option<CommitId>,
+    /// The commit of that branch on the remote, as just asked; `None` where the remote has no such branch.
+    pub remote: Option<CommitId>,
+}
+
+/// What the commit graph says of two commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// They are one.
+    pub same: bool,
+    /// Local is an ancestor of remote.
+    pub local_is_ancestor: bool,
+    /// Remote is an ancestor of local.
+    pub remote_is_ancestor: bool,
+    /// Commits that local has and remote has not. Zero or not is exact; under clock skew the count itself may be off.
+    pub ahead: usize,
+    /// Commits that remote has and local has not; as exact.
+    pub behind: usize,
+}
+
+/// A repository, under the lock.
+pub struct Repo {
+    pub(crate) git: git2::Repository,
+    /// Where it is.
+    pub place: Place,
+    /// Its private folder.
+    pub private: PrivateDir,
+    /// The names this pass works with.
+    pub names: Names,
+}
+
+/// Finds the repository, without opening it.
+///
+/// # Errors
+/// [`Sort::NotReady`] where there is none, or none that gitsync can work in.
+pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
+    let Some(named) = repo else {
+        for folder in here.ancestors() {
+            if folder.join(".git").symlink_metadata().is_ok() {
+                return place(folder, false);
+            }
+        }
+        return Err(Error::new(
+            Sort::NotReady,
+            format!("no git repository in {} or above it", here.display()),
+            "name one with --repo, or make one with `gitsync init-sync --remote-url URL`",
+        ));
+    };
+    let path = here.join(named);
+    let work_dir = path.canonicalize().map_err(|error| {
+        let what = format!("there is no {}: {error}", path.display());
+        Error::new(Sort::NotReady, what, "make the repository with `gitsync init-sync --remote-url URL`, or mend --repo")
+    })?;
+    if work_dir.join(".git").symlink_metadata().is_ok() {
+        return place(&work_dir, true);
+    }
+    let next = match work_dir.ancestors().skip(1).find(|folder| folder.join(".git").symlink_metadata().is_ok()) {
+        Some(outer) => format!(
+            "it lies inside the repository {}, which is not taken in its place: name that one with --repo, or make one \
+             here with `gitsync init-sync --remote-url URL`",
+            outer.display()
+        ),
+        None => "make one here with `gitsync init-sync --remote-url URL`, or name another with --repo".into(),
+    };
+    let bare = work_dir.join("HEAD").is_file() && work_dir.join("objects").is_dir();
+    if bare {
+        let what = format!("{} is a bare repository: it has no files to keep in step", work_dir.display());
+        return Err(Error::new(Sort::NotReady, what, "name a clone of it with --repo"));
+    }
+    Err(Error::new(Sort::NotReady, format!("{} is not a git repository", work_dir.display()), next))
+}
+
+fn place(folder: &Path, named: bool) -> Result<Place, Error> {
+    let work_dir = folder.canonicalize().doing(format!("looking at {}", folder.display()))?;
+    let dot_git = work_dir.join(".git");
+    let kind = dot_git.symlink_metadata().doing(format!("looking at {}", dot_git.display()))?;
+    if kind.is_dir() {
+        return Ok(Place { git_dir: dot_git, work_dir, named });
+    }
+    // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
+    let text = std::fs::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
+    let target = text.strip_prefix(b"gitdir: ").map(|rest| rest.trim_ascii_end().to_vec()).ok_or_else(|| {
+        let what = format!("{} is neither a folder nor a pointer to one", dot_git.display());
+        Error::new(Sort::NotReady, what, "take it away and run `gitsync init-sync`")
+    })?;
+    let git_dir = work_dir.join(OsString::from_vec(target));
+    if git_dir.join("commondir").exists() {
+        return Err(Error::new(
+            Sort::NotReady,
+            format!("{} is a linked work tree: it shares its branches with another folder", work_dir.display()),
+            "run gitsync in a clone of its own: two passes in two work trees of one repository would share a lock file \
+             and not a state",
+        ));
+    }
+    let git_dir = git_dir.canonicalize().doing(format!("following {}", dot_git.display()))?;
+    Ok(Place { work_dir, git_dir, named })
+}
+
+impl Repo {
+    /// Opens the repository. Nothing is judged or touched.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`] or [`Sort::Corrupt`] where libgit2 can't open it.
+    pub fn open(place: &Place, _under: &Held, names: Names) -> Result<Self, Error> {
+        crate::ffi::prepare_libgit2(!place.named);
+        let git = open_git(place)?;
+        Ok(Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names })
+    }
+
+    /// The full name of the local branch.
+    pub fn branch_ref(&self) -> String {
+        format!("refs/heads/{}", self.names.branch)
+    }
+
+    /// The full name of the reference that remembers the remote's tip as last seen.
+    pub fn tracking_ref(&self) -> String {
+        format!("refs/remotes/{}/{}", self.names.remote, self.names.branch)
+    }
+
+    /// The commit of the local branch; `None` while it is unborn.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] for a reference that can't be read.
+    pub fn local_tip(&self) -> Result<Option<CommitId>, Error> {
+        self.tip_of(&self.branch_ref())
+    }
+
+    /// The remote's tip as last seen, from an earlier pass.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] for a reference that can't be read.
+    pub fn last_seen(&self) -> Result<Option<CommitId>, Error> {
+        self.tip_of(&self.tracking_ref())
+    }
+
+    pub(crate) fn tip_of(&self, name: &str) -> Result<Option<CommitId>, Error> {
+        match self.git.refname_to_id(name) {
+            Ok(id) => Ok(Some(id)),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(Error::git(format!("reading {name}"), &error)),
+        }
+    }
+
+    /// What the commit graph says of the two heads; both must be here.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] where history is missing.
+    pub fn relation(&self, local: CommitId, remote: CommitId) -> Result<Relation, Error> {
+        if local == remote {
+            return Ok(Relation { same: true, local_is_ancestor: true, remote_is_ancestor: true, ahead: 0, behind: 0 });
+        }
+        let doing = "comparing the local history with the remote's";
+        let local_is_ancestor = self.git.graph_descendant_of(remote, local).doing(doing)?;
+        let remote_is_ancestor = self.git.graph_descendant_of(local, remote).doing(doing)?;
+        let (ahead, behind) = self.git.graph_ahead_behind(local, remote).doing(doing)?;
+        Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
+    }
+
+    /// Whether a commit is reachable from the branch or from the remote's tip as last seen, so that everything it needs is
+    /// here. That the object exists would not be enough: git prunes unreachable objects one by one.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] for references or history that can't be read.
+    pub fn has_whole(&self, commit: CommitId) -> Result<bool, Error> {
+        for known in [self.last_seen()?, self.local_tip()?].into_iter().flatten() {
+            if known == commit
+                || (self.git.find_commit(commit).is_ok()
+                    && self.git.graph_descendant_of(known, commit).doing("looking for the remote's commit")?)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Refuses a repository that a person or another program is in the middle of something with.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`], saying what to do.
+    pub fn check_ready(&self) -> Result<(), Error> {
+        if self.git.is_bare() {
+            let what = format!("{} is a bare repository: it has no files to keep in step", self.place.git_dir.display());
+            return Err(Error::new(Sort::NotReady, what, "name a clone of it with --repo"));
+        }
+        let heal = "or let `gitsync init-sync` do it: it keeps what is there under refs/gitsync/rescue/";
+        let doing = match self.git.state() {
+            git2::RepositoryState::Clean => None,
+            git2::RepositoryState::Merge => Some(("a merge", "git merge --abort")),
+            git2::RepositoryState::Revert | git2::RepositoryState::RevertSequence => {
+                Some(("a revert", "git revert --abort"))
+            }
+            git2::RepositoryState::CherryPick | git2::RepositoryState::CherryPickSequence => {
+                Some(("a cherry-pick", "git cherry-pick --abort"))
+            }
+            git2::RepositoryState::Bisect => Some(("a bisection", "git bisect reset")),
+            git2::RepositoryState::Rebase
+            | git2::RepositoryState::RebaseInteractive
+            | git2::RepositoryState::RebaseMerge => Some(("a rebase", "git rebase --abort")),
+            git2::RepositoryState::ApplyMailbox | git2::RepositoryState::ApplyMailboxOrRebase => {
+                Some(("applying mail", "git am --abort"))
+            }
+        };
+        if let Some((what, command)) = doing {
+            let what = format!("{what} is in progress in {}; nothing was touched", self.place.work_dir.display());
+            return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
+        }
+        let branch = &self.names.branch;
+        match self.head_branch()? {
+            Some(name) if name == self.branch_ref() => Ok(()),
+            Some(name) => {
+                let short = name.strip_prefix("refs/heads/").unwrap_or(&name);
+                let what = format!("the work tree is on branch '{short}', not on '{branch}'; nothing was touched");
+                Err(Error::new(Sort::NotReady, what, format!("`git switch {branch}`, or name the branch with --branch, {heal}")))
+            }
+            None => {
+                let what = format!("HEAD is detached, not on branch '{branch}'; nothing was touched");
+                Err(Error::new(Sort::NotReady, what, format!("`git switch {branch}`, {heal}")))
+            }
+        }
+    }
+
+    /// The branch that HEAD names, in full; `None` where it is detached.
+    pub(crate) fn head_branch(&self) -> Result<Option<String>, Error> {
+        let head = self.git.find_reference("HEAD").doing("reading HEAD")?;
+        Ok(head.symbolic_target().ok().flatten().map(str::to_owned))
+    }
+
+    /// Author and committer of what gitsync commits.
+    pub(crate) fn signatures(
+        &self,
+        when: DateTime<Utc>,
+    ) -> Result<(git2::Signature<'static>, git2::Signature<'static>), Error> {
+        let config = self.git.config().doing("reading git's configuration")?;
+        let configured = |key: &str| config.get_string(key).ok().filter(|value| !value.trim().is_empty());
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let who = &self.names.identity;
+        let name = configured("user.name").unwrap_or_else(|| "gitsync".into());
+        let email = configured("user.email").unwrap_or_else(|| format!("gitsync@{host}"));
+        let time = git2::Time::new(when.timestamp(), 0);
+        let sign = |env_name: Option<&String>, role_name: &str, env_email: Option<&String>, role_email: &str| {
+            let name = env_name.cloned().or_else(|| configured(role_name)).unwrap_or_else(|| name.clone());
+            let email = env_email.cloned().or_else(|| configured(role_email)).unwrap_or_else(|| email.clone());
+            git2::Signature::new(&name, &email, &time).map_err(|error| {
+                let what = format!("'{name} <{email}>' can't sign a commit: {}", error.message());
+                Error::new(Sort::NotReady, what, "mend GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL, or user.name and user.email")
+            })
+        };
+        let author =
+            sign(who.author_name.as_ref(), "author.name", who.author_email.as_ref(), "author.email")?;
+        let committer =
+            sign(who.committer_name.as_ref(), "committer.name", who.committer_email.as_ref(), "committer.email")?;
+        Ok((author, committer))
+    }
+
+    /// The index as it is on disk now.
+    pub(crate) fn index(&self) -> Result<git2::Index, Error> {
+        let doing = "reading the index";
+        let mut index = self.git.index().doing(doing)?;
+        index.read(false).doing(doing)?;
+        Ok(index)
+    }
+
+    /// Moves a reference, if it still is where we saw it.
+    pub(crate) fn move_ref(
+        &self,
+        name: &str,
+        from: Option<CommitId>,
+        to: CommitId,
+        why: &str,
+    ) -> Result<(), Error> {
+        if from == Some(to) {
+            return Ok(());
+        }
+        let moved = match from {
+            Some(from) => self.git.reference_matching(name, to, true, from, why),
+            None => self.git.reference(name, to, false, why),
+        };
+        match moved {
+            Ok(_) => Ok(()),
+            Err(error)
+                if matches!(error.code(), git2::ErrorCode::Modified | git2::ErrorCode::Exists) =>
+            {
+                let what = format!("{name} was moved by somebody else in the middle of the pass");
+                Err(Error::new(Sort::Busy, what, "the next pass looks anew"))
+            }
+            Err(error) => Err(Error::git(format!("moving {name}"), &error)),
+        }
+    }
+}
+
+/// The one place where libgit2 opens a repository.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
+    git2::Repository::open(&place.work_dir).map_err(|error| {
+        if error.code() == git2::ErrorCode::Owner {
+            return Error::new(
+                Sort::NotReady,
+                format!("{} belongs to another user", place.work_dir.display()),
+                "name it with --repo to trust it, or `git config --global --add safe.directory` it",
+            );
+        }
+        let what = format!("{} can't be opened as a repository: {}", place.work_dir.display(), error.message());
+        Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew")
+    })
+}
+
+/// A path as libgit2 gives it.
+pub(crate) fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}
+
+/// A path for people: what is not UTF-8 or would disturb a terminal is shown as an escape.
+pub(crate) fn shown(path: &Path) -> String {
+    path.to_string_lossy().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

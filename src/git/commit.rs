@@ -1,0 +1,320 @@
+//! A commit of exactly these paths.
+//!
+//! The commit's tree is HEAD's with the changes under the given paths and nothing else, whatever else is staged or dirty
+//! (guarantee G5). What no commit can hold is named and left out; the rest is committed all the same: state is evidence.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use rustix::fs::FileType;
+
+use super::error::Doing;
+use super::tree_dir::{Kind, Parent, TreeDir, last};
+#[allow(unused_imports)] // named in the docs
+use super::Sort;
+use super::{CommitId, Error, Repo, path_of, shown};
+
+/// A path that was left out, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftOut {
+    /// Relative to the top of the work tree.
+    pub path: PathBuf,
+    /// Why: what it is, or what is wrong with it; a part of a sentence.
+    pub why: String,
+}
+
+/// What a commit took in.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// The commit; `None` where nothing had changed.
+    pub commit: Option<CommitId>,
+    /// How many files are new, changed or gone in it.
+    pub files: usize,
+    /// What was left out.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// What there is to commit.
+#[derive(Clone, Debug, Default)]
+pub struct Changed {
+    /// Files that are new, changed or gone.
+    pub paths: BTreeSet<PathBuf>,
+    /// What has to be left out.
+    pub left_out: BTreeSet<LeftOut>,
+}
+
+impl Repo {
+    /// Looks for what is new, changed or gone under `roots`, untracked files included and ignored ones not.
+    ///
+    /// `max_file_size`: in bytes.
+    ///
+    /// # Errors
+    /// Where the tree, the index or the work tree can't be read.
+    pub fn changed_under(&self, roots: &[PathBuf], max_file_size: u64) -> Result<Changed, Error> {
+        let doing = "looking for what changed";
+        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let tree = self.head_tree()?;
+        let mut changed = Changed::default();
+        let mut options = git2::DiffOptions::new();
+        options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
+        options.ignore_submodules(true).skip_binary_check(true).disable_pathspec_match(true);
+        let mut any = false;
+        for root in roots {
+            if let Some(why) = self.unusable(&top, root, tree.as_ref())? {
+                changed.left_out.insert(LeftOut { path: root.clone(), why });
+                continue;
+            }
+            self.walk_for_specials(&top, root, &mut changed.left_out)?;
+            if !root.as_os_str().is_empty() {
+                options.pathspec(root);
+            }
+            any = true;
+        }
+        if !any {
+            return Ok(changed);
+        }
+        if roots.iter().any(|root| root.as_os_str().is_empty()) {
+            options = git2::DiffOptions::new();
+            options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
+            options.ignore_submodules(true).skip_binary_check(true);
+        }
+        let index = self.index()?;
+        let to_index =
+            self.git.diff_tree_to_index(tree.as_ref(), Some(&index), Some(&mut options)).doing(doing)?;
+        let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
+        for delta in to_index.deltas().chain(to_files.deltas()) {
+            for file in [delta.old_file(), delta.new_file()] {
+                let Some(bytes) = file.path_bytes() else { continue };
+                // A nested repository comes with a slash at its end; the walk has named it.
+                if file.mode() != git2::FileMode::Commit && !bytes.ends_with(b"/") {
+                    changed.paths.insert(path_of(bytes));
+                }
+            }
+        }
+        changed.paths.retain(|path| {
+            // A submodule's own folder is git's business and not a file.
+            !tree.as_ref().is_some_and(|tree| {
+                tree.get_path(path).is_ok_and(|entry| entry.kind() == Some(git2::ObjectType::Commit))
+            })
+        });
+        let mut left_out = Vec::new();
+        for path in &changed.paths {
+            if let Some(why) = cannot_commit(&top, path, max_file_size)? {
+                left_out.push(LeftOut { path: path.clone(), why });
+            }
+        }
+        for one in left_out {
+            changed.paths.remove(&one.path);
+            changed.left_out.insert(one);
+        }
+        Ok(changed)
+    }
+
+    /// Commits what is new, changed or gone under `roots`.
+    ///
+    /// The order is objects, index, branch: killed between the last two, the next tick finds the same changes and makes
+    /// the same commit.
+    ///
+    /// # Errors
+    /// Where the repository can't be read or written; [`Sort::Busy`] where somebody moved the branch meanwhile.
+    pub fn commit_under(
+        &self,
+        roots: &[PathBuf],
+        max_file_size: u64,
+        message: &str,
+        when: DateTime<Utc>,
+    ) -> Result<Committed, Error> {
+        let doing = "committing";
+        let changed = self.changed_under(roots, max_file_size)?;
+        let mut done = Committed { left_out: changed.left_out.into_iter().collect(), ..Committed::default() };
+        if changed.paths.is_empty() {
+            return Ok(done);
+        }
+        let parent = self.tip_of("HEAD")?;
+        let head_tree = self.head_tree()?;
+        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let mut index = self.index()?;
+        let mut next = git2::Index::new().doing(doing)?;
+        if let Some(tree) = &head_tree {
+            next.read_tree(tree).doing(doing)?;
+        }
+        let mut taken = BTreeSet::new();
+        for path in &changed.paths {
+            let file = match top.find(path).doing(format!("looking at {}", shown(path)))? {
+                Some(found) => matches!(found.kind, Kind::File { .. } | Kind::Link),
+                None => false,
+            };
+            if file {
+                // Reads the file with git's filters, and takes its numbers into the index.
+                if let Err(error) = index.add_path(path) {
+                    let why = Error::git("can't be read", &error).what;
+                    done.left_out.push(LeftOut { path: path.clone(), why });
+                    continue;
+                }
+                let Some(mut entry) = index.get_path(path, 0) else { continue };
+                entry.flags = 0;
+                next.add(&entry).doing(format!("committing {}", shown(path)))?;
+            } else {
+                forget(&mut index, path).doing(format!("committing {}", shown(path)))?;
+                forget(&mut next, path).doing(format!("committing {}", shown(path)))?;
+            }
+            taken.insert(path);
+        }
+        let tree = self.git.find_tree(next.write_tree_to(&self.git).doing(doing)?).doing(doing)?;
+        index.write().doing("writing the index")?;
+        super::worktree::sync_index(&index).doing("writing the index")?;
+        if head_tree.as_ref().is_some_and(|head| head.id() == tree.id()) {
+            return Ok(done);
+        }
+        let (author, committer) = self.signatures(when)?;
+        let parents: Vec<git2::Commit<'_>> =
+            parent.map(|id| self.git.find_commit(id)).transpose().doing(doing)?.into_iter().collect();
+        let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
+        let commit = self.git.commit(None, &author, &committer, message, &tree, &refs).doing(doing)?;
+        let summary = message.lines().next().unwrap_or_default();
+        self.move_ref(&self.branch_ref(), parent, commit, &format!("commit: {summary}"))?;
+        done.commit = Some(commit);
+        let diff = self.git.diff_tree_to_tree(head_tree.as_ref(), Some(&tree), None).doing(doing)?;
+        done.files = diff.deltas().len();
+        Ok(done)
+    }
+
+    fn head_tree(&self) -> Result<Option<git2::Tree<'_>>, Error> {
+        let doing = "reading HEAD's tree";
+        let Some(head) = self.tip_of("HEAD")? else { return Ok(None) };
+        self.git.find_commit(head).and_then(|commit| commit.tree()).map(Some).doing(doing)
+    }
+
+    /// Why nothing under `root` can be judged, if that is so.
+    fn unusable(&self, top: &TreeDir, root: &Path, tree: Option<&git2::Tree<'_>>) -> Result<Option<String>, Error> {
+        if root.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let tracked = tree.and_then(|tree| tree.get_path(root).ok()).and_then(|entry| entry.kind());
+        Ok(match top.parent_of(root).doing(format!("looking at {}", shown(root)))? {
+            Parent::Obstacle(_) => Some("a part of the path is a symbolic link or no folder: not followed".to_owned()),
+            Parent::Missing => gone(tracked),
+            Parent::There(parent) => match parent.look(last(root)).doing(format!("looking at {}", shown(root)))? {
+                None => gone(tracked),
+                Some(found) => match (found.kind, tracked) {
+                    (Kind::Folder, _) | (Kind::File { .. }, None | Some(git2::ObjectType::Blob)) => None,
+                    (Kind::File { .. }, _) => Some("was a folder and is a file now".to_owned()),
+                    // A link that is tracked as one is a file like others.
+                    (Kind::Link, Some(git2::ObjectType::Blob)) => None,
+                    (Kind::Link, _) => Some("is a symbolic link: not followed".to_owned()),
+                    (Kind::Special, _) => Some("is a FIFO, socket or device".to_owned()),
+                },
+            },
+        })
+    }
+
+    /// Names what git passes over in silence or would take for a submodule.
+    fn walk_for_specials(&self, top: &TreeDir, at: &Path, left_out: &mut BTreeSet<LeftOut>) -> Result<(), Error> {
+        let folder = if at.as_os_str().is_empty() {
+            TreeDir::open(&self.place.work_dir)
+        } else {
+            match top.parent_of(at) {
+                Ok(Parent::There(parent)) => match parent.look(last(at)) {
+                    Ok(Some(found)) if found.kind == Kind::Folder => parent.folder(last(at)),
+                    Ok(_) => return Ok(()),
+                    Err(error) => Err(error),
+                },
+                Ok(_) => return Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        let entries = match folder.and_then(|folder| folder.list()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                left_out.insert(LeftOut { path: at.to_owned(), why: format!("can't be read: {error}") });
+                return Ok(());
+            }
+        };
+        let nested = !at.as_os_str().is_empty() && entries.iter().any(|(name, _)| name == ".git");
+        if nested {
+            if !self.is_submodule(at) {
+                let why = "is a repository of its own: its files belong to that one".to_owned();
+                left_out.insert(LeftOut { path: at.to_owned(), why });
+            }
+            return Ok(());
+        }
+        for (name, kind) in entries {
+            let path = at.join(&name);
+            match kind {
+                FileType::Directory if name == ".git" => {}
+                FileType::Directory => {
+                    if !self.is_ignored(&path, true) {
+                        self.walk_for_specials(top, &path, left_out)?;
+                    }
+                }
+                FileType::RegularFile | FileType::Symlink => {}
+                FileType::Fifo if !self.is_ignored(&path, false) => {
+                    left_out.insert(LeftOut { path, why: "is a FIFO".to_owned() });
+                }
+                FileType::Socket if !self.is_ignored(&path, false) => {
+                    left_out.insert(LeftOut { path, why: "is a socket".to_owned() });
+                }
+                _ if !self.is_ignored(&path, false) => {
+                    left_out.insert(LeftOut { path, why: "is a device".to_owned() });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_submodule(&self, path: &Path) -> bool {
+        self.head_tree().ok().flatten().is_some_and(|tree| {
+            tree.get_path(path).is_ok_and(|entry| entry.kind() == Some(git2::ObjectType::Commit))
+        })
+    }
+
+    fn is_ignored(&self, path: &Path, folder: bool) -> bool {
+        // A pattern that ends with a slash matches folders alone; the slash says that this is one.
+        let asked = if folder { path.join("") } else { path.to_owned() };
+        self.git.is_path_ignored(asked).unwrap_or(false)
+    }
+}
+
+/// A file named by `--path` may go like any other; a whole tracked folder that is gone looks like a volume that is not
+/// mounted, and its deletion is nothing to commit unasked.
+fn gone(tracked: Option<git2::ObjectType>) -> Option<String> {
+    (tracked == Some(git2::ObjectType::Tree)).then(|| {
+        "is gone altogether, as if a volume were not mounted: its deletion is not committed (`git rm -r` it if it is meant)"
+            .to_owned()
+    })
+}
+
+fn cannot_commit(top: &TreeDir, path: &Path, max_file_size: u64) -> Result<Option<String>, Error> {
+    if std::str::from_utf8(path.as_os_str().as_bytes()).is_err() {
+        return Ok(Some("has a name that is not UTF-8".to_owned()));
+    }
+    let Parent::There(parent) = top.parent_of(path).doing(format!("looking at {}", shown(path)))? else {
+        return Ok(None);
+    };
+    let Some(found) = parent.look(last(path)).doing(format!("looking at {}", shown(path)))? else { return Ok(None) };
+    Ok(match found.kind {
+        Kind::File { .. } => {
+            let size = u64::try_from(found.stat.st_size).unwrap_or(u64::MAX);
+            if size > max_file_size {
+                let (size, most) = (bytesize::ByteSize(size), bytesize::ByteSize(max_file_size));
+                Some(format!("has {}, more than --max-file-size {}", size.display().si(), most.display().si()))
+            } else {
+                parent.open_file(last(path)).err().map(|error| format!("can't be read: {error}"))
+            }
+        }
+        Kind::Special => Some("is a FIFO, socket or device".to_owned()),
+        Kind::Link | Kind::Folder => None,
+    })
+}
+
+fn forget(index: &mut git2::Index, path: &Path) -> Result<(), git2::Error> {
+    match index.remove(path, 0) {
+        Err(error) if error.code() != git2::ErrorCode::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

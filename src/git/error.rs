@@ -1,0 +1,131 @@
+//! What can go wrong with a repository, sorted by what has to happen next.
+
+use std::io;
+use std::path::Path;
+
+/// What an error asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// The remote can't be reached now, or its answer did not come.
+    Unreachable,
+    /// The remote answered, and won't have it.
+    Refused,
+    /// The remote's branch moved between our look and our push.
+    LostRace,
+    /// Another git process is at work in the repository.
+    Busy,
+    /// The repository is not in a state to work in: a person, or init-sync, has to put it right.
+    NotReady,
+    /// Objects or references that must be there are missing or damaged.
+    Corrupt,
+    /// The file system refused, or something nobody foresaw.
+    Broken,
+}
+
+/// One error of the git layer: what happened, to what, and what to do next.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// What it asks for.
+    pub sort: Sort,
+    /// One sentence without a full stop, free of secrets.
+    pub what: String,
+    /// What to do next.
+    pub next: String,
+}
+
+impl Error {
+    /// An error of a sort.
+    pub fn new(sort: Sort, what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { sort, what: what.into(), next: next.into() }
+    }
+
+    /// Says what was being done when the file system refused.
+    pub fn io(doing: impl std::fmt::Display, error: &io::Error) -> Self {
+        let next = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+            Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
+                "make room on the disk; nothing is lost and the next pass goes on from here"
+            }
+            Some(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+                "give the user that runs gitsync the right to do so"
+            }
+            Some(rustix::io::Errno::ROFS) => "mount the file system writable",
+            _ => "look at the disk and the system's log; the next pass tries again",
+        };
+        Self::new(Sort::Broken, format!("{doing}: {error}"), next)
+    }
+
+    /// [`Error::io`] about one path.
+    pub fn path(doing: &str, path: &Path, error: &io::Error) -> Self {
+        Self::io(format!("{doing} {}", path.display()), error)
+    }
+
+    /// Says what was being done when libgit2 gave up.
+    pub fn git(doing: impl std::fmt::Display, error: &git2::Error) -> Self {
+        let last = io::Error::last_os_error();
+        let text = format!("{doing}: {}", error.message());
+        // libgit2 puts the system's words behind its own and keeps no number; ENOSPC has to be told from damage.
+        let full = error.class() == git2::ErrorClass::Os || error.class() == git2::ErrorClass::Filesystem;
+        if full && (error.message().contains("No space left") || error.message().contains("quota exceeded")) {
+            let next = "make room on the disk; nothing is lost and the next pass goes on from here";
+            return Self::new(Sort::Broken, text, next);
+        }
+        match (error.class(), error.code()) {
+            (_, git2::ErrorCode::Locked) => {
+                Self::new(Sort::Busy, text, "another git process works in this repository; the next pass tries again")
+            }
+            (
+                git2::ErrorClass::Odb
+                | git2::ErrorClass::Object
+                | git2::ErrorClass::Zlib
+                | git2::ErrorClass::Tree
+                | git2::ErrorClass::Repository,
+                _,
+            )
+            | (git2::ErrorClass::Reference, git2::ErrorCode::GenericError)
+            | (git2::ErrorClass::Index, git2::ErrorCode::GenericError) => Self::new(
+                Sort::Corrupt,
+                text,
+                "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew, losing nothing",
+            ),
+            _ => {
+                tracing::debug!(class = ?error.class(), code = ?error.code(), os = %last, "libgit2: {}", error.message());
+                Self::new(Sort::Broken, text, "run it again with -vv for more; the next pass tries again")
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.what, self.next)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Puts the words "while doing this" to a failure.
+pub trait Doing<T> {
+    /// Names what was being done.
+    ///
+    /// # Errors
+    /// The failure, with that name.
+    fn doing(self, what: impl std::fmt::Display) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, git2::Error> {
+    fn doing(self, what: impl std::fmt::Display) -> Result<T, Error> {
+        self.map_err(|error| Error::git(what, &error))
+    }
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, what: impl std::fmt::Display) -> Result<T, Error> {
+        self.map_err(|error| Error::io(what, &error))
+    }
+}
+
+impl<T> Doing<T> for rustix::io::Result<T> {
+    fn doing(self, what: impl std::fmt::Display) -> Result<T, Error> {
+        self.map_err(|error| Error::io(what, &error.into()))
+    }
+}

@@ -1,0 +1,503 @@
+//! Healing: what an earlier crash, a power loss or a person left behind.
+//!
+//! Two degrees. [`clear_leftovers`] and [`Repo::heal_index`] are safe in every pass. The rest is for `init-sync`, which may
+//! bring a repository back that no pass could work in: [`make_or_mend`] and [`Repo::mend_state`]. Nothing is deleted that could hold somebody's
+//! work: a damaged repository is put aside inside the private folder, and commits in it that can still be read are carried
+//! over as rescue references.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Utc};
+
+use super::error::Doing;
+use super::rescue::What;
+use super::{CommitId, Error, Place, Repo, Sort};
+use crate::lock::Held;
+use crate::private::{PrivateDir, remove_if_there, sync_dir};
+
+const BROKEN: &str = "broken";
+const CARRIED: &str = "gitsync-carried";
+
+/// A git lock file this old with no live owner is stale, even where no pass of ours is known to have died.
+const STALE_AFTER: Duration = Duration::from_secs(60);
+
+/// Clears what a killed pass, or a killed git, left in the way: lock files without an owner, leftovers of fetches.
+///
+/// A stale `index.lock` makes libgit2 rewrite every file and then fail, a stale lock of a reference makes a fetch fail with
+/// a generic error; so the files are looked for, not the errors. `start_up`: whether this is `init-sync`, before anything
+/// else runs.
+///
+/// # Errors
+/// [`Sort::Busy`] where a live git process holds a lock, and those of the file system.
+pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, start_up: bool) -> Result<(), Error> {
+    let git_dir = &place.git_dir;
+    let ours_died = held.died_before_us().is_some();
+    let mut locks: Vec<PathBuf> = ["index", "HEAD", "config", "packed-refs", "shallow"]
+        .iter()
+        .map(|name| git_dir.join(format!("{name}.lock")))
+        .collect();
+    locks.push(git_dir.join(format!("refs/heads/{branch}.lock")));
+    locks.push(git_dir.join(format!("refs/remotes/{remote}/{branch}.lock")));
+    if start_up || ours_died {
+        collect_locks(&git_dir.join("refs"), &mut locks);
+    }
+    for lock in locks {
+        let Ok(meta) = lock.symlink_metadata() else { continue };
+        let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default();
+        if let Some(pid) = live_git(place, &lock) {
+            let what = format!("{} is held by a git process (pid {pid})", lock.display());
+            return Err(Error::new(Sort::Busy, what, "the next pass tries again"));
+        }
+        if start_up || ours_died || age >= STALE_AFTER {
+            remove_if_there(&lock).doing(format!("removing the stale lock {}", lock.display()))?;
+            tracing::warn!(lock = %lock.display(), age_s = age.as_secs(), "removed a stale lock file");
+        } else {
+            let what = format!("{} is there: another git process may be at work", lock.display());
+            return Err(Error::new(Sort::Busy, what, "the next pass tries again, and clears it once it is old"));
+        }
+    }
+    if start_up || ours_died {
+        clear_half_written(&git_dir.join("objects"))?;
+        clear_half_written(&git_dir.join("objects/pack"))?;
+    }
+    Ok(())
+}
+
+fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => collect_locks(&path, into),
+            Ok(_) if path.extension() == Some(OsStr::new("lock")) && !into.contains(&path) => into.push(path),
+            _ => {}
+        }
+    }
+}
+
+/// Packs and objects that libgit2 was writing when it was killed; no gc removes these.
+fn clear_half_written(folder: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("pack_git2_") || name.starts_with("tmp_object_git2_") || name.contains("_git2_") {
+            remove_if_there(&entry.path()).doing(format!("removing {}", entry.path().display()))?;
+            tracing::info!(file = %entry.path().display(), "removed what an interrupted fetch left");
+        }
+    }
+    Ok(())
+}
+
+/// A git process that works in this repository, or any that has the lock file open.
+///
+/// Seen through /proc; where that is missing, or the process is in another container, nobody is seen and age decides.
+fn live_git(place: &Place, lock: &Path) -> Option<u32> {
+    let us = std::process::id();
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if pid == us {
+            continue;
+        }
+        let process = entry.path();
+        let comm = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        let is_git = comm.trim() == "git" || comm.starts_with("git-");
+        if is_git && fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&place.work_dir)) {
+            return Some(pid);
+        }
+        for fd in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+            if fs::read_link(fd.path()).is_ok_and(|open| open == lock) {
+                return Some(pid);
+            }
+        }
+    }
+    None
+}
+
+/// Makes the repository exist and open: a new one where there is none, and where there is a broken one a new one in its
+/// place, the broken one put aside. Whether it is new.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>) -> Result<bool, Error> {
+    let private = PrivateDir::of(&place.git_dir);
+    let git_dir = &place.git_dir;
+    let only_ours = fs::read_dir(git_dir)
+        .doing(format!("reading {}", git_dir.display()))?
+        .flatten()
+        .all(|entry| entry.file_name() == "gitsync");
+    if only_ours {
+        init(place, branch)?;
+        return Ok(true);
+    }
+    if !git_dir.join("objects").is_dir() || !git_dir.join("HEAD").exists() {
+        put_aside(place, &private, held, when, "it has no HEAD or no objects")?;
+        init(place, branch)?;
+        return Ok(true);
+    }
+    // A power loss leaves files of no length. Each of these can be made again from what is around it.
+    fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
+    let head = fs::read(git_dir.join("HEAD")).doing("reading HEAD")?;
+    let head_ok = head.starts_with(b"ref: refs/") || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
+        || String::from_utf8_lossy(&head).trim().len() == 40;
+    if !head_ok {
+        tracing::warn!("HEAD was damaged and is put on '{branch}'");
+        fs::write(git_dir.join("HEAD"), format!("ref: refs/heads/{branch}\n")).doing("mending HEAD")?;
+    }
+    if fs::metadata(git_dir.join("config")).map_or(0, |meta| meta.len()) == 0 {
+        tracing::warn!("the repository's configuration was empty and is made anew");
+        init(place, branch)?;
+    }
+    mend_refs(git_dir, &git_dir.join("refs"))?;
+    set_aside_empty_objects(git_dir, &private, when)?;
+    Ok(false)
+}
+
+/// Puts a damaged repository aside whole, and begins a new one with its configuration.
+///
+/// # Errors
+/// Those of the file system.
+pub fn begin_anew(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
+    let private = PrivateDir::of(&place.git_dir);
+    put_aside(place, &private, held, when, why)?;
+    init(place, branch)
+}
+
+#[allow(clippy::disallowed_methods)]
+fn init(place: &Place, branch: &str) -> Result<(), Error> {
+    let mut options = git2::RepositoryInitOptions::new();
+    options.initial_head(branch).external_template(false).mkdir(false);
+    git2::Repository::init_opts(&place.work_dir, &options)
+        .doing(format!("making a repository in {}", place.work_dir.display()))?;
+    // Of a repository that was put aside, what a person configured is kept.
+    let private = PrivateDir::of(&place.git_dir);
+    if let Some(old) = broken(&private).last() {
+        for name in ["config", "info/exclude", "info/attributes"] {
+            let from = old.join(name);
+            if fs::metadata(&from).is_ok_and(|meta| meta.len() > 0) && git2::Config::open(&old.join("config")).is_ok() {
+                if let Some(parent) = place.git_dir.join(name).parent() {
+                    fs::create_dir_all(parent).doing("keeping the repository's configuration")?;
+                }
+                fs::copy(&from, place.git_dir.join(name)).doing("keeping the repository's configuration")?;
+            }
+        }
+    }
+    sync_dir(&place.git_dir).doing("waiting for the disk")
+}
+
+fn put_aside(place: &Place, private: &PrivateDir, _held: &Held, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
+    let doing = "putting the damaged repository aside";
+    let all = private.file(BROKEN);
+    fs::create_dir_all(&all).doing(doing)?;
+    let mut aside = all.join(when.format("%Y%m%dT%H%M%SZ").to_string());
+    while aside.exists() {
+        aside.as_mut_os_string().push("+");
+    }
+    fs::create_dir(&aside).doing(doing)?;
+    tracing::warn!(kept = %aside.display(), "the repository is damaged ({why}): put aside, to be fetched anew");
+    // HEAD first: without it what remains is plainly no repository, should we be killed in between.
+    let mut names = vec![PathBuf::from("HEAD")];
+    for entry in fs::read_dir(&place.git_dir).doing(doing)?.flatten() {
+        names.push(entry.file_name().into());
+    }
+    for name in names.iter().filter(|name| name.as_os_str() != "gitsync") {
+        match fs::rename(place.git_dir.join(name), aside.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(doing, &error)),
+            _ => {}
+        }
+    }
+    sync_dir(&aside).doing(doing)?;
+    sync_dir(&place.git_dir).doing(doing)?;
+    // What an earlier pass meant to follow went with the repository that had it.
+    private.remove_durably(super::worktree::INTENT).doing(doing).map(drop)
+}
+
+/// The repositories put aside, oldest first.
+fn broken(private: &PrivateDir) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> =
+        fs::read_dir(private.file(BROKEN)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    all.sort();
+    all
+}
+
+/// A reference whose file is damaged gets the last value that its reflog knows; without one it goes, since a file that
+/// names no commit keeps none reachable.
+fn mend_refs(git_dir: &Path, folder: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            mend_refs(git_dir, &path)?;
+            continue;
+        }
+        let content = fs::read_to_string(&path).unwrap_or_default();
+        let text = content.trim();
+        let good = text.starts_with("ref: ") || (text.len() == 40 && CommitId::from_str(text).is_ok());
+        if good || path.extension() == Some(OsStr::new("lock")) {
+            continue;
+        }
+        let name = path.strip_prefix(git_dir).unwrap_or(&path);
+        let last = fs::read_to_string(git_dir.join("logs").join(name)).ok().and_then(|log| {
+            let line = log.lines().rev().find(|line| line.len() > 81)?;
+            line.split(' ').nth(1).filter(|id| id.len() == 40 && CommitId::from_str(id).is_ok()).map(str::to_owned)
+        });
+        match last {
+            Some(id) => {
+                tracing::warn!(reference = %name.display(), commit = %id, "a damaged reference is mended from its log");
+                fs::write(&path, format!("{id}\n")).doing(format!("mending {}", name.display()))?;
+            }
+            None => {
+                tracing::warn!(reference = %name.display(), "a damaged reference without a log is removed");
+                remove_if_there(&path).doing(format!("removing {}", name.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Object files of no length: git takes them for damage, and a fetch will not replace them while they are there.
+fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<Utc>) -> Result<(), Error> {
+    let doing = "setting empty objects aside";
+    for folder in fs::read_dir(git_dir.join("objects")).doing(doing)?.flatten() {
+        for object in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+            if !object.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
+                continue;
+            }
+            let name = object.path();
+            if name.extension() == Some(OsStr::new("keep")) {
+                continue;
+            }
+            let aside = private.file("empty-objects").join(when.format("%Y%m%dT%H%M%SZ").to_string());
+            fs::create_dir_all(&aside).doing(doing)?;
+            let flat = format!("{}{}", folder.file_name().to_string_lossy(), object.file_name().to_string_lossy());
+            fs::rename(&name, aside.join(flat)).doing(doing)?;
+            tracing::warn!(object = %name.display(), "an object file of no length was set aside");
+        }
+    }
+    Ok(())
+}
+
+impl Repo {
+    /// Makes the index again from HEAD where it is missing, empty or damaged, and brings back the files that a clone killed
+    /// before its checkout never wrote. Whether there was anything to do.
+    ///
+    /// Without this, a tick after such a kill would commit the deletion of everything.
+    ///
+    /// # Errors
+    /// Those of [`Repo::follow`].
+    pub fn heal_index(&self, when: DateTime<Utc>) -> Result<bool, Error> {
+        let Some(head) = self.tip_of("HEAD")? else { return Ok(false) };
+        let path = self.place.git_dir.join("index");
+        let sound = fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) && self.git.index().is_ok();
+        if sound {
+            return Ok(false);
+        }
+        tracing::warn!("the index is missing or damaged and is made again from HEAD");
+        if path.exists() {
+            fs::rename(&path, self.private.file("damaged-index")).doing("setting the damaged index aside")?;
+        }
+        let doing = "making the index again";
+        let tree = self.git.find_commit(head).and_then(|commit| commit.tree()).doing(doing)?;
+        // git2 keeps the damaged index of this handle in mind; a second handle has none.
+        let beside = super::open_git(&self.place)?;
+        let mut index = beside.index().doing(doing)?;
+        index.read_tree(&beside.find_tree(tree.id()).doing(doing)?).doing(doing)?;
+        if self.head_branch()?.as_deref() == Some(&self.branch_ref()) {
+            self.follow_from_index(head, &mut index, when)?;
+        } else {
+            // init-sync alone comes here, and a follow of the branch comes next.
+            index.write().doing(doing)?;
+            super::worktree::sync_index(&index).doing(doing)?;
+        }
+        Ok(true)
+    }
+
+    /// What a merge, a rebase or the like that was left half done would drop is kept, and so is a detached HEAD's commit.
+    /// The state itself is ended by the follow that comes after.
+    ///
+    /// # Errors
+    /// Where references can't be read or written.
+    pub fn mend_state(&self, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
+        let mut kept = Vec::new();
+        let mut heads: BTreeSet<CommitId> = BTreeSet::new();
+        if self.git.state() != git2::RepositoryState::Clean {
+            let git_dir = &self.place.git_dir;
+            let files = [
+                "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD", "rebase-merge/orig-head",
+                "rebase-apply/orig-head", "rebase-merge/amend", "rebase-merge/stopped-sha",
+            ];
+            for file in files {
+                let text = fs::read_to_string(git_dir.join(file)).unwrap_or_default();
+                heads.extend(text.lines().filter_map(|line| CommitId::from_str(line.trim()).ok()));
+            }
+            tracing::warn!(state = ?self.git.state(), "something was left half done in the repository; it is ended here");
+        }
+        match self.head_branch()? {
+            None => heads.extend(self.tip_of("HEAD")?),
+            Some(name) if name != self.branch_ref() => {
+                tracing::warn!(was = %name, "the work tree was on another branch; that branch stays as it is");
+            }
+            Some(_) => {}
+        }
+        for head in heads {
+            if self.git.find_commit(head).is_ok() && !self.is_kept(head)? {
+                kept.push(self.rescue(What::Local, head, when, "a work left half done")?);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Puts HEAD on the branch that has no commit yet.
+    ///
+    /// # Errors
+    /// Where HEAD can't be written.
+    pub fn stand_on_unborn_branch(&self) -> Result<(), Error> {
+        if self.head_branch()?.as_deref() != Some(&self.branch_ref()) {
+            self.git.set_head(&self.branch_ref()).doing("putting HEAD on the branch")?;
+        }
+        Ok(())
+    }
+
+    /// Whether a commit is reachable from any reference.
+    fn is_kept(&self, commit: CommitId) -> Result<bool, Error> {
+        let doing = "looking at the references";
+        for reference in self.git.references().doing(doing)? {
+            let Ok(tip) = reference.and_then(|reference| reference.peel_to_commit()) else { continue };
+            if tip.id() == commit || self.git.graph_descendant_of(tip.id(), commit).unwrap_or(false) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether everything that a commit needs is here and can be read: every commit before it, its trees, its files.
+    ///
+    /// Loose objects, which are the youngest, are read in full; of packed ones, whose pack carries a checksum of its own,
+    /// the heads.
+    pub fn is_whole(&self, commit: CommitId) -> bool {
+        let whole = || -> Result<(), git2::Error> {
+            let odb = self.git.odb()?;
+            let mut walk = self.git.revwalk()?;
+            walk.push(commit)?;
+            for id in walk {
+                self.git.find_commit(id?)?;
+            }
+            let tree = self.git.find_commit(commit)?.tree()?;
+            let mut trouble = None;
+            tree.walk(git2::TreeWalkMode::PreOrder, |_, entry| {
+                if entry.kind() == Some(git2::ObjectType::Commit) {
+                    return git2::TreeWalkResult::Ok;
+                }
+                let hex = entry.id().to_string();
+                let loose = self.place.git_dir.join("objects").join(&hex[..2]).join(&hex[2..]).exists();
+                let read = if loose { odb.read(entry.id()).map(drop) } else { odb.read_header(entry.id()).map(drop) };
+                match read {
+                    Ok(()) => git2::TreeWalkResult::Ok,
+                    Err(error) => {
+                        trouble = Some(error);
+                        git2::TreeWalkResult::Abort
+                    }
+                }
+            })
+            .or_else(|error| trouble.as_ref().map_or(Err(error), |_| Ok(())))?;
+            trouble.map_or(Ok(()), Err)
+        };
+        match whole() {
+            Ok(()) => true,
+            // What a shallow clone left out is not damage.
+            Err(_) if self.git.is_shallow() => true,
+            Err(error) => {
+                tracing::warn!(commit = %commit, "objects are missing or damaged: {}", error.message());
+                false
+            }
+        }
+    }
+
+    /// Carries over from repositories that were put aside what is not here: each branch, rescue and log's last commit that
+    /// can still be read, with its history, as rescue references.
+    ///
+    /// # Errors
+    /// Where this repository can't be written.
+    pub fn carry_over(&self, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
+        let mut kept = Vec::new();
+        for old in broken(&self.private) {
+            if old.join(CARRIED).exists() {
+                continue;
+            }
+            let odb = self.git.odb().doing("reading the repository put aside")?;
+            if old.join("objects").is_dir() {
+                odb.add_disk_alternate(&old.join("objects").to_string_lossy())
+                    .doing("reading the repository put aside")?;
+                for id in old_tips(&old) {
+                    if !self.is_kept(id)?
+                        && let Some(id) = self.copy_readable(id)?
+                    {
+                        kept.push(self.rescue(What::Local, id, when, "carried over from the damaged repository")?);
+                    }
+                }
+            }
+            fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
+        }
+        Ok(kept)
+    }
+
+    /// Packs a commit with all that it needs and this repository's references don't reach; where something of it can't be
+    /// read, the first of its ancestors for which that can be done.
+    fn copy_readable(&self, tip: CommitId) -> Result<Option<CommitId>, Error> {
+        let mut at = Some(tip);
+        while let Some(id) = at {
+            let packed = || -> Result<(), git2::Error> {
+                let mut walk = self.git.revwalk()?;
+                walk.push(id)?;
+                for reference in self.git.references()? {
+                    if let Ok(commit) = reference.and_then(|reference| reference.peel_to_commit()) {
+                        walk.hide(commit.id())?;
+                    }
+                }
+                let mut pack = self.git.packbuilder()?;
+                pack.insert_walk(&mut walk)?;
+                pack.write(&self.place.git_dir.join("objects/pack"), 0o444)
+            };
+            if self.is_whole(id) && packed().is_ok() {
+                return Ok(Some(id));
+            }
+            at = self.git.find_commit(id).ok().and_then(|commit| commit.parent_id(0).ok());
+            if let Some(parent) = at
+                && self.is_kept(parent)?
+            {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Every commit that a repository put aside names: its references, packed and loose, and the last lines of its logs.
+fn old_tips(old: &Path) -> BTreeSet<CommitId> {
+    let mut tips = BTreeSet::new();
+    let mut take = |text: &str| {
+        for word in text.split_whitespace().filter(|word| word.len() == 40) {
+            if let Ok(id) = CommitId::from_str(word)
+                && !id.is_zero()
+            {
+                tips.insert(id);
+            }
+        }
+    };
+    take(&fs::read_to_string(old.join("packed-refs")).unwrap_or_default());
+    take(&fs::read_to_string(old.join("HEAD")).unwrap_or_default());
+    let mut folders = vec![old.join("refs"), old.join("logs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            } else if let Ok(text) = fs::read_to_string(entry.path()) {
+                let from = text.char_indices().rev().filter(|(_, c)| *c == '\n').nth(20).map_or(0, |(at, _)| at);
+                take(&text[from..]);
+            }
+        }
+    }
+    tips
+}

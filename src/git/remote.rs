@@ -1,0 +1,324 @@
+//! The remote: its tip, a fetch, a push under a lease.
+//!
+//! What libgit2 calls success is not taken for it. A fetch whose branch vanished returns Ok, a refused push returns Ok, a
+//! forced push that lost a race returns Ok; here the tip is asked first, the server's answer for our reference is read,
+//! and what the server advertises in that very push is compared with what we mean to overwrite.
+
+use std::cell::RefCell;
+
+use chrono::{DateTime, Utc};
+
+use super::error::Doing;
+use super::rescue::What;
+use super::{CommitId, Error, Repo, Sort};
+use crate::transport::{self, Session};
+
+/// The remote of a repository, for one pass.
+pub struct Remote<'r> {
+    repo: &'r Repo,
+    fetch: Session,
+    push: Option<Session>,
+}
+
+/// What a fetch found.
+#[derive(Clone, Debug, Default)]
+pub struct Fetched {
+    /// The remote's tip, now here with all its history; `None` where the branch is not there.
+    pub tip: Option<CommitId>,
+    /// The rescue that keeps the tip seen before, where the remote rewrote its history.
+    pub rescue_ref: Option<String>,
+}
+
+/// How a push may go about what the remote has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// By fast-forward only.
+    FastForward,
+    /// Overwriting the exact tip that was judged, if it still is the tip.
+    Overwrite,
+}
+
+impl Repo {
+    /// The remote as git's configuration has it, `insteadOf` and `pushurl` honoured.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`] where there is no such remote, and what the transport says of its URL.
+    pub fn remote(&self, options: &transport::Options) -> Result<Remote<'_>, Error> {
+        let name = &self.names.remote;
+        let remote = self.git.find_remote(name).map_err(|error| {
+            let next = format!("`git remote add {name} URL`, or run `gitsync init-sync --remote-url URL`");
+            let what = if error.code() == git2::ErrorCode::NotFound {
+                format!("the repository has no remote '{name}'")
+            } else {
+                format!("remote '{name}' can't be used: {}", error.message())
+            };
+            Error::new(Sort::NotReady, what, next)
+        })?;
+        let config = self.git.config().doing("reading git's configuration")?;
+        let open =
+            |url: &str| Session::open(url, &config, options.clone()).map_err(|error| transport_error(&error));
+        let url = remote.url().map_err(|_| {
+            Error::new(Sort::NotReady, format!("the URL of remote '{name}' is not UTF-8"), "`git remote set-url` it")
+        })?;
+        let push = match remote.pushurl() {
+            Ok(Some(push)) if push != url => Some(open(push)?),
+            _ => None,
+        };
+        let url = self.names.url.as_deref().unwrap_or(url);
+        Ok(Remote { repo: self, fetch: open(url)?, push })
+    }
+
+    /// The remote's URL as the configuration has it; `None` where there is no such remote.
+    ///
+    /// # Errors
+    /// Where the configuration can't be read.
+    pub fn stored_url(&self) -> Result<Option<String>, Error> {
+        let config = self.git.config().doing("reading git's configuration")?;
+        match config.get_string(&format!("remote.{}.url", self.names.remote)) {
+            Ok(url) => Ok(Some(url).filter(|url| !url.is_empty())),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(Error::git("reading the remote's URL", &error)),
+        }
+    }
+
+    /// Sets the remote's URL, making the remote where it is missing.
+    ///
+    /// # Errors
+    /// Where the configuration can't be written, or git does not allow the URL.
+    pub fn set_remote(&self, url: &str) -> Result<(), Error> {
+        let name = &self.names.remote;
+        let doing = format!("setting the URL of remote '{name}'");
+        match self.stored_url()? {
+            None => {
+                self.git.remote(name, url).doing(doing)?;
+                let mut config = self.git.config().doing("reading git's configuration")?;
+                let branch = &self.names.branch;
+                // What a person's `git pull` and `git status` go by.
+                let told = config
+                    .set_str(&format!("branch.{branch}.remote"), name)
+                    .and_then(|()| config.set_str(&format!("branch.{branch}.merge"), &self.branch_ref()));
+                told.doing("setting what the branch follows")
+            }
+            Some(stored) if stored != url => self.git.remote_set_url(name, url).doing(doing),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Writes the identity that the environment names into the repository's own configuration.
+    ///
+    /// # Errors
+    /// Where the configuration can't be written.
+    pub fn set_identity(&self) -> Result<(), Error> {
+        let who = &self.names.identity;
+        let doing = "setting user.name and user.email";
+        let mut config = self.git.config().doing("reading git's configuration")?;
+        for (key, value) in [("user.name", &who.author_name), ("user.email", &who.author_email)] {
+            if let Some(value) = value
+                && config.get_string(key).ok().as_ref() != Some(value)
+            {
+                config.set_str(key, value).doing(doing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers the remote's tip as seen, after keeping the one seen before where the remote's history was rewritten.
+    /// Gives that rescue.
+    ///
+    /// # Errors
+    /// Where references can't be read or written.
+    pub fn remember_seen(&self, tip: CommitId, when: DateTime<Utc>) -> Result<Option<String>, Error> {
+        let before = self.last_seen()?;
+        if before == Some(tip) {
+            return Ok(None);
+        }
+        let mut rescue = None;
+        if let Some(before) = before
+            // A tip seen before that is missing or damaged can't be kept, and must not keep the new one from being seen.
+            && self.git.find_commit(before).is_ok()
+            && !self.git.graph_descendant_of(tip, before).doing("comparing the remote's history with what it was")?
+        {
+            let why = format!("the remote rewrote '{}'", self.names.branch);
+            rescue = Some(self.rescue(What::Remote, before, when, &why)?);
+        }
+        self.git
+            .reference(&self.tracking_ref(), tip, true, "gitsync: seen")
+            .doing(format!("moving {}", self.tracking_ref()))?;
+        Ok(rescue)
+    }
+
+    /// Forgets the remote's tip, after keeping it: the branch is not there any more (init-sync).
+    ///
+    /// # Errors
+    /// Where references can't be read or written.
+    pub fn forget_seen(&self, when: DateTime<Utc>) -> Result<Option<String>, Error> {
+        let Some(before) = self.last_seen()? else { return Ok(None) };
+        let why = format!("the remote has no branch '{}' any more", self.names.branch);
+        let rescue = self.rescue(What::Remote, before, when, &why)?;
+        let mut reference = self.git.find_reference(&self.tracking_ref()).doing("reading the remote's last tip")?;
+        reference.delete().doing("forgetting the remote's last tip")?;
+        Ok(Some(rescue))
+    }
+}
+
+impl Remote<'_> {
+    /// The remote's URL for logs: no secret in it.
+    pub fn display_url(&self) -> &str {
+        self.fetch.display_url()
+    }
+
+    /// Asks for the tip of the branch now. One round trip; nothing is written.
+    ///
+    /// # Errors
+    /// [`Sort::Unreachable`] or [`Sort::Refused`].
+    pub fn tip(&self) -> Result<Option<CommitId>, Error> {
+        self.fetch.tip(&self.repo.branch_ref()).map_err(|error| transport_error(&error))
+    }
+
+    /// Fetches the branch with its whole history, and remembers the tip as seen.
+    ///
+    /// # Errors
+    /// [`Sort::Unreachable`] or [`Sort::Refused`], and where the repository can't be written.
+    pub fn fetch(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
+        let branch = self.repo.branch_ref();
+        let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
+        let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
+        let mut remote = self.repo.git.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
+        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None).map_err(failed)?;
+        let tip = connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
+        let Some(tip) = tip else { return Ok(Fetched::default()) };
+        let mut options = git2::FetchOptions::new();
+        options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
+        let refspec = format!("+{branch}:{}", self.repo.tracking_ref());
+        connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
+        drop(connection);
+        self.repo.git.find_commit(tip).doing(format!("looking for {tip} after fetching it"))?;
+        let rescue_ref = self.repo.remember_seen(tip, when)?;
+        Ok(Fetched { tip: Some(tip), rescue_ref })
+    }
+
+    /// Pushes `commit` to the branch, if the remote's tip is still `expected`.
+    ///
+    /// Returns only when the server has said ok for this reference, or when it was seen to hold the commit.
+    ///
+    /// # Errors
+    /// [`Sort::LostRace`] where the tip is another by now, [`Sort::Refused`] with the server's words, and
+    /// [`Sort::Unreachable`] where it is not known what became of the push.
+    pub fn push(&self, commit: CommitId, expected: Option<CommitId>, how: Push) -> Result<(), Error> {
+        let session = self.push.as_ref().unwrap_or(&self.fetch);
+        let branch = self.repo.branch_ref();
+        let doing = format!("pushing to {}", session.display_url());
+        let advertised: RefCell<Option<Option<CommitId>>> = RefCell::new(None);
+        let answer: RefCell<Option<Option<String>>> = RefCell::new(None);
+        let pushed = {
+            let mut callbacks = git2::RemoteCallbacks::new();
+            callbacks.push_negotiation(|updates| {
+                for update in updates {
+                    // `src` is what the remote has now, as it advertised in this connection; zero stands for nothing.
+                    let there = Some(update.src()).filter(|id| !id.is_zero());
+                    *advertised.borrow_mut() = Some(there);
+                    if there != expected {
+                        return Err(git2::Error::from_str("the remote has moved"));
+                    }
+                }
+                Ok(())
+            });
+            callbacks.push_update_reference(|_, status| {
+                *answer.borrow_mut() = Some(status.map(str::to_owned));
+                Ok(())
+            });
+            let mut options = git2::PushOptions::new();
+            options.remote_callbacks(callbacks);
+            let force = match how {
+                Push::FastForward => "",
+                Push::Overwrite => "+",
+            };
+            let refspec = format!("{force}{commit}:{branch}");
+            let remote = self.repo.git.remote_anonymous(session.libgit2_url());
+            remote.and_then(|mut remote| push_with(&mut remote, &refspec, &mut options))
+        };
+        let moved = || {
+            let what = format!("{doing}: the remote's '{}' moved in the meantime", self.repo.names.branch);
+            Error::new(Sort::LostRace, what, "the next pass looks anew and decides")
+        };
+        let advertised = advertised.into_inner();
+        if advertised.is_some_and(|there| there != expected && there != Some(commit)) {
+            return Err(moved());
+        }
+        match (pushed, answer.into_inner()) {
+            (Ok(()), Some(None)) => Ok(()),
+            (_, Some(Some(words))) => Err(refusal(&doing, &words)),
+            (Err(error), _) if error.code() == git2::ErrorCode::NotFastForward => Err(moved()),
+            (Err(error), _) => {
+                let trouble = session_error(session, &doing, &error);
+                self.look_up(commit, expected, trouble, moved)
+            }
+            // Nothing was said of our reference: it had the commit already, or the server does not report.
+            (Ok(()), None) => {
+                let what = format!("{doing}: the server did not say whether it took the commit");
+                let trouble = Error::new(Sort::Unreachable, what, "the next pass looks and pushes again");
+                self.look_up(commit, expected, trouble, moved)
+            }
+        }
+    }
+
+    /// A push whose answer did not come is looked up, not guessed.
+    fn look_up(
+        &self,
+        commit: CommitId,
+        expected: Option<CommitId>,
+        trouble: Error,
+        moved: impl Fn() -> Error,
+    ) -> Result<(), Error> {
+        match self.tip() {
+            Ok(tip) if tip == Some(commit) => {
+                tracing::info!(commit = %commit, "the answer to the push was lost; the remote has the commit");
+                Ok(())
+            }
+            Ok(tip) if tip == expected => Err(trouble),
+            Ok(_) => Err(moved()),
+            Err(_) => Err(trouble),
+        }
+    }
+}
+
+/// The one place that pushes.
+#[allow(clippy::disallowed_methods)]
+fn push_with(
+    remote: &mut git2::Remote<'_>,
+    refspec: &str,
+    options: &mut git2::PushOptions<'_>,
+) -> Result<(), git2::Error> {
+    remote.push(&[refspec], Some(options))
+}
+
+fn transport_error(error: &transport::TransportError) -> Error {
+    let sort = match error.kind {
+        transport::Kind::Passing => Sort::Unreachable,
+        transport::Kind::Lasting => Sort::Refused,
+    };
+    Error::new(sort, &error.what, &error.next)
+}
+
+fn session_error(session: &Session, doing: &str, error: &git2::Error) -> Error {
+    match session.take_error() {
+        Some(error) => transport_error(&error),
+        None if error.class() == git2::ErrorClass::Net || error.class() == git2::ErrorClass::Http => {
+            let what = format!("{doing}: {}", transport::redact::text(error.message().as_bytes()));
+            Error::new(Sort::Unreachable, what, "the next pass tries again")
+        }
+        None => Error::git(doing, error),
+    }
+}
+
+/// What the server's word about one reference means.
+fn refusal(doing: &str, words: &str) -> Error {
+    let words = transport::redact::text(words.as_bytes());
+    let what = format!("{doing}: the server refused: {words}");
+    let lower = words.to_lowercase();
+    let raced = ["non-fast-forward", "fetch first", "stale", "lock", "failed to update ref", "reference already exists"];
+    if raced.iter().any(|sign| lower.contains(sign)) && !lower.contains("hook") && !lower.contains("protected") {
+        return Error::new(Sort::LostRace, what, "the next pass looks anew and decides");
+    }
+    Error::new(Sort::Refused, what, "look at the server's rules for this branch: hooks, protection, sizes; the commit is kept")
+}

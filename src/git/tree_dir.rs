@@ -1,0 +1,306 @@
+//! The work tree through a directory handle that follows no links.
+//!
+//! Every path is walked component by component with `O_NOFOLLOW`, so that a link planted anywhere in it, by the job or by
+//! the remote, ends the walk instead of leading out of the tree (guarantee G10).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file; whether its owner may execute it.
+    File {
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
+    /// A symbolic link.
+    Link,
+    /// A folder.
+    Folder,
+    /// A FIFO, socket or device.
+    Special,
+}
+
+/// What stands at a path, and the numbers by which a change of it shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// What it is.
+    pub kind: Kind,
+    /// Its numbers.
+    pub stat: Stat,
+}
+
+impl Found {
+    fn of(stat: Stat) -> Self {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File { executable: stat.st_mode & 0o100 != 0 },
+            FileType::Symlink => Kind::Link,
+            FileType::Directory => Kind::Folder,
+            _ => Kind::Special,
+        };
+        Self { kind, stat }
+    }
+
+    /// Whether this is still the same content, as far as numbers tell.
+    pub fn is_same(&self, other: &Found) -> bool {
+        let numbers = |s: &Stat| (s.st_dev, s.st_ino, s.st_size, s.st_mtime, s.st_mtime_nsec, s.st_ctime, s.st_ctime_nsec);
+        self.kind == other.kind && numbers(&self.stat) == numbers(&other.stat)
+    }
+}
+
+/// A folder held open.
+#[derive(Debug)]
+pub struct TreeDir {
+    fd: OwnedFd,
+}
+
+/// Where a walk to a path's parent ended.
+#[derive(Debug)]
+pub enum Parent {
+    /// At the parent: the handle and the last name.
+    There(TreeDir),
+    /// A component is missing.
+    Missing,
+    /// A component is no folder: its depth, counted from 1.
+    Obstacle(usize),
+}
+
+impl TreeDir {
+    /// Opens the top of a tree.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { fd })
+    }
+
+    /// Walks to the folder that holds `path`'s last component.
+    ///
+    /// # Errors
+    /// Those of the file system, but for a missing component or one that is no folder.
+    pub fn parent_of(&self, path: &Path) -> io::Result<Parent> {
+        let mut at = self.again()?;
+        let count = path.components().count();
+        for (depth, name) in path.components().take(count.saturating_sub(1)).enumerate() {
+            match at.child(name.as_os_str().as_bytes()) {
+                Ok(next) => at = next,
+                Err(Errno::NOENT) => return Ok(Parent::Missing),
+                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Parent::Obstacle(depth + 1)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Parent::There(at))
+    }
+
+    /// Walks to the folder that holds `path`'s last component and makes the folders that are missing.
+    ///
+    /// # Errors
+    /// Those of the file system; `NotADirectory` where something stands in the way.
+    pub fn make_parent_of(&self, path: &Path) -> io::Result<TreeDir> {
+        let mut at = self.again()?;
+        let count = path.components().count();
+        for name in path.components().take(count.saturating_sub(1)) {
+            let name = name.as_os_str().as_bytes();
+            at = match at.child(name) {
+                Err(Errno::NOENT) => {
+                    match rustix::fs::mkdirat(&at.fd, name, Mode::from_raw_mode(0o777)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    at.child(name)?
+                }
+                other => other?,
+            };
+        }
+        Ok(at)
+    }
+
+    /// What stands at a name in this folder.
+    ///
+    /// # Errors
+    /// Those of the file system, but for there being nothing.
+    pub fn look(&self, name: &Path) -> io::Result<Option<Found>> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Found::of(stat))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What stands at a path below this folder, no link followed.
+    ///
+    /// # Errors
+    /// Those of the file system, but for there being nothing.
+    pub fn find(&self, path: &Path) -> io::Result<Option<Found>> {
+        match self.parent_of(path)? {
+            Parent::There(parent) => parent.look(last(path)),
+            Parent::Missing | Parent::Obstacle(_) => Ok(None),
+        }
+    }
+
+    /// Opens a regular file for reading.
+    ///
+    /// # Errors
+    /// Those of the file system; a link is one.
+    pub fn open_file(&self, name: &Path) -> io::Result<File> {
+        // NONBLOCK: what was a file a moment ago may be a FIFO now, and must not hold us.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?))
+    }
+
+    /// A regular file's bytes, or a link's target.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn read(&self, name: &Path, kind: Kind) -> io::Result<Vec<u8>> {
+        match kind {
+            Kind::Link => Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes()),
+            Kind::File { .. } => {
+                let mut bytes = Vec::new();
+                self.open_file(name)?.read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+            Kind::Folder | Kind::Special => Err(Errno::INVAL.into()),
+        }
+    }
+
+    /// Removes a file or link.
+    ///
+    /// # Errors
+    /// Those of the file system, but for there being nothing.
+    pub fn unlink(&self, name: &Path) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a folder if it is empty. Whether it went.
+    ///
+    /// # Errors
+    /// Those of the file system, but for its holding something or not being there.
+    pub fn remove_empty(&self, name: &Path) -> io::Result<bool> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a folder where there is none.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn make_folder(&self, name: &Path) -> io::Result<()> {
+        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts what stands at `from` in place as `to` in `there`, by one rename.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn rename(&self, from: &Path, there: &TreeDir, to: &Path) -> Result<(), Errno> {
+        rustix::fs::renameat(&self.fd, from, &there.fd, to)
+    }
+
+    /// The names in this folder, with what stands there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn list(&self) -> io::Result<Vec<(std::ffi::OsString, FileType)>> {
+        use std::os::unix::ffi::OsStringExt;
+        let mut all = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let mut kind = entry.file_type();
+            if kind == FileType::Unknown {
+                let stat = rustix::fs::statat(&self.fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                kind = FileType::from_raw_mode(stat.st_mode);
+            }
+            all.push((std::ffi::OsString::from_vec(name.to_vec()), kind));
+        }
+        Ok(all)
+    }
+
+    /// A folder in this one, no link followed.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn folder(&self, name: &Path) -> io::Result<TreeDir> {
+        Ok(self.child(name.as_os_str().as_bytes())?)
+    }
+
+    /// Makes a new file in this folder.
+    ///
+    /// # Errors
+    /// Those of the file system; `AlreadyExists` where something has that name.
+    pub fn create_file(&self, name: &Path, mode: u32) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))?))
+    }
+
+    /// Makes a link in this folder.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn create_link(&self, name: &Path, target: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::symlinkat(target, &self.fd, name)?)
+    }
+
+    /// Waits until the folder's entries are on disk.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
+    /// Waits until everything on this folder's file system is on disk.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    #[cfg(target_os = "linux")]
+    pub fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(self.fd.as_fd())?)
+    }
+
+    /// Waits until everything is on disk.
+    ///
+    /// # Errors
+    /// None; the system has no narrower call.
+    #[cfg(not(target_os = "linux"))]
+    pub fn sync_all(&self) -> io::Result<()> {
+        rustix::fs::sync();
+        Ok(())
+    }
+
+    fn child(&self, name: &[u8]) -> Result<TreeDir, Errno> {
+        Ok(Self { fd: rustix::fs::openat(&self.fd, name, OPEN_DIR, Mode::empty())? })
+    }
+
+    fn again(&self) -> io::Result<TreeDir> {
+        Ok(Self { fd: self.fd.try_clone()? })
+    }
+}
+
+/// The last component of a path.
+pub fn last(path: &Path) -> &Path {
+    path.file_name().map_or(path, Path::new)
+}

@@ -1,0 +1,828 @@
+//! Following a commit: branch, index and every tracked file become equal to it, and nothing that was there is lost.
+//!
+//! Why not `reset --hard`: it truncates files in place, follows links out of the tree, and killed half way it leaves the
+//! old HEAD and index with a mixed work tree that looks like a person's edits; the next commit would mix two versions.
+//! Instead:
+//!
+//! 1. one look for what differs from the target;
+//! 2. libgit2 checks those paths out into a staging folder, so that line endings, modes and links are git's own;
+//! 3. what is about to be replaced and is in no reachable tree goes into a rescue commit;
+//! 4. an intent is written durably: from now on a pass that is killed is finished by the next one;
+//! 5. each path is put in place by one rename, under a directory handle that follows no links;
+//! 6. the index, then the branch, then HEAD; then the intent goes.
+//!
+//! Carrying out an intent twice is carrying it out once: each step looks at what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::error::Doing;
+use super::rescue::What;
+use super::tree_dir::{Found, Kind, Parent, TreeDir, last};
+use super::{CommitId, Error, Repo, Sort, path_of, shown};
+
+pub(super) const INTENT: &str = "intent";
+const STAGING: &str = "staging";
+const STAGING_OLD: &str = "staging-old";
+const ASIDE: &str = "aside";
+
+/// Up to so many files are synced one by one; for more, one sync of the file system is cheaper.
+const SYNC_SINGLY: usize = 16;
+
+/// What a follow did.
+#[derive(Clone, Debug, Default)]
+pub struct Followed {
+    /// Whether anything was changed.
+    pub changed: bool,
+    /// Paths replaced, made or removed.
+    pub paths: usize,
+    /// The rescue references made.
+    pub rescue_refs: Vec<String>,
+}
+
+/// A follow under way, on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Intent {
+    branch: String,
+    old: Option<String>,
+    target: String,
+    why: String,
+}
+
+/// What must stand at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    /// This blob, as a file or a link.
+    Blob(git2::Oid),
+    /// A submodule's folder, whatever is in it.
+    Submodule,
+    /// Nothing of git's.
+    Gone,
+}
+
+type Changes = BTreeMap<PathBuf, Want>;
+
+/// Something in the work tree that has to give way.
+#[derive(Debug, Default)]
+struct Survey {
+    /// Files and links whose content is in no tree that stays reachable.
+    unsaved: BTreeMap<PathBuf, Found>,
+    /// Everything looked at, so that a change between look and act shows.
+    seen: BTreeMap<PathBuf, Found>,
+    /// Paths where what must stand there stands there already.
+    in_place: BTreeSet<PathBuf>,
+    /// Folders with something that no commit can hold: to be kept aside, not removed.
+    special: BTreeSet<PathBuf>,
+}
+
+impl Repo {
+    /// Makes the branch, the index and every tracked file equal to `target`.
+    ///
+    /// What would be lost goes into rescue references first: local commits that `target` does not contain, and file
+    /// versions that no reachable tree holds.
+    ///
+    /// # Errors
+    /// Where something can't be kept, read or written. Up to the intent nothing has happened; after it, the next pass
+    /// goes on from where this one stopped.
+    pub fn follow(&self, target: CommitId, why: &str, when: DateTime<Utc>) -> Result<Followed, Error> {
+        let old = self.local_tip()?;
+        let mut rescue_refs = Vec::new();
+        let changes = self.differing(target)?;
+        let in_order = self.head_branch()?.as_deref() == Some(&self.branch_ref())
+            && self.git.state() == git2::RepositoryState::Clean;
+        if changes.is_empty() && old == Some(target) && in_order {
+            return Ok(Followed::default());
+        }
+        if let Some(old) = old {
+            rescue_refs.extend(self.rescue_commit_unless_in(old, target, when, why)?);
+        }
+        let intent = Intent {
+            branch: self.names.branch.clone(),
+            old: old.map(|id| id.to_string()),
+            target: target.to_string(),
+            why: why.to_owned(),
+        };
+        let paths = self.carry_out(&intent, target, &changes, when, true, &mut rescue_refs)?;
+        Ok(Followed { changed: true, paths, rescue_refs })
+    }
+
+    /// Writes an index made from scratch, as part of a follow of `target`, so that a kill in between is seen.
+    pub(crate) fn follow_from_index(
+        &self,
+        target: CommitId,
+        index: &mut git2::Index,
+        when: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        let old = self.local_tip()?.map(|id| id.to_string());
+        let why = "bringing back the files of a checkout that never ended".to_owned();
+        let intent = Intent { branch: self.names.branch.clone(), old, target: target.to_string(), why: why.clone() };
+        let text = serde_json::to_vec(&intent).map_err(io::Error::other).doing("writing the intent")?;
+        self.private.write_durably(INTENT, &text).doing("writing the intent")?;
+        index.write().doing("writing the index")?;
+        sync_index(index).doing("writing the index")?;
+        self.finish_follow(when).map(drop)
+    }
+
+    /// Keeps a commit that `target` does not contain.
+    pub(crate) fn rescue_commit_unless_in(
+        &self,
+        commit: CommitId,
+        target: CommitId,
+        when: DateTime<Utc>,
+        why: &str,
+    ) -> Result<Option<String>, Error> {
+        let contained = commit == target
+            || self.git.graph_descendant_of(target, commit).doing("comparing the local history with the remote's")?;
+        if contained { Ok(None) } else { self.rescue(What::Local, commit, when, why).map(Some) }
+    }
+
+    /// Whether a follow was cut short. Until it is finished, the work tree may hold two versions: nothing may be committed.
+    pub fn follow_is_unfinished(&self) -> bool {
+        self.private.file(INTENT).symlink_metadata().is_ok()
+    }
+
+    /// Finishes a follow that an earlier pass was killed in.
+    ///
+    /// # Errors
+    /// As [`Repo::follow`].
+    pub fn finish_follow(&self, when: DateTime<Utc>) -> Result<Option<Followed>, Error> {
+        let Some(text) = self.private.read(INTENT).doing("reading the intent of an earlier pass")? else {
+            return Ok(None);
+        };
+        let intent: Intent = serde_json::from_slice(&text).map_err(|error| {
+            let what = format!("{} can't be read: {error}", self.private.file(INTENT).display());
+            Error::new(Sort::NotReady, what, "run `gitsync init-sync`: it brings the work tree to the remote's state")
+        })?;
+        let target = CommitId::from_str(&intent.target).doing("reading the intent of an earlier pass")?;
+        let tip = self.tip_of(&format!("refs/heads/{}", intent.branch))?;
+        let expected = [intent.old.clone(), Some(intent.target.clone())];
+        let mine = intent.branch == self.names.branch && expected.contains(&tip.map(|id| id.to_string()));
+        if !mine {
+            // Somebody has moved the branch since; what they see is what they meant.
+            tracing::warn!(branch = %intent.branch, "an unfinished follow is dropped: the branch was moved since");
+            self.private.remove_durably(INTENT).doing("dropping an intent")?;
+            return Ok(None);
+        }
+        tracing::info!(target = %intent.target, "finishing a follow that an earlier pass was cut short in");
+        let mut rescue_refs = Vec::new();
+        let changes = self.differing(target)?;
+        let paths = self.carry_out(&intent, target, &changes, when, false, &mut rescue_refs)?;
+        Ok(Some(Followed { changed: true, paths, rescue_refs }))
+    }
+
+    /// Drops what an earlier pass meant to do, because what follows makes it moot (init-sync).
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn drop_intent(&self) -> Result<(), Error> {
+        self.private.remove_durably(INTENT).doing("dropping an intent").map(drop)
+    }
+
+    fn carry_out(
+        &self,
+        intent: &Intent,
+        target: CommitId,
+        changes: &Changes,
+        when: DateTime<Utc>,
+        fresh: bool,
+        rescue_refs: &mut Vec<String>,
+    ) -> Result<usize, Error> {
+        let staging = self.stage(target, changes.keys(), STAGING)?;
+        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let survey = self.survey(&top, target, changes, &staging)?;
+        if !survey.unsaved.is_empty() || fresh {
+            rescue_refs.extend(self.rescue_files(&top, target, &survey, when, &intent.why)?);
+        }
+        if fresh {
+            let text = serde_json::to_vec(intent).map_err(io::Error::other).doing("writing the intent")?;
+            self.private.write_durably(INTENT, &text).doing("writing the intent")?;
+        }
+        let placed = self.place_all(&top, &staging, changes, &survey, when)?;
+        self.write_index(target, &top, &placed)?;
+        let old = self.tip_of(&self.branch_ref())?;
+        self.move_ref(&self.branch_ref(), old, target, &format!("gitsync: {}", intent.why))?;
+        if self.head_branch()?.as_deref() != Some(&self.branch_ref()) {
+            self.git.set_head(&self.branch_ref()).doing("putting HEAD on the branch")?;
+        }
+        if self.git.state() != git2::RepositoryState::Clean {
+            self.git.cleanup_state().doing("ending what was in progress")?;
+        }
+        self.private.remove_durably(INTENT).doing("ending the follow")?;
+        for name in [STAGING, STAGING_OLD] {
+            remove_folder(&self.private.file(name)).doing("removing the staging folder")?;
+        }
+        Ok(placed.len())
+    }
+
+    /// The paths at which index or work tree differ from the target, with what must stand there.
+    ///
+    /// Two cheap looks instead of one dear one: target against index needs no file, index against work tree only those
+    /// whose numbers changed.
+    fn differing(&self, target: CommitId) -> Result<Changes, Error> {
+        let doing = "comparing the work tree with the commit to follow";
+        let tree = self.git.find_commit(target).and_then(|commit| commit.tree()).doing(doing)?;
+        let index = self.index()?;
+        let mut changes = Changes::new();
+        let mut options = git2::DiffOptions::new();
+        options.include_typechange(true);
+        let to_index = self.git.diff_tree_to_index(Some(&tree), Some(&index), Some(&mut options)).doing(doing)?;
+        let mut options = git2::DiffOptions::new();
+        options.include_typechange(true).ignore_submodules(true).skip_binary_check(true);
+        let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
+        for delta in to_index.deltas().chain(to_files.deltas()) {
+            for file in [delta.old_file(), delta.new_file()] {
+                if let Some(bytes) = file.path_bytes() {
+                    let path = path_of(bytes);
+                    if !changes.contains_key(&path) {
+                        let want = want_at(&tree, &path).doing(doing)?;
+                        changes.insert(path, want);
+                    }
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Checks paths of a commit out into a folder of the private folder, as git would into the work tree.
+    ///
+    /// libgit2 is given the staging folder as work tree and the commit as index, so that `.gitattributes` are the
+    /// commit's own, not those of what is being replaced.
+    fn stage<'a>(
+        &self,
+        commit: CommitId,
+        paths: impl Iterator<Item = &'a PathBuf>,
+        name: &str,
+    ) -> Result<PathBuf, Error> {
+        let doing = "checking files out into the staging folder";
+        let staging = self.private.file(name);
+        remove_folder(&staging).doing("emptying the staging folder")?;
+        std::fs::create_dir(&staging).doing("making the staging folder")?;
+        let tree = self.git.find_commit(commit).and_then(|commit| commit.tree()).doing(doing)?;
+        let mut checkout = git2::build::CheckoutBuilder::new();
+        checkout.force().recreate_missing(true).disable_pathspec_match(true).update_index(false).refresh(false);
+        let mut any = false;
+        for path in paths {
+            // Asked for by exact path; one that the commit does not have is no error and gives no file.
+            checkout.path(path);
+            any = true;
+        }
+        if any {
+            let beside = super::open_git(&self.place)?;
+            beside.set_workdir(&staging, false).doing(doing)?;
+            let mut index = git2::Index::new().doing(doing)?;
+            beside.set_index(&mut index).doing(doing)?;
+            index.read_tree(&tree).doing(doing)?;
+            let tree = beside.find_tree(tree.id()).doing(doing)?;
+            beside.checkout_tree(tree.as_object(), Some(&mut checkout)).doing(doing)?;
+        }
+        Ok(staging)
+    }
+
+    /// Looks at what stands where something must be put or removed.
+    fn survey(
+        &self,
+        top: &TreeDir,
+        target: CommitId,
+        changes: &Changes,
+        staging: &Path,
+    ) -> Result<Survey, Error> {
+        let mut survey = Survey::default();
+        let known = self.known_trees(target)?;
+        for (path, want) in changes {
+            let doing = || format!("looking at {}", shown(path));
+            match top.parent_of(path).doing(doing())? {
+                Parent::Missing => {}
+                Parent::Obstacle(depth) => {
+                    let obstacle: PathBuf = path.components().take(depth).collect();
+                    if *want != Want::Gone && !survey.seen.contains_key(&obstacle) {
+                        self.survey_one(top, &obstacle, &known, &mut survey)?;
+                    }
+                }
+                Parent::There(parent) => match parent.look(last(path)).doing(doing())? {
+                    None => {}
+                    Some(found) if found.kind == Kind::Folder => {
+                        if let Want::Blob(_) = want {
+                            self.survey_folder(top, path, path, &known, &mut survey)?;
+                        }
+                    }
+                    Some(found) if found.kind == Kind::Special && *want == Want::Gone => {}
+                    Some(_) => self.survey_one(top, path, &known, &mut survey)?,
+                },
+            }
+            if let Want::Blob(_) = want
+                && self.is_staged_alike(top, staging, path)?
+            {
+                survey.unsaved.remove(path);
+                survey.in_place.insert(path.clone());
+            }
+        }
+        self.forgive_checked_out(top, target, &mut survey)?;
+        Ok(survey)
+    }
+
+    fn survey_one(
+        &self,
+        top: &TreeDir,
+        path: &Path,
+        known: &[git2::Tree<'_>],
+        survey: &mut Survey,
+    ) -> Result<(), Error> {
+        let doing = || format!("reading {}, which is about to be replaced", shown(path));
+        let Parent::There(parent) = top.parent_of(path).doing(doing())? else { return Ok(()) };
+        let Some(found) = parent.look(last(path)).doing(doing())? else { return Ok(()) };
+        survey.seen.insert(path.to_owned(), found);
+        match found.kind {
+            Kind::Folder => {}
+            Kind::Special => {
+                survey.special.insert(path.to_owned());
+            }
+            Kind::File { .. } | Kind::Link => {
+                let bytes = parent.read(last(path), found.kind).doing(doing())?;
+                let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).doing(doing())?;
+                let link = found.kind == Kind::Link;
+                let saved = known.iter().any(|tree| {
+                    tree.get_path(path).is_ok_and(|entry| entry.id() == id && (entry.filemode() == 0o120_000) == link)
+                });
+                if !saved {
+                    survey.unsaved.insert(path.to_owned(), found);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn survey_folder(
+        &self,
+        top: &TreeDir,
+        outer: &Path,
+        path: &Path,
+        known: &[git2::Tree<'_>],
+        survey: &mut Survey,
+    ) -> Result<(), Error> {
+        let doing = || format!("reading {}, which is about to be replaced", shown(path));
+        let Parent::There(parent) = top.parent_of(path).doing(doing())? else { return Ok(()) };
+        let folder = parent.folder(last(path)).doing(doing())?;
+        for (name, kind) in folder.list().doing(doing())? {
+            let inner = path.join(&name);
+            match kind {
+                FileType::Directory if name == ".git" => {
+                    survey.special.insert(outer.to_owned());
+                }
+                FileType::Directory => self.survey_folder(top, outer, &inner, known, survey)?,
+                FileType::RegularFile | FileType::Symlink => self.survey_one(top, &inner, known, survey)?,
+                _ => {
+                    survey.special.insert(outer.to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The trees that stay reachable whatever happens: the target's, HEAD's and the branch's.
+    fn known_trees(&self, target: CommitId) -> Result<Vec<git2::Tree<'_>>, Error> {
+        let head = self.tip_of("HEAD")?;
+        let mut known = Vec::new();
+        for commit in [Some(target), head, self.local_tip()?].into_iter().flatten() {
+            let tree = self.git.find_commit(commit).and_then(|commit| commit.tree());
+            known.push(tree.doing("reading the trees that stay reachable")?);
+        }
+        Ok(known)
+    }
+
+    /// Whether the staged file and the one in the work tree are the same, byte for byte and in mode.
+    fn is_staged_alike(&self, top: &TreeDir, staging: &Path, path: &Path) -> Result<bool, Error> {
+        let doing = || format!("comparing {}", shown(path));
+        let staged = TreeDir::open(staging).doing("opening the staging folder")?;
+        let (Parent::There(here), Parent::There(there)) =
+            (top.parent_of(path).doing(doing())?, staged.parent_of(path).doing(doing())?)
+        else {
+            return Ok(false);
+        };
+        let (Some(ours), Some(theirs)) = (here.look(last(path)).doing(doing())?, there.look(last(path)).doing(doing())?)
+        else {
+            return Ok(false);
+        };
+        let comparable = matches!(ours.kind, Kind::File { .. } | Kind::Link);
+        if !comparable || ours.kind != theirs.kind || ours.stat.st_size != theirs.stat.st_size {
+            return Ok(false);
+        }
+        let ours = here.read(last(path), ours.kind).doing(doing())?;
+        Ok(ours == there.read(last(path), theirs.kind).doing(doing())?)
+    }
+
+    /// A file that is just what git checks out of HEAD (line endings converted, say) is saved by HEAD, though its bytes are
+    /// not those of the blob.
+    fn forgive_checked_out(&self, top: &TreeDir, target: CommitId, survey: &mut Survey) -> Result<(), Error> {
+        if survey.unsaved.is_empty() {
+            return Ok(());
+        }
+        for commit in [self.tip_of("HEAD")?, Some(target)].into_iter().flatten() {
+            let staging = self.stage(commit, survey.unsaved.keys(), STAGING_OLD)?;
+            let mut saved = Vec::new();
+            for path in survey.unsaved.keys() {
+                if self.is_staged_alike(top, &staging, path)? {
+                    saved.push(path.clone());
+                }
+            }
+            for path in saved {
+                survey.unsaved.remove(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits file versions that no reachable tree holds, byte for byte, and keeps the commit.
+    ///
+    /// What is staged in the index and differs from both sides becomes the commit's second parent, as `git stash` does it.
+    fn rescue_files(
+        &self,
+        top: &TreeDir,
+        target: CommitId,
+        survey: &Survey,
+        when: DateTime<Utc>,
+        why: &str,
+    ) -> Result<Option<String>, Error> {
+        let doing = "keeping uncommitted files";
+        let head = self.tip_of("HEAD")?.map(|id| self.git.find_commit(id)).transpose().doing(doing)?;
+        let head_tree = head.as_ref().map(git2::Commit::tree).transpose().doing(doing)?;
+        let staged = self.staged_only(head_tree.as_ref(), target)?;
+        if survey.unsaved.is_empty() && staged.is_none() {
+            return Ok(None);
+        }
+        let mut kept: Vec<(PathBuf, git2::Oid, u32)> = Vec::new();
+        for (path, found) in &survey.unsaved {
+            let doing = || format!("keeping {}, which is about to be replaced", shown(path));
+            let Parent::There(parent) = top.parent_of(path).doing(doing())? else { continue };
+            let (id, mode) = match found.kind {
+                Kind::Link => {
+                    let bytes = parent.read(last(path), found.kind).doing(doing())?;
+                    (self.git.blob(&bytes).doing(doing())?, 0o120_000)
+                }
+                Kind::File { executable } => {
+                    // Without a path to go by the writer applies no filters: the bytes are kept as they are.
+                    let mut blob = self.git.blob_writer(None).doing(doing())?;
+                    let mut file = parent.open_file(last(path)).doing(doing())?;
+                    io::copy(&mut file, &mut blob).doing(doing())?;
+                    (blob.commit().doing(doing())?, if executable { 0o100_755 } else { 0o100_644 })
+                }
+                Kind::Folder | Kind::Special => continue,
+            };
+            kept.push((path.clone(), id, mode));
+        }
+        if staged.is_none()
+            && let Some(name) = self.rescued_before(&kept)?
+        {
+            return Ok(Some(name));
+        }
+        let mut index = git2::Index::new().doing(doing)?;
+        if let Some(tree) = &head_tree {
+            index.read_tree(tree).doing(doing)?;
+        }
+        for (path, id, mode) in &kept {
+            index.add(&entry(path, *id, *mode)).doing(format!("keeping {}", shown(path)))?;
+        }
+        let tree = self.git.find_tree(index.write_tree_to(&self.git).doing(doing)?).doing(doing)?;
+        let (author, committer) = self.signatures(when)?;
+        let branch = &self.names.branch;
+        let mut parents: Vec<git2::Commit<'_>> = head.into_iter().collect();
+        if let Some(staged) = staged {
+            let tree = self.git.find_tree(staged).doing(doing)?;
+            let message = format!("gitsync: what was staged on {branch}\n\n{why}\n");
+            let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
+            let id = self.git.commit(None, &author, &committer, &message, &tree, &refs).doing(doing)?;
+            parents.push(self.git.find_commit(id).doing(doing)?);
+        }
+        let mut message = format!("gitsync: uncommitted files on {branch}\n\n{why}\n\n");
+        for (path, _, _) in kept.iter().take(100) {
+            message.push_str(&format!("{}\n", shown(path)));
+        }
+        let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
+        let id = self.git.commit(None, &author, &committer, &message, &tree, &refs).doing(doing)?;
+        self.rescue(What::Worktree, id, when, why).map(Some)
+    }
+
+    /// The index as a tree, if something is staged that is neither in HEAD, nor in the target, nor in the file itself.
+    fn staged_only(&self, head: Option<&git2::Tree<'_>>, target: CommitId) -> Result<Option<git2::Oid>, Error> {
+        let doing = "looking at what is staged";
+        let mut index = self.index()?;
+        if index.has_conflicts() || self.follow_is_unfinished() {
+            // A half merge can't be written as a tree. Its sides are commits, and its files are rescued as files.
+            return Ok(None);
+        }
+        let target = self.git.find_commit(target).and_then(|commit| commit.tree()).doing(doing)?;
+        let diff = self.git.diff_tree_to_index(head, Some(&index), None).doing(doing)?;
+        for delta in diff.deltas() {
+            let file = delta.new_file();
+            let Some(bytes) = file.path_bytes() else { continue };
+            if file.id().is_zero() || file.mode() == git2::FileMode::Commit {
+                continue;
+            }
+            let path = path_of(bytes);
+            let in_target = target.get_path(&path).is_ok_and(|entry| entry.id() == file.id());
+            let in_file = || {
+                let mut options = git2::DiffOptions::new();
+                options.pathspec(&path).disable_pathspec_match(true).include_typechange(true);
+                self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).is_ok_and(|d| d.deltas().len() == 0)
+            };
+            if !in_target && !in_file() {
+                return index.write_tree_to(&self.git).map(Some).doing(doing);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A rescue that holds all these versions already: a pass that was killed after it made one need not make another.
+    fn rescued_before(&self, kept: &[(PathBuf, git2::Oid, u32)]) -> Result<Option<String>, Error> {
+        for (name, commit) in self.rescues()? {
+            if !name.contains("-worktree-") {
+                continue;
+            }
+            let Ok(tree) = self.git.find_commit(commit).and_then(|commit| commit.tree()) else { continue };
+            let all = kept.iter().all(|(path, id, _)| tree.get_path(path).is_ok_and(|entry| entry.id() == *id));
+            if all {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts every path in place. Gives those that were changed.
+    fn place_all(
+        &self,
+        top: &TreeDir,
+        staging: &Path,
+        changes: &Changes,
+        survey: &Survey,
+        when: DateTime<Utc>,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let staged = TreeDir::open(staging).doing("opening the staging folder")?;
+        let wanted: Vec<&PathBuf> = changes
+            .iter()
+            .filter(|(path, want)| **want != Want::Gone && !survey.in_place.contains(*path))
+            .map(|(path, _)| path)
+            .collect();
+        let singly = wanted.len() <= SYNC_SINGLY;
+        if !singly {
+            staged.sync_all().doing("waiting for the disk")?;
+        }
+        let mut placed = Vec::new();
+        // What needs a folder out of its way waits until the folder's own tracked files are gone.
+        let mut later = Vec::new();
+        for path in wanted {
+            if top.find(path).doing(format!("looking at {}", shown(path)))?.is_some_and(|f| f.kind == Kind::Folder) {
+                later.push(path);
+            } else {
+                self.place(top, &staged, path, changes, survey, singly, when)?;
+                placed.push(path.clone());
+            }
+        }
+        for (path, _) in changes.iter().rev().filter(|(_, want)| **want == Want::Gone) {
+            if self.remove(top, path, survey)? {
+                placed.push(path.clone());
+            }
+        }
+        for path in later {
+            self.place(top, &staged, path, changes, survey, singly, when)?;
+            placed.push(path.clone());
+        }
+        if !singly {
+            top.sync_all().doing("waiting for the disk")?;
+        }
+        Ok(placed)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn place(
+        &self,
+        top: &TreeDir,
+        staged: &TreeDir,
+        path: &Path,
+        changes: &Changes,
+        survey: &Survey,
+        sync: bool,
+        when: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        let doing = || format!("putting {} in place", shown(path));
+        if let Parent::Obstacle(depth) = top.parent_of(path).doing(doing())? {
+            let obstacle: PathBuf = path.components().take(depth).collect();
+            if let Parent::There(parent) = top.parent_of(&obstacle).doing(doing())? {
+                self.give_way(&parent, &obstacle, survey, when)?;
+            }
+        }
+        let parent = top.make_parent_of(path).doing(doing())?;
+        let name = last(path);
+        let there = parent.look(name).doing(doing())?;
+        if changes.get(path) == Some(&Want::Submodule) {
+            if there.is_some_and(|found| found.kind != Kind::Folder) {
+                self.give_way(&parent, path, survey, when)?;
+            }
+            return parent.make_folder(name).doing(doing());
+        }
+        let Parent::There(from) = staged.parent_of(path).doing(doing())? else {
+            return Err(missing_in_staging(path));
+        };
+        let Some(new) = from.look(name).doing(doing())? else { return Err(missing_in_staging(path)) };
+        if sync && matches!(new.kind, Kind::File { .. }) {
+            from.open_file(name).and_then(|file| file.sync_all()).doing(doing())?;
+        }
+        match there {
+            None => {}
+            Some(found) if found.kind == Kind::Folder => self.give_way(&parent, path, survey, when)?,
+            // A rename takes the place of a file in one step; what is no file has to go first.
+            Some(found) if found.kind == Kind::Special => self.give_way(&parent, path, survey, when)?,
+            Some(found) => check_unchanged(path, &found, survey)?,
+        }
+        match from.rename(name, &parent, name) {
+            Ok(()) => {}
+            Err(Errno::XDEV) => copy_over(&from, &parent, name, new).doing(doing())?,
+            Err(error) => return Err(Error::io(doing(), &error.into())),
+        }
+        if sync {
+            parent.sync().doing(doing())?;
+        }
+        Ok(())
+    }
+
+    /// Takes out of the way what was looked at, and kept where it had to be.
+    fn give_way(&self, parent: &TreeDir, path: &Path, survey: &Survey, when: DateTime<Utc>) -> Result<(), Error> {
+        let doing = || format!("taking {} out of the way", shown(path));
+        let name = last(path);
+        let Some(found) = parent.look(name).doing(doing())? else { return Ok(()) };
+        let special = survey.special.contains(path);
+        if found.kind != Kind::Folder && !special {
+            check_unchanged(path, &found, survey)?;
+            return parent.unlink(name).doing(doing());
+        }
+        if found.kind == Kind::Folder && parent.remove_empty(name).doing(doing())? {
+            return Ok(());
+        }
+        let aside = self.private.file(ASIDE);
+        std::fs::create_dir_all(&aside).doing(doing())?;
+        let aside_dir = TreeDir::open(&aside).doing(doing())?;
+        let mut kept_as = PathBuf::new();
+        for number in 0..1000 {
+            kept_as = PathBuf::from(format!("{}-{number}", when.format("%Y%m%dT%H%M%SZ")));
+            if aside_dir.look(&kept_as).doing(doing())?.is_none() {
+                break;
+            }
+        }
+        parent.rename(name, &aside_dir, &kept_as).doing(doing())?;
+        let kept = aside.join(&kept_as);
+        if special {
+            tracing::warn!(path = %shown(path), kept = %kept.display(),
+                "moved aside: the remote has a file here, and no commit can hold what was in its place");
+        } else {
+            remove_folder(&kept).doing(doing())?;
+        }
+        Ok(())
+    }
+
+    /// Removes a tracked path that the target does not have. Whether it was there.
+    fn remove(&self, top: &TreeDir, path: &Path, survey: &Survey) -> Result<bool, Error> {
+        let doing = || format!("removing {}", shown(path));
+        let Parent::There(parent) = top.parent_of(path).doing(doing())? else { return Ok(false) };
+        let removed = match parent.look(last(path)).doing(doing())? {
+            None => false,
+            // A submodule's folder goes if nothing is in it; anything else in git's place is not git's.
+            Some(found) if found.kind == Kind::Folder => parent.remove_empty(last(path)).doing(doing())?,
+            Some(found) if found.kind == Kind::Special => false,
+            Some(found) => {
+                check_unchanged(path, &found, survey)?;
+                parent.unlink(last(path)).doing(doing())?;
+                parent.sync().doing(doing())?;
+                true
+            }
+        };
+        // Folders that held nothing else go with it, as git has it.
+        let mut folder = path.parent();
+        while let Some(at) = folder.filter(|at| !at.as_os_str().is_empty()) {
+            match top.parent_of(at).doing(doing())? {
+                Parent::There(outer) if outer.remove_empty(last(at)).doing(doing())? => folder = at.parent(),
+                _ => break,
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Makes the index the target's, with the numbers of the files just placed, so that the next look need not read them.
+    fn write_index(&self, target: CommitId, top: &TreeDir, placed: &[PathBuf]) -> Result<(), Error> {
+        let doing = "writing the index";
+        let tree = self.git.find_commit(target).and_then(|commit| commit.tree()).doing(doing)?;
+        let mut index = self.index()?;
+        index.read_tree(&tree).doing(doing)?;
+        for path in placed {
+            let Some(mut entry) = index.get_path(path, 0) else { continue };
+            let Some(found) = top.find(path).doing(doing)? else { continue };
+            if matches!(found.kind, Kind::File { .. } | Kind::Link) {
+                set_numbers(&mut entry, &found);
+                index.add(&entry).doing(doing)?;
+            }
+        }
+        index.write().doing(doing)?;
+        sync_index(&index).doing(doing)
+    }
+}
+
+/// libgit2 replaces the index by a rename and does not wait for the disk.
+pub(crate) fn sync_index(index: &git2::Index) -> io::Result<()> {
+    match index.path() {
+        Some(path) => std::fs::File::open(path)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn want_at(tree: &git2::Tree<'_>, path: &Path) -> Result<Want, git2::Error> {
+    match tree.get_path(path) {
+        Ok(entry) => Ok(match entry.kind() {
+            Some(git2::ObjectType::Commit) => Want::Submodule,
+            Some(git2::ObjectType::Tree) => Want::Gone,
+            _ => Want::Blob(entry.id()),
+        }),
+        Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(Want::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+/// What was looked at must be what is replaced: an edit in between is not ours to drop.
+fn check_unchanged(path: &Path, now: &Found, survey: &Survey) -> Result<(), Error> {
+    if survey.seen.get(path).is_some_and(|seen| seen.is_same(now)) {
+        return Ok(());
+    }
+    let what = format!("{} was changed in the middle of the pass", shown(path));
+    Err(Error::new(Sort::Busy, what, "the next pass keeps the new version and goes on"))
+}
+
+fn missing_in_staging(path: &Path) -> Error {
+    let what = format!("{} was not checked out into the staging folder", shown(path));
+    Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it fetches anew what is damaged")
+}
+
+/// Puts a file in place across file systems (a volume mounted inside the work tree): a copy beside it, then one rename.
+fn copy_over(from: &TreeDir, to: &TreeDir, name: &Path, new: Found) -> io::Result<()> {
+    let beside = PathBuf::from(format!(".gitsync-{:x}", crc(name.as_os_str().as_bytes())));
+    to.unlink(&beside)?;
+    match new.kind {
+        Kind::Link => to.create_link(&beside, &from.read(name, new.kind)?)?,
+        _ => {
+            let mut file = to.create_file(&beside, 0o600)?;
+            io::copy(&mut from.open_file(name)?, &mut file)?;
+            file.flush()?;
+            file.set_permissions(std::fs::Permissions::from_mode(new.stat.st_mode & 0o777))?;
+            file.sync_all()?;
+        }
+    }
+    to.rename(&beside, to, name)?;
+    Ok(())
+}
+
+/// A short name from a long one; FNV-1a.
+fn crc(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// An index entry that says content and mode and nothing of a file's numbers.
+pub(crate) fn entry(path: &Path, id: git2::Oid, mode: u32) -> git2::IndexEntry {
+    git2::IndexEntry {
+        ctime: git2::IndexTime::new(0, 0),
+        mtime: git2::IndexTime::new(0, 0),
+        dev: 0,
+        ino: 0,
+        mode,
+        uid: 0,
+        gid: 0,
+        file_size: 0,
+        id,
+        flags: 0,
+        flags_extended: 0,
+        path: path.as_os_str().as_bytes().to_vec(),
+    }
+}
+
+// The index has 32 bits for each of these, and git cuts them the same way.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
+fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
+    let stat = &found.stat;
+    entry.ctime = git2::IndexTime::new(stat.st_ctime as i32, stat.st_ctime_nsec as u32);
+    entry.mtime = git2::IndexTime::new(stat.st_mtime as i32, stat.st_mtime_nsec as u32);
+    entry.dev = stat.st_dev as u32;
+    entry.ino = stat.st_ino as u32;
+    entry.uid = stat.st_uid;
+    entry.gid = stat.st_gid;
+    entry.file_size = stat.st_size as u32;
+}
+
+/// Removes a folder of the private folder, links in it not followed.
+pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
