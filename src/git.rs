@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 pub use git2::Oid as CommitId;
 
-pub use self::error::{Error, Sort};
 use self::error::Doing;
+pub use self::error::{Error, Sort};
 use crate::lock::Held;
 use crate::private::PrivateDir;
 
@@ -117,7 +117,11 @@ pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
     let path = here.join(named);
     let work_dir = path.canonicalize().map_err(|error| {
         let what = format!("there is no {}: {error}", path.display());
-        Error::new(Sort::NotReady, what, "make the repository with `gitsync init-sync --remote-url URL`, or mend --repo")
+        Error::new(
+            Sort::NotReady,
+            what,
+            "make the repository with `gitsync init-sync --remote-url URL`, or mend --repo",
+        )
     })?;
     if work_dir.join(".git").symlink_metadata().is_ok() {
         return place(&work_dir, true);
@@ -247,7 +251,8 @@ impl Repo {
     /// [`Sort::NotReady`], saying what to do.
     pub fn check_ready(&self) -> Result<(), Error> {
         if self.git.is_bare() {
-            let what = format!("{} is a bare repository: it has no files to keep in step", self.place.git_dir.display());
+            let what =
+                format!("{} is a bare repository: it has no files to keep in step", self.place.git_dir.display());
             return Err(Error::new(Sort::NotReady, what, "name a clone of it with --repo"));
         }
         let heal = "or let `gitsync init-sync` do it: it keeps what is there under refs/gitsync/rescue/";
@@ -278,7 +283,11 @@ impl Repo {
             Some(name) => {
                 let short = name.strip_prefix("refs/heads/").unwrap_or(&name);
                 let what = format!("the work tree is on branch '{short}', not on '{branch}'; nothing was touched");
-                Err(Error::new(Sort::NotReady, what, format!("`git switch {branch}`, or name the branch with --branch, {heal}")))
+                Err(Error::new(
+                    Sort::NotReady,
+                    what,
+                    format!("`git switch {branch}`, or name the branch with --branch, {heal}"),
+                ))
             }
             None => {
                 let what = format!("HEAD is detached, not on branch '{branch}'; nothing was touched");
@@ -310,11 +319,14 @@ impl Repo {
             let email = env_email.cloned().or_else(|| configured(role_email)).unwrap_or_else(|| email.clone());
             git2::Signature::new(&name, &email, &time).map_err(|error| {
                 let what = format!("'{name} <{email}>' can't sign a commit: {}", error.message());
-                Error::new(Sort::NotReady, what, "mend GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL, or user.name and user.email")
+                Error::new(
+                    Sort::NotReady,
+                    what,
+                    "mend GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL, or user.name and user.email",
+                )
             })
         };
-        let author =
-            sign(who.author_name.as_ref(), "author.name", who.author_email.as_ref(), "author.email")?;
+        let author = sign(who.author_name.as_ref(), "author.name", who.author_email.as_ref(), "author.email")?;
         let committer =
             sign(who.committer_name.as_ref(), "committer.name", who.committer_email.as_ref(), "committer.email")?;
         Ok((author, committer))
@@ -329,13 +341,7 @@ impl Repo {
     }
 
     /// Moves a reference, if it still is where we saw it.
-    pub(crate) fn move_ref(
-        &self,
-        name: &str,
-        from: Option<CommitId>,
-        to: CommitId,
-        why: &str,
-    ) -> Result<(), Error> {
+    pub(crate) fn move_ref(&self, name: &str, from: Option<CommitId>, to: CommitId, why: &str) -> Result<(), Error> {
         if from == Some(to) {
             return Ok(());
         }
@@ -345,9 +351,7 @@ impl Repo {
         };
         match moved {
             Ok(_) => Ok(()),
-            Err(error)
-                if matches!(error.code(), git2::ErrorCode::Modified | git2::ErrorCode::Exists) =>
-            {
+            Err(error) if matches!(error.code(), git2::ErrorCode::Modified | git2::ErrorCode::Exists) => {
                 let what = format!("{name} was moved by somebody else in the middle of the pass");
                 Err(Error::new(Sort::Busy, what, "the next pass looks anew"))
             }

@@ -1,3 +1,82 @@
-//! The `gitsync` program.
+//! The `gitsync` program: read the command line, set up logs, run one pass, print the result, exit.
+//!
+//! Nothing else knows color-eyre or ends the process.
 
-fn main() {}
+use std::ffi::OsString;
+use std::io::Write;
+use std::sync::Mutex;
+
+use gitsync::cli::{self, Asked, Output, Settings};
+use gitsync::deadline::{End, Watch};
+use gitsync::outcome::{Command, Failure, Outcome, Word};
+use gitsync::{deadline, pass, report, transport};
+
+fn main() -> color_eyre::Result<()> {
+    color_eyre::config::HookBuilder::default().display_env_section(false).install()?;
+    // Only here and in cli.rs is the environment looked at.
+    #[allow(clippy::disallowed_methods)]
+    let env = |name: &str| std::env::var_os(name);
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let (asked, settings) = match cli::read(args.clone(), &env) {
+        Ok(read) => read,
+        Err(error) => {
+            let _ = error.print();
+            if error.use_stderr() {
+                let json = cli::wants_json(&args, &env);
+                let text = error.to_string();
+                let line = if json { cli::usage_json(&text) } else { Word::Error.word().to_owned() };
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
+            exit(error.exit_code())
+        }
+    };
+    if let Err(error) = report::log::begin(&settings) {
+        eprintln_quietly(&error);
+        let _ = writeln!(std::io::stdout(), "{}", Word::Error.word());
+        exit(2);
+    }
+    let Asked::Pass(command) = asked;
+    let network = transport::Env::read(&env);
+    let watch = watch(command, &settings)?;
+    let outcome = pass::run(command, &settings, network, &watch);
+    finish(&outcome, settings.output)
+}
+
+/// The watchdog: what it says when it ends the process is said as any pass says it.
+fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
+    let output = settings.output;
+    let started = deadline::now();
+    Ok(Watch::start(move |end| {
+        let mut outcome = Outcome::new(command, started);
+        let code = match end {
+            End::Signal(signal) => {
+                tracing::warn!(signal, "asked to end; what was under way is finished by the next pass");
+                Some(128 + signal)
+            }
+            End::Overstayed { waiting_for } => {
+                let what = format!("the time of the pass was up while waiting for {waiting_for}");
+                outcome.fail(Failure::retry(what, "the next pass tries again; raise --network-timeout if it is slow"));
+                None
+            }
+        };
+        outcome.ended_by = code;
+        finish(&outcome, output)
+    })?)
+}
+
+/// Prints the result and ends the process; once, whoever comes first.
+fn finish(outcome: &Outcome, output: Output) -> ! {
+    static ONCE: Mutex<()> = Mutex::new(());
+    let _only = ONCE.lock();
+    report::print(outcome, output);
+    exit(outcome.exit_code())
+}
+
+fn eprintln_quietly(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[allow(clippy::disallowed_methods)]
+fn exit(code: i32) -> ! {
+    std::process::exit(code)
+}

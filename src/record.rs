@@ -45,12 +45,7 @@ pub struct Record {
 impl Record {
     /// Reads the record; one that is missing or damaged counts as empty, since it is not precious.
     pub fn read(private: &PrivateDir) -> Self {
-        private
-            .read(NAME)
-            .ok()
-            .flatten()
-            .and_then(|content| serde_json::from_slice(&content).ok())
-            .unwrap_or_default()
+        private.read(NAME).ok().flatten().and_then(|content| serde_json::from_slice(&content).ok()).unwrap_or_default()
     }
 
     /// Takes in how a pass ended, and writes the record.

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use rustix::fs::FileType;
 
-use super::error::Doing;
-use super::tree_dir::{Kind, Parent, TreeDir, last};
 #[allow(unused_imports)] // named in the docs
 use super::Sort;
+use super::error::Doing;
+use super::tree_dir::{Kind, Parent, TreeDir, last};
 use super::{CommitId, Error, Repo, path_of, shown};
 
 /// A path that was left out, and why.
@@ -82,8 +82,7 @@ impl Repo {
             options.ignore_submodules(true).skip_binary_check(true);
         }
         let index = self.index()?;
-        let to_index =
-            self.git.diff_tree_to_index(tree.as_ref(), Some(&index), Some(&mut options)).doing(doing)?;
+        let to_index = self.git.diff_tree_to_index(tree.as_ref(), Some(&index), Some(&mut options)).doing(doing)?;
         let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
         for delta in to_index.deltas().chain(to_files.deltas()) {
             for file in [delta.old_file(), delta.new_file()] {
@@ -268,9 +267,10 @@ impl Repo {
     }
 
     fn is_submodule(&self, path: &Path) -> bool {
-        self.head_tree().ok().flatten().is_some_and(|tree| {
-            tree.get_path(path).is_ok_and(|entry| entry.kind() == Some(git2::ObjectType::Commit))
-        })
+        self.head_tree()
+            .ok()
+            .flatten()
+            .is_some_and(|tree| tree.get_path(path).is_ok_and(|entry| entry.kind() == Some(git2::ObjectType::Commit)))
     }
 
     fn is_ignored(&self, path: &Path, folder: bool) -> bool {

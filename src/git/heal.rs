@@ -141,7 +141,8 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     // A power loss leaves files of no length. Each of these can be made again from what is around it.
     fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
     let head = fs::read(git_dir.join("HEAD")).doing("reading HEAD")?;
-    let head_ok = head.starts_with(b"ref: refs/") || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
+    let head_ok = head.starts_with(b"ref: refs/")
+        || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
         || String::from_utf8_lossy(&head).trim().len() == 40;
     if !head_ok {
         tracing::warn!("HEAD was damaged and is put on '{branch}'");
@@ -325,8 +326,14 @@ impl Repo {
         if self.git.state() != git2::RepositoryState::Clean {
             let git_dir = &self.place.git_dir;
             let files = [
-                "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD", "rebase-merge/orig-head",
-                "rebase-apply/orig-head", "rebase-merge/amend", "rebase-merge/stopped-sha",
+                "MERGE_HEAD",
+                "CHERRY_PICK_HEAD",
+                "REVERT_HEAD",
+                "REBASE_HEAD",
+                "rebase-merge/orig-head",
+                "rebase-apply/orig-head",
+                "rebase-merge/amend",
+                "rebase-merge/stopped-sha",
             ];
             for file in files {
                 let text = fs::read_to_string(git_dir.join(file)).unwrap_or_default();

@@ -55,8 +55,7 @@ impl Repo {
             Error::new(Sort::NotReady, what, next)
         })?;
         let config = self.git.config().doing("reading git's configuration")?;
-        let open =
-            |url: &str| Session::open(url, &config, options.clone()).map_err(|error| transport_error(&error));
+        let open = |url: &str| Session::open(url, &config, options.clone()).map_err(|error| transport_error(&error));
         let url = remote.url().map_err(|_| {
             Error::new(Sort::NotReady, format!("the URL of remote '{name}' is not UTF-8"), "`git remote set-url` it")
         })?;
@@ -185,7 +184,8 @@ impl Remote<'_> {
         let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
         let mut remote = self.repo.git.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
         let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None).map_err(failed)?;
-        let tip = connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
+        let tip =
+            connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
         let Some(tip) = tip else { return Ok(Fetched::default()) };
         let mut options = git2::FetchOptions::new();
         options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
@@ -316,9 +316,14 @@ fn refusal(doing: &str, words: &str) -> Error {
     let words = transport::redact::text(words.as_bytes());
     let what = format!("{doing}: the server refused: {words}");
     let lower = words.to_lowercase();
-    let raced = ["non-fast-forward", "fetch first", "stale", "lock", "failed to update ref", "reference already exists"];
+    let raced =
+        ["non-fast-forward", "fetch first", "stale", "lock", "failed to update ref", "reference already exists"];
     if raced.iter().any(|sign| lower.contains(sign)) && !lower.contains("hook") && !lower.contains("protected") {
         return Error::new(Sort::LostRace, what, "the next pass looks anew and decides");
     }
-    Error::new(Sort::Refused, what, "look at the server's rules for this branch: hooks, protection, sizes; the commit is kept")
+    Error::new(
+        Sort::Refused,
+        what,
+        "look at the server's rules for this branch: hooks, protection, sizes; the commit is kept",
+    )
 }

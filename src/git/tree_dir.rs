@@ -52,7 +52,8 @@ impl Found {
 
     /// Whether this is still the same content, as far as numbers tell.
     pub fn is_same(&self, other: &Found) -> bool {
-        let numbers = |s: &Stat| (s.st_dev, s.st_ino, s.st_size, s.st_mtime, s.st_mtime_nsec, s.st_ctime, s.st_ctime_nsec);
+        let numbers =
+            |s: &Stat| (s.st_dev, s.st_ino, s.st_size, s.st_mtime, s.st_mtime_nsec, s.st_ctime, s.st_ctime_nsec);
         self.kind == other.kind && numbers(&self.stat) == numbers(&other.stat)
     }
 }

@@ -287,13 +287,7 @@ impl Repo {
     }
 
     /// Looks at what stands where something must be put or removed.
-    fn survey(
-        &self,
-        top: &TreeDir,
-        target: CommitId,
-        changes: &Changes,
-        staging: &Path,
-    ) -> Result<Survey, Error> {
+    fn survey(&self, top: &TreeDir, target: CommitId, changes: &Changes, staging: &Path) -> Result<Survey, Error> {
         let mut survey = Survey::default();
         let known = self.known_trees(target)?;
         for (path, want) in changes {
@@ -406,7 +400,8 @@ impl Repo {
         else {
             return Ok(false);
         };
-        let (Some(ours), Some(theirs)) = (here.look(last(path)).doing(doing())?, there.look(last(path)).doing(doing())?)
+        let (Some(ours), Some(theirs)) =
+            (here.look(last(path)).doing(doing())?, there.look(last(path)).doing(doing())?)
         else {
             return Ok(false);
         };

@@ -1,0 +1,240 @@
+//! `gitsync init-sync`: at start-up, always the remote's latest, in either mode.
+//!
+//! It makes the repository exist, heals what was left, follows the remote and builds the site. It is what a person runs
+//! when something is wrong, so it takes a repository in whatever state it is, and loses nothing of it.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::Settings;
+use crate::git::{self, Place, Repo, Sort, heal};
+use crate::lock::Held;
+use crate::marker;
+use crate::outcome::{Failure, Word};
+use crate::pass::{Pass, now};
+use crate::policy::SyncState;
+use crate::private::PrivateDir;
+use crate::transport;
+
+/// Where the repository is or will be. Its folder and an empty `.git` are made, so that there is a place for the lock.
+///
+/// # Errors
+/// A usage error where there is neither a repository nor a URL to make one from.
+pub fn place(settings: &Settings, here: &Path) -> Result<Place, Failure> {
+    match git::find(settings.repo.as_deref(), here) {
+        Ok(place) => {
+            let begun = place.git_dir.join("HEAD").exists();
+            let kept = !begun && holds_repository(&place.git_dir);
+            if begun || kept || settings.remote_url.is_some() { Ok(place) } else { Err(no_url(&place.work_dir)) }
+        }
+        Err(error) => {
+            let folder = settings.repo.as_deref().map_or_else(|| here.to_owned(), |repo| here.join(repo));
+            if folder.join("HEAD").is_file() && folder.join("objects").is_dir() {
+                return Err(error.into());
+            }
+            if folder.join(".git").symlink_metadata().is_ok() {
+                return Err(error.into());
+            }
+            if settings.remote_url.is_none() {
+                return Err(no_url(&folder));
+            }
+            let git_dir = folder.join(".git");
+            std::fs::create_dir_all(&git_dir).map_err(|error| git::Error::path("making", &git_dir, &error))?;
+            Ok(git::find(Some(&folder), here)?)
+        }
+    }
+}
+
+/// A repository that an earlier init-sync put aside and did not come to replace has its configuration there.
+fn holds_repository(git_dir: &Path) -> bool {
+    git_dir.join("objects").exists() || PrivateDir::of(git_dir).file("broken").exists()
+}
+
+fn no_url(folder: &Path) -> Failure {
+    Failure::usage(
+        format!("there is no repository in {} and no URL to make one from", folder.display()),
+        "set --remote-url, GIT_SYNC_REMOTE_URL or GITHUB_REPOSITORY",
+    )
+}
+
+/// The pass.
+///
+/// # Errors
+/// What keeps the pass from its end.
+pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
+    let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
+    heal::clear_leftovers(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
+    let mut repo = match open(pass, place, held) {
+        Err(Opened::Damaged(error)) if !fresh => {
+            heal::begin_anew(place, held, &pass.settings.branch, now(), &error.what)?;
+            fresh = true;
+            open(pass, place, held)
+        }
+        other => other,
+    }
+    .map_err(Opened::into_failure)?;
+    if !fresh {
+        pass.outcome.local_before = repo.local_tip().ok().flatten().map(|id| id.to_string());
+    }
+    let brought = match bring(pass, &repo, fresh) {
+        Err(error) if error.sort == Sort::Corrupt && !fresh => {
+            tracing::warn!("{}", error.what);
+            drop(repo);
+            heal::begin_anew(place, held, &pass.settings.branch, now(), &error.what)?;
+            repo = open(pass, place, held).map_err(Opened::into_failure)?;
+            bring(pass, &repo, true)
+        }
+        other => other,
+    };
+    let word = brought?;
+    pass.outcome.local = repo.local_tip()?.map(|id| id.to_string());
+    let remote = repo.last_seen()?;
+    if pass.builds_site() {
+        pass.build_site(&repo, remote, pass.settings.mode);
+    } else {
+        pass.empty_site()?;
+    }
+    Ok(word)
+}
+
+enum Opened {
+    Damaged(git::Error),
+    Refused(Failure),
+}
+
+impl Opened {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Damaged(error) => error.into(),
+            Self::Refused(failure) => failure,
+        }
+    }
+}
+
+impl From<git::Error> for Opened {
+    fn from(error: git::Error) -> Self {
+        if error.sort == Sort::Corrupt { Self::Damaged(error) } else { Self::Refused(error.into()) }
+    }
+}
+
+/// Opens the repository and sets its remote and identity.
+fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
+    let settings = pass.settings;
+    let mut repo = Repo::open(place, held, pass.names())?;
+    let stored = repo.stored_url()?;
+    let wanted = settings.remote_url.as_deref().or(stored.as_deref());
+    let Some(wanted) = wanted else {
+        return Err(Opened::Refused(Failure::usage(
+            format!("the repository has no remote '{}' and no URL is given", settings.remote),
+            "set --remote-url, GIT_SYNC_REMOTE_URL or GITHUB_REPOSITORY",
+        )));
+    };
+    let (clean, secret) = transport::split_url_secret(wanted);
+    if secret.is_some() {
+        // This pass may use it; the configuration must not keep it.
+        repo.names.url = Some(wanted.to_owned());
+        if stored.as_deref() == Some(wanted) {
+            tracing::warn!("a token was found in the remote's stored URL and taken out; give it by --token-file");
+        }
+    }
+    let clean = absolute(&clean);
+    repo.set_remote(&clean)?;
+    repo.set_identity()?;
+    Ok(repo)
+}
+
+/// A relative path is relative to where the command was given.
+fn absolute(url: &str) -> String {
+    let path = !url.contains("://") && !url.split('/').next().unwrap_or_default().contains(':');
+    if path && !url.starts_with('/') && Path::new(url).exists() {
+        return std::path::absolute(url).map_or_else(|_| url.to_owned(), |path: PathBuf| path.to_string_lossy().into());
+    }
+    url.to_owned()
+}
+
+/// Brings branch, index and files to the remote's state.
+fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Error> {
+    match repo.finish_follow(now()) {
+        Ok(finished) => pass.outcome.rescue_refs.extend(finished.unwrap_or_default().rescue_refs),
+        // The follow below brings everything to the remote's state, and keeps what it replaces.
+        Err(error) if error.sort == Sort::NotReady => repo.drop_intent()?,
+        Err(error) => return Err(error),
+    }
+    pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
+    repo.heal_index(now())?;
+    if let Some(tip) = repo.local_tip()?
+        && !repo.is_whole(tip)
+    {
+        let what = format!("the history of '{}' can't be read whole", repo.names.branch);
+        return Err(git::Error::new(Sort::Corrupt, what, "it is put aside and fetched anew"));
+    }
+    let tip = match pass.with_remote(repo, "the remote's tip", |remote| remote.tip()) {
+        Ok(tip) => tip,
+        Err(error) => return offline(pass, repo, error),
+    };
+    let Some(tip) = tip else { return empty_remote(pass, repo) };
+    let known = repo.has_whole(tip)? && repo.is_whole(tip);
+    let tip = if known {
+        pass.outcome.rescue_refs.extend(repo.remember_seen(tip, now())?);
+        tip
+    } else {
+        let fetched = match pass.with_remote(repo, "the fetch", |remote| remote.fetch(now())) {
+            Ok(fetched) => fetched,
+            Err(error) => return offline(pass, repo, error),
+        };
+        pass.outcome.rescue_refs.extend(fetched.rescue_ref);
+        match fetched.tip {
+            Some(tip) => tip,
+            None => return empty_remote(pass, repo),
+        }
+    };
+    pass.outcome.remote = Some(tip.to_string());
+    pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
+    if let Some(local) = repo.local_tip()? {
+        let relation = repo.relation(local, tip)?;
+        pass.outcome.ahead = Some(relation.ahead);
+        pass.outcome.behind = Some(relation.behind);
+        pass.outcome.state =
+            Some(crate::policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor));
+    }
+    pass.site_goes_stale(repo).map_err(here)?;
+    let followed = repo.follow(tip, "following the remote at start-up", now())?;
+    pass.outcome.rescue_refs.extend(followed.rescue_refs);
+    marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
+    tracing::info!(branch = %repo.names.branch, remote = %tip, paths = followed.paths, "at the remote's latest");
+    Ok(match (fresh, followed.changed) {
+        (true, _) => Word::Cloned,
+        (false, true) => Word::Reset,
+        (false, false) => Word::State(SyncState::UpToDate),
+    })
+}
+
+/// The remote can't be had. With a branch to stand on, the container goes on with local state.
+fn offline(pass: &mut Pass<'_>, repo: &Repo, error: git::Error) -> Result<Word, git::Error> {
+    let local = repo.local_tip()?;
+    let Some(tip) = local.filter(|_| error.sort == Sort::Unreachable) else { return Err(error) };
+    // A HEAD that is elsewhere, or a merge left half done, is healed without the remote.
+    let followed = repo.follow(tip, "healing at start-up, without the remote", now())?;
+    pass.outcome.rescue_refs.extend(followed.rescue_refs);
+    pass.outcome.fail(Failure::retry(error.what, format!("going on with local state; {}", error.next)));
+    Ok(Word::Offline)
+}
+
+/// The remote has no such branch: the first tick's push makes it.
+fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
+    pass.outcome.rescue_refs.extend(repo.forget_seen(now())?);
+    pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
+    match repo.local_tip()? {
+        Some(tip) => {
+            let followed = repo.follow(tip, "healing at start-up; the remote has no such branch", now())?;
+            pass.outcome.rescue_refs.extend(followed.rescue_refs);
+        }
+        None => repo.stand_on_unborn_branch()?,
+    }
+    marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
+    tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
+    Ok(Word::EmptyRemote)
+}
+
+fn here(failure: Failure) -> git::Error {
+    git::Error::new(Sort::Broken, failure.what, failure.next)
+}

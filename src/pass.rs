@@ -1,0 +1,349 @@
+//! What every pass does before, after and around its own story: the lock, what an earlier pass left half done, the time
+//! for the network, the site, the record.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use crate::cli::Settings;
+use crate::deadline::{self, Watch};
+use crate::git::remote::Remote;
+use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, heal};
+use crate::job::{self, Ended, Job, Program};
+use crate::lock::{self, Held, Taken};
+use crate::outcome::{Command, Failure, Kind, Outcome, Word};
+use crate::policy::Mode;
+use crate::private::PrivateDir;
+use crate::publish::{self, Site};
+use crate::record::Record;
+use crate::{init_sync, sync, tick, transport};
+
+/// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
+const SITE_STALE: &str = "site-stale";
+
+/// Without a byte for so long, a transfer is over.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// One pass under way.
+pub struct Pass<'a> {
+    /// What the command line says.
+    pub settings: &'a Settings,
+    /// The watchdog of this process.
+    pub watch: &'a Watch,
+    /// What has been found and done so far.
+    pub outcome: Outcome,
+    /// What the transports know of the environment.
+    pub network: transport::Env,
+    network_left: Duration,
+    site: Option<Site>,
+}
+
+/// Runs one pass from the lock to the record.
+pub fn run(command: Command, settings: &Settings, network: transport::Env, watch: &Watch) -> Outcome {
+    let clock = deadline::instant();
+    let mut pass = Pass {
+        settings,
+        watch,
+        outcome: Outcome::new(command, deadline::now()),
+        network,
+        network_left: settings.network_timeout,
+        site: None,
+    };
+    let private = match pass.go(clock) {
+        Ok((word, private)) => {
+            pass.outcome.result = word;
+            private
+        }
+        Err((failure, private)) => {
+            pass.outcome.fail(failure);
+            private
+        }
+    };
+    pass.outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if let Some((private, _held)) = private
+        && let Err(error) = Record::keep(&private, &pass.outcome, deadline::now())
+    {
+        // Not precious, and the pass did what it did.
+        tracing::warn!("status.json could not be written: {error}");
+    }
+    pass.outcome
+}
+
+type Locked = Option<(PrivateDir, Held)>;
+
+impl Pass<'_> {
+    fn go(&mut self, clock: Instant) -> Result<(Word, Locked), (Failure, Locked)> {
+        let (place, private, held) = match self.enter() {
+            Ok(Some(entered)) => entered,
+            Ok(None) => return Ok((Word::Skipped, None)),
+            Err(failure) => return Err((failure, None)),
+        };
+        let told = self.work(&place, &private, &held, clock);
+        match told {
+            Ok(word) => Ok((word, Some((private, held)))),
+            Err(failure) => Err((failure, Some((private, held)))),
+        }
+    }
+
+    /// Finds the repository and takes its lock; `None` where another of our kind waits for it already.
+    fn enter(&mut self) -> Result<Option<(Place, PrivateDir, Held)>, Failure> {
+        let settings = self.settings;
+        let command = self.outcome.command;
+        let here = std::env::current_dir().map_err(|error| {
+            Failure::person(
+                format!("the current folder can't be found: {error}"),
+                "run gitsync in a folder that exists",
+            )
+        })?;
+        let place = match command {
+            Command::InitSync => init_sync::place(settings, &here)?,
+            Command::Sync | Command::Tick => git::find(settings.repo.as_deref(), &here)?,
+        };
+        let private = PrivateDir::of(&place.git_dir);
+        let doing = format!("making the private folder {}", private.path().display());
+        private.create().map_err(|error| git::Error::io(doing, &error))?;
+        if let Some(public_dir) = &settings.public_dir {
+            let public_dir = here.join(public_dir);
+            let paths: Vec<PathBuf> = settings.paths.iter().map(|path| place.work_dir.join(path)).collect();
+            let site = publish::check(
+                &public_dir,
+                &place.work_dir,
+                &place.git_dir,
+                private.path(),
+                &paths,
+                settings.home.as_deref(),
+            );
+            self.site = Some(site.map_err(|refusal| Failure::usage(refusal.what, refusal.next))?);
+        }
+        let queued = match command {
+            Command::InitSync => false,
+            Command::Sync | Command::Tick => true,
+        };
+        let taken = lock::take(&private, command.word(), queued, settings.lock_wait, deadline::now)
+            .map_err(|error| git::Error::io("taking the lock", &error))?;
+        match taken {
+            Taken::Held(held) => Ok(Some((place, private, held))),
+            Taken::Skipped => {
+                tracing::info!("skipped: another {} waits for the lock already", command.word());
+                Ok(None)
+            }
+            Taken::Busy(holder) => {
+                let holder = holder.map_or_else(|| "another gitsync".to_owned(), |holder| holder.to_string());
+                let waited = humantime::format_duration(settings.lock_wait);
+                Err(Failure::retry(
+                    format!("{holder} has held the lock for all the {waited} we waited"),
+                    "the next pass tries again; raise --lock-wait if passes take that long",
+                ))
+            }
+        }
+    }
+
+    fn work(&mut self, place: &Place, private: &PrivateDir, held: &Held, clock: Instant) -> Result<Word, Failure> {
+        let waited = clock.elapsed();
+        if waited > Duration::from_secs(1) {
+            tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
+        }
+        let until = deadline::instant() + self.settings.lock_wait;
+        job::end_orphans(private.path(), until).map_err(|error| {
+            Failure::retry(error.to_string(), "the next pass tries again; nothing is committed while it runs")
+        })?;
+        let command = self.outcome.command;
+        if command == Command::InitSync {
+            return init_sync::run(self, place, held);
+        }
+        let names = self.names();
+        heal::clear_leftovers(place, held, &names.branch, &names.remote, false)?;
+        let repo = Repo::open(place, held, names)?;
+        let now = deadline::now();
+        if let Some(finished) = repo.finish_follow(now)? {
+            self.outcome.rescue_refs.extend(finished.rescue_refs);
+        }
+        repo.check_ready()?;
+        repo.heal_index(now)?;
+        self.outcome.local_before = repo.local_tip()?.map(|id| id.to_string());
+        let told = match command {
+            Command::InitSync => unreachable!("handled above"),
+            Command::Sync => sync::run(self, &repo),
+            Command::Tick => tick::run(self, &repo),
+        };
+        self.outcome.local = repo.local_tip().ok().flatten().map(|id| id.to_string());
+        told
+    }
+
+    /// The names that the settings give.
+    pub fn names(&self) -> Names {
+        let who = &self.settings.identity;
+        Names {
+            branch: self.settings.branch.clone(),
+            remote: self.settings.remote.clone(),
+            url: None,
+            identity: Identity {
+                author_name: who.author_name.clone(),
+                author_email: who.author_email.clone(),
+                committer_name: who.committer_name.clone(),
+                committer_email: who.committer_email.clone(),
+            },
+        }
+    }
+
+    /// Does something with the remote within what is left of the pass's time for the network.
+    ///
+    /// # Errors
+    /// Those of `what`.
+    pub fn with_remote<T>(
+        &mut self,
+        repo: &Repo,
+        phrase: &str,
+        what: impl FnOnce(&Remote<'_>) -> Result<T, git::Error>,
+    ) -> Result<T, git::Error> {
+        let began = deadline::instant();
+        let ends = began + self.network_left;
+        let done = {
+            let _limit = self.watch.limit(phrase, ends);
+            let options = transport::Options {
+                deadline: ends,
+                idle: IDLE,
+                token_file: self.settings.token_file.clone(),
+                env: self.network.clone(),
+                allow_insecure_http: self.settings.allow_insecure_http,
+                relative_to: repo.place.work_dir.clone(),
+                progress: transport::Progress::default(),
+            };
+            repo.remote(&options).and_then(|remote| what(&remote))
+        };
+        self.network_left = self.network_left.saturating_sub(began.elapsed());
+        done
+    }
+
+    /// Whether a site is to be built at all.
+    pub fn builds_site(&self) -> bool {
+        self.settings.build_command.is_some()
+    }
+
+    /// Notes that the site is to be built again; on disk before the files change.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn site_goes_stale(&self, repo: &Repo) -> Result<(), Failure> {
+        if self.builds_site() {
+            let noted = repo.private.write_durably(SITE_STALE, b"");
+            noted.map_err(|error| git::Error::io("noting that the site is to be built again", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the last build failed, or never finished, or its files changed since.
+    pub fn site_is_stale(&self, repo: &Repo) -> bool {
+        self.builds_site() && repo.private.file(SITE_STALE).exists()
+    }
+
+    /// Builds the site and swaps it in. A failure is a failure of the pass; the old site stays.
+    pub fn build_site(&mut self, repo: &Repo, remote: Option<CommitId>, mode: Mode) {
+        let Some(command) = self.settings.build_command.clone() else { return };
+        self.outcome.site_built = Some(false);
+        if let Err(failure) = self.site_goes_stale(repo).and_then(|()| self.build(repo, &command, remote, mode)) {
+            self.outcome.fail(failure);
+            return;
+        }
+        self.outcome.site_built = Some(true);
+        if let Err(error) = repo.private.remove_durably(SITE_STALE) {
+            tracing::warn!("the site will be built once more than needed: {error}");
+        }
+    }
+
+    fn build(&self, repo: &Repo, command: &str, remote: Option<CommitId>, mode: Mode) -> Result<(), Failure> {
+        let staged = match &self.site {
+            Some(site) => Some(site.stage().map_err(|error| Failure::person(error.what, error.next))?),
+            None => None,
+        };
+        let folder = staged.as_ref().map(|staged| staged.path().to_owned());
+        let command = match &folder {
+            Some(folder) => command.replace("{public_dir}", &for_shell(folder)),
+            None => command.to_owned(),
+        };
+        let timeout = self.settings.build_timeout;
+        let ended = self.run_job("build", Program::Shell(command), timeout, repo, remote, mode, folder.as_deref())?;
+        match ended {
+            Ended::Exited(0) => {}
+            ended => {
+                return Err(Failure::person(
+                    format!("the build {ended}"),
+                    "the old site stays; mend the build, the next pass tries again",
+                ));
+            }
+        }
+        if let (Some(site), Some(staged)) = (&self.site, staged) {
+            site.publish(staged).map_err(|error| Failure::person(error.what, error.next))?;
+        }
+        tracing::info!("the site is built");
+        Ok(())
+    }
+
+    /// Empties the public dir, where there is one and nothing to build into it (init-sync).
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn empty_site(&self) -> Result<(), Failure> {
+        match &self.site {
+            Some(site) => site.empty().map_err(|error| Failure::person(error.what, error.next)),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs a command with what it may know of the pass.
+    ///
+    /// # Errors
+    /// Where it can't be started.
+    #[allow(clippy::too_many_arguments)]
+    pub fn run_job(
+        &self,
+        label: &'static str,
+        program: Program,
+        timeout: Duration,
+        repo: &Repo,
+        remote: Option<CommitId>,
+        mode: Mode,
+        public_dir: Option<&Path>,
+    ) -> Result<Ended, Failure> {
+        let redact = |line: &str| transport::redact::text(line.as_bytes());
+        let mut job = Job::new(label, program, &repo.place.work_dir, timeout, repo.private.path(), self.watch);
+        job.redact = Some(&redact);
+        let head = repo.local_tip()?.map(|id| id.to_string()).unwrap_or_default();
+        let mut tell = |name: &str, value: OsString| job.env.push((name.into(), value));
+        tell("GITSYNC_COMMAND", self.outcome.command.word().into());
+        tell("GITSYNC_BRANCH", self.settings.branch.clone().into());
+        tell("GITSYNC_HEAD", head.into());
+        tell("GITSYNC_REMOTE_HEAD", remote.map(|id| id.to_string()).unwrap_or_default().into());
+        tell("GITSYNC_MODE", mode.word().into());
+        let public_dir = public_dir.or_else(|| self.site.as_ref().map(Site::public_dir));
+        tell("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
+        // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
+        job.env_remove = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE"].map(OsString::from).to_vec();
+        tracing::debug!("running the {label}");
+        job::run(&job).map_err(|error| Failure::person(error.to_string(), format!("mend the {label} command")))
+    }
+}
+
+/// A path as one word for `sh`.
+fn for_shell(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+impl From<git::Error> for Failure {
+    fn from(error: git::Error) -> Self {
+        let kind = match error.sort {
+            Sort::Unreachable | Sort::LostRace | Sort::Busy => Kind::Retry,
+            Sort::Refused | Sort::NotReady | Sort::Corrupt | Sort::Broken => Kind::Person,
+        };
+        Failure { kind, what: error.what, next: error.next }
+    }
+}
+
+/// Now, for rescue names and commits.
+pub fn now() -> DateTime<Utc> {
+    deadline::now()
+}

@@ -1,0 +1,70 @@
+//! Events to stderr: one line an event, with its fields.
+//!
+//! Whatever a line holds, a registered secret in it is masked on its way out: the last door, behind those that every text
+//! from outside goes through already.
+
+use std::io::{self, IsTerminal, Write};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::cli::{LogFormat, Settings};
+use crate::transport::redact;
+
+/// Sets up logging for this process.
+///
+/// # Errors
+/// A sentence, where `RUST_LOG` can't be understood.
+pub fn begin(settings: &Settings) -> Result<(), String> {
+    let level = match settings.verbosity {
+        i8::MIN..=-1 => "error",
+        0 => "info",
+        1 => "gitsync=debug,info",
+        2..=i8::MAX => "gitsync=trace,debug",
+    };
+    let filter = settings.log_filter.as_deref().unwrap_or(level);
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("RUST_LOG can't be understood: {error}"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Stderr)
+        .with_target(false)
+        // A closed stderr must not end a pass; the subscriber would say so on stderr.
+        .log_internal_errors(false);
+    match settings.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Auto | LogFormat::Text => {
+            let colour = io::stderr().is_terminal() && !settings.no_color;
+            builder.with_ansi(colour).init();
+        }
+    }
+    Ok(())
+}
+
+struct Stderr;
+
+/// One line on its way to stderr.
+struct Line(Vec<u8>);
+
+impl<'a> MakeWriter<'a> for Stderr {
+    type Writer = Line;
+    fn make_writer(&'a self) -> Self::Writer {
+        Line(Vec::new())
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let _ = io::stderr().write_all(&redact::secrets(&self.0));
+    }
+}

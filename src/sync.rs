@@ -1,0 +1,200 @@
+//! `gitsync sync`: ask the remote for its tip, and follow it where the rule says so.
+//!
+//! If the tip is what we have, that is the whole pass: one round trip, no fetch, no look at the files.
+
+use crate::git::{self, CommitId, Heads, Repo, Sort};
+use crate::marker;
+use crate::outcome::{Failure, Word};
+use crate::pass::{Pass, now};
+use crate::policy::{self, Action, Mode, SyncState};
+
+/// What a look at the remote told.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Both tips, as judged.
+    pub heads: Heads,
+    /// How they stand to one another.
+    pub state: SyncState,
+    /// Whether the remote's branch was there before and is gone.
+    pub vanished: bool,
+}
+
+/// The pass.
+///
+/// # Errors
+/// What keeps the pass from its end.
+pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
+    let mode = pass.settings.mode;
+    let seen = look(pass, repo)?;
+    let followed = act(pass, repo, &seen, mode)?;
+    if followed || pass.site_is_stale(repo) {
+        pass.build_site(repo, seen.heads.remote, mode);
+    }
+    Ok(Word::State(seen.state))
+}
+
+/// Asks for the remote's tip, fetches what is not here, and judges.
+///
+/// # Errors
+/// Those of the remote and of the repository, told apart by their sort.
+pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
+    let local = repo.local_tip()?;
+    let tip = pass.with_remote(repo, "the remote's tip", |remote| remote.tip())?;
+    let seen = match (local, tip) {
+        (None, None) => Seen { heads: Heads { local, remote: None }, state: SyncState::UpToDate, vanished: false },
+        (Some(_), None) => {
+            let vanished = repo.last_seen()?.is_some();
+            Seen { heads: Heads { local, remote: None }, state: SyncState::Ahead, vanished }
+        }
+        (Some(ours), Some(theirs)) if ours == theirs => {
+            pass.outcome.rescue_refs.extend(repo.remember_seen(theirs, now())?);
+            pass.outcome.ahead = Some(0);
+            pass.outcome.behind = Some(0);
+            Seen { heads: Heads { local, remote: tip }, state: SyncState::UpToDate, vanished: false }
+        }
+        (local, Some(theirs)) => {
+            let theirs = have(pass, repo, theirs)?;
+            let state = match local {
+                None => SyncState::Behind,
+                Some(ours) => {
+                    let relation = repo.relation(ours, theirs)?;
+                    pass.outcome.ahead = Some(relation.ahead);
+                    pass.outcome.behind = Some(relation.behind);
+                    policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor)
+                }
+            };
+            Seen { heads: Heads { local, remote: Some(theirs) }, state, vanished: false }
+        }
+    };
+    pass.outcome.state = Some(seen.state);
+    pass.outcome.remote = seen.heads.remote.map(|id| id.to_string());
+    Ok(seen)
+}
+
+/// Makes sure that the remote's tip is here with its history, and remembers it as seen.
+fn have(pass: &mut Pass<'_>, repo: &Repo, tip: CommitId) -> Result<CommitId, git::Error> {
+    if repo.has_whole(tip)? {
+        pass.outcome.rescue_refs.extend(repo.remember_seen(tip, now())?);
+        return Ok(tip);
+    }
+    let fetched = pass.with_remote(repo, "the fetch", |remote| remote.fetch(now()))?;
+    pass.outcome.rescue_refs.extend(fetched.rescue_ref);
+    fetched.tip.ok_or_else(|| {
+        let what = format!("branch '{}' went from the remote between two looks", repo.names.branch);
+        git::Error::new(Sort::Unreachable, what, "the next pass looks anew")
+    })
+}
+
+/// Does what the rule says. Whether the work tree followed the remote, so that the site is to be built again.
+///
+/// # Errors
+/// What keeps the act from its end.
+pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<bool, Failure> {
+    let Heads { local, remote } = seen.heads;
+    let (local_hex, remote_hex) = (hex(local), hex(remote));
+    let (branch, state) = (repo.names.branch.as_str(), seen.state.word());
+    if seen.vanished {
+        return vanished(repo, mode).map(|()| false);
+    }
+    match policy::decide(seen.state, mode) {
+        Action::Rest => {
+            tracing::debug!(state, local = local_hex, remote = remote_hex, branch, "up to date");
+            forget_force_push(repo, "the remote has our commit")?;
+            Ok(false)
+        }
+        Action::LeaveForTick => {
+            tracing::debug!(
+                state,
+                local = local_hex,
+                remote = remote_hex,
+                branch,
+                "local ahead, will push on next tick"
+            );
+            Ok(false)
+        }
+        Action::KeepLocal => {
+            tracing::warn!(
+                state,
+                local = local_hex,
+                remote = remote_hex,
+                branch,
+                "diverged, keeping local (alpha mode)"
+            );
+            let new = marker::set(
+                &repo.private,
+                now(),
+                &format!("{branch} diverged: local {local_hex}, remote {remote_hex}"),
+            )
+            .map_err(|error| git::Error::io("marking the force push", &error))?;
+            if new {
+                tracing::info!(branch, "the next tick's push may overwrite the remote");
+            }
+            Ok(false)
+        }
+        Action::FollowRemote => {
+            let Some(target) = remote else { return Ok(false) };
+            let why = match seen.state {
+                SyncState::Diverged => {
+                    tracing::warn!(
+                        state,
+                        local = local_hex,
+                        remote = remote_hex,
+                        branch,
+                        "diverged, accepting remote (non-alpha mode)"
+                    );
+                    "diverged, accepting remote"
+                }
+                SyncState::Behind | SyncState::UpToDate | SyncState::Ahead => "following the remote",
+            };
+            pass.site_goes_stale(repo)?;
+            let followed = repo.follow(target, why, now())?;
+            pass.outcome.rescue_refs.extend(followed.rescue_refs);
+            tracing::info!(
+                state,
+                local = local_hex,
+                remote = remote_hex,
+                branch,
+                paths = followed.paths,
+                "followed the remote"
+            );
+            forget_force_push(repo, "the remote was followed")?;
+            Ok(true)
+        }
+    }
+}
+
+fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
+    let branch = &repo.names.branch;
+    match mode {
+        Mode::NonAlpha => Err(Failure::person(
+            format!("branch '{branch}' is gone from the remote; local files are untouched"),
+            format!(
+                "if that was meant, nothing is lost here; to bring the branch back, push it \
+                 (`git push {} {branch}`) or run a tick with --alpha",
+                repo.names.remote
+            ),
+        )),
+        Mode::Alpha => {
+            tracing::warn!(branch, "the branch is gone from the remote, keeping local (alpha mode)");
+            marker::set(&repo.private, now(), &format!("{branch} is gone from the remote"))
+                .map_err(|error| git::Error::io("marking the force push", &error))?;
+            Ok(())
+        }
+    }
+}
+
+/// Takes the marker away, once nothing of ours is left to force.
+///
+/// # Errors
+/// Those of the file system.
+pub fn forget_force_push(repo: &Repo, why: &str) -> Result<(), Failure> {
+    let gone = marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
+    if gone {
+        tracing::info!("no force push is pending any more: {why}");
+    }
+    Ok(())
+}
+
+fn hex(commit: Option<CommitId>) -> String {
+    commit.map_or_else(|| "none".to_owned(), |id| id.to_string()[..10].to_owned())
+}

@@ -1,0 +1,209 @@
+//! `gitsync tick`: sync, run the job, build the site, commit, push.
+//!
+//! The remote is looked at first: a tick that builds on a stale commit loses the race it could have won. What the job wrote
+//! is committed whether the job failed or not: state is evidence. What is committed stays committed until the remote has it.
+
+use chrono::SecondsFormat;
+
+use crate::git::remote::Push;
+use crate::git::rescue::What;
+use crate::git::{self, CommitId, Repo, Sort};
+use crate::job::{Ended, Program};
+use crate::marker;
+use crate::outcome::{Failure, Word};
+use crate::pass::{Pass, now};
+use crate::policy::{Mode, SyncState};
+use crate::sync::{self, Seen};
+
+/// How often a push that lost a race is tried, at most.
+const TRIES: u32 = 3;
+
+/// The pass.
+///
+/// # Errors
+/// What keeps the pass from its end; what does not is in the outcome's failures.
+pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
+    let mode = if marker::is_pending(&repo.private) { Mode::Alpha } else { pass.settings.mode };
+    let seen = sync_first(pass, repo, mode)?;
+    let remote = seen.as_ref().and_then(|seen| seen.heads.remote);
+
+    run_the_job(pass, repo, remote, mode)?;
+    repo.check_ready().map_err(|error| {
+        let error = Failure::from(error);
+        Failure { what: format!("after the job: {}; what it wrote is not committed", error.what), ..error }
+    })?;
+    pass.build_site(repo, remote, mode);
+    commit(pass, repo)?;
+    Ok(push_what_is_ours(pass, repo, seen, mode))
+}
+
+/// The sync at a tick's beginning, best effort: `None` where the remote could not be looked at.
+fn sync_first(pass: &mut Pass<'_>, repo: &Repo, mode: Mode) -> Result<Option<Seen>, Failure> {
+    let seen = match sync::look(pass, repo) {
+        Ok(seen) => seen,
+        Err(error) if error.sort == Sort::Unreachable && repo.local_tip()?.is_some() => {
+            tracing::warn!(next = %error.next, "{}; the tick goes on with local state", error.what);
+            return Ok(None);
+        }
+        Err(error) if error.sort == Sort::Refused && repo.local_tip()?.is_some() => {
+            pass.outcome.fail(error.into());
+            return Ok(None);
+        }
+        // Without a commit to build on, a job's first commit would be a history of its own.
+        Err(error) => return Err(error.into()),
+    };
+    if seen.vanished && mode == Mode::NonAlpha {
+        if let Err(failure) = sync::act(pass, repo, &seen, mode) {
+            pass.outcome.fail(failure);
+        }
+        return Ok(Some(seen));
+    }
+    sync::act(pass, repo, &seen, mode)?;
+    Ok(Some(seen))
+}
+
+fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, remote: Option<CommitId>, mode: Mode) -> Result<(), Failure> {
+    let settings = pass.settings;
+    let program = if settings.tick_argv.is_empty() {
+        Program::Shell(settings.tick_command.clone())
+    } else {
+        Program::Argv(settings.tick_argv.clone())
+    };
+    let ended = match pass.run_job("job", program, settings.job_timeout, repo, remote, mode, None) {
+        Ok(ended) => ended,
+        Err(failure) => {
+            pass.outcome.fail(failure);
+            return Ok(());
+        }
+    };
+    pass.outcome.job_exit_code = match &ended {
+        Ended::Exited(code) => Some(*code),
+        Ended::Signalled(signal) | Ended::Stopped { signal } => Some(128 + signal),
+        Ended::TimedOut { .. } => None,
+    };
+    match ended {
+        Ended::Exited(0) => {}
+        ended => {
+            let next = "look at what it said above; what it wrote is committed all the same";
+            pass.outcome.fail(Failure::person(format!("the job {ended}"), next));
+        }
+    }
+    Ok(())
+}
+
+fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Failure> {
+    let settings = pass.settings;
+    let when = now();
+    let message = settings.message.replace("{time}", &when.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let done = repo.commit_under(&settings.paths, settings.max_file_size, &message, when)?;
+    for left_out in done.left_out {
+        let path = left_out.path.display();
+        pass.outcome.fail(Failure::person(
+            format!("{path} was left out of the commit: it {}", left_out.why),
+            "take it away, ignore it (.gitignore), or change --path; the rest is committed",
+        ));
+    }
+    match done.commit {
+        Some(commit) => {
+            pass.outcome.commit = Some(commit.to_string());
+            tracing::info!(commit = %commit, files = done.files, "{}", message.lines().next().unwrap_or_default());
+        }
+        None => tracing::info!("no state changes"),
+    }
+    Ok(())
+}
+
+/// Pushes what the remote does not have, an earlier tick's commit included.
+fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Word {
+    let pushed = push(pass, repo, seen, mode);
+    match pushed {
+        Ok(word) => word,
+        Err(error) => {
+            let retry = error.sort != Sort::Refused && error.sort != Sort::Corrupt;
+            let said = if retry { "push failed, will retry" } else { "push failed" };
+            let failure = Failure::from(error);
+            pass.outcome.fail(Failure { what: format!("{said}: {}", failure.what), ..failure });
+            Word::PushFailed
+        }
+    }
+}
+
+fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Result<Word, git::Error> {
+    let Some(ours) = repo.local_tip()? else { return Ok(nothing_to_push(pass)) };
+    let seen = match seen {
+        Some(seen) => seen,
+        None if repo.last_seen()? == Some(ours) => return Ok(nothing_to_push(pass)),
+        // The network was away when the tick began; it may be back.
+        None => sync::look(pass, repo)?,
+    };
+    let mut theirs = seen.heads.remote;
+    if theirs == Some(ours) {
+        sync::forget_force_push(repo, "the remote has our commit")
+            .map_err(|failure| git::Error::new(Sort::Broken, failure.what, failure.next))?;
+        return Ok(nothing_to_push(pass));
+    }
+    if seen.vanished && mode == Mode::NonAlpha {
+        if repo.last_seen()? == Some(ours) {
+            return Ok(Word::Error);
+        }
+        let what = format!("branch '{}' is gone from the remote", repo.names.branch);
+        return Err(git::Error::new(Sort::Refused, what, "the commit is kept; a person has to say whether to push it"));
+    }
+    for attempt in 1..=TRIES {
+        let how = match theirs {
+            None => Push::FastForward,
+            Some(theirs) => {
+                let relation = repo.relation(ours, theirs)?;
+                if relation.local_is_ancestor && !relation.same && attempt > 1 {
+                    // Somebody pushed on top of our commit: the remote holds it.
+                    break;
+                }
+                if relation.remote_is_ancestor {
+                    Push::FastForward
+                } else if mode == Mode::Alpha {
+                    let why = "about to be overwritten by this instance (alpha)";
+                    let name = repo.rescue(What::Remote, theirs, now(), why)?;
+                    pass.outcome.rescue_refs.push(name);
+                    Push::Overwrite
+                } else {
+                    let what = format!("the remote's '{}' has commits that we have not", repo.names.branch);
+                    return Err(git::Error::new(Sort::LostRace, what, "the next pass looks anew and decides"));
+                }
+            }
+        };
+        match pass.with_remote(repo, "the push", |remote| remote.push(ours, theirs, how)) {
+            Ok(()) => {
+                pass.outcome.forced = how == Push::Overwrite;
+                theirs = Some(ours);
+                break;
+            }
+            Err(error) if error.sort == Sort::LostRace && mode == Mode::Alpha && attempt < TRIES => {
+                tracing::warn!(attempt, "{}; looking again", error.what);
+                theirs = sync::look(pass, repo)?.heads.remote;
+                if theirs == Some(ours) {
+                    break;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let held = theirs.unwrap_or(ours);
+    pass.outcome.pushed = true;
+    pass.outcome.remote = Some(held.to_string());
+    if pass.outcome.forced {
+        // The overwritten tip has its rescue already; the remote's new history is ours.
+        tracing::info!(commit = %ours, "pushed, overwriting the remote");
+    } else {
+        tracing::info!(commit = %ours, "pushed");
+    }
+    pass.outcome.rescue_refs.extend(repo.remember_seen(held, now())?);
+    pass.outcome.rescue_refs.dedup();
+    sync::forget_force_push(repo, "the remote has our commit")
+        .map_err(|failure| git::Error::new(Sort::Broken, failure.what, failure.next))?;
+    Ok(Word::Pushed)
+}
+
+fn nothing_to_push(pass: &Pass<'_>) -> Word {
+    debug_assert!(pass.outcome.commit.is_none() || pass.outcome.state != Some(SyncState::UpToDate));
+    Word::NoChanges
+}
