@@ -243,6 +243,15 @@ struct Flags {
     #[arg(long, global = true, help_heading = "Repository")]
     alpha: bool,
 
+    /// A file whose content is the token; read anew each pass. Else the token is GIT_SYNC_TOKEN, or GITHUB_TOKEN for the
+    /// host of GITHUB_SERVER_URL, or what git's credential helpers know.
+    #[arg(long, global = true, value_name = "PATH", env = "GIT_SYNC_TOKEN_FILE", help_heading = "Repository")]
+    token_file: Option<PathBuf>,
+    /// Let a token go over plain http to another host than this one.
+    /// [env: GIT_SYNC_ALLOW_INSECURE_HTTP=true|1|yes|on]
+    #[arg(long, global = true, help_heading = "Repository")]
+    allow_insecure_http: bool,
+
     /// The job, run through `sh -c` in the repository.
     #[arg(
         long,
@@ -332,12 +341,14 @@ pub fn read(
     let mut usage = |text: String| command.error(clap::error::ErrorKind::ValueValidation, text);
 
     let text = |name: &str| set(name).map(|value| value.to_string_lossy().into_owned());
-    let alpha = match text("GIT_SYNC_ALPHA") {
-        None => false,
+    let mut switch = |name: &str| match text(name) {
+        None => Ok(false),
         Some(word) => truth(&word).ok_or_else(|| {
-            usage(format!("GIT_SYNC_ALPHA is '{word}': set it to true, 1, yes or on, or to false, 0, no or off"))
-        })?,
+            usage(format!("{name} is '{word}': set it to true, 1, yes or on, or to false, 0, no or off"))
+        }),
     };
+    let alpha = switch("GIT_SYNC_ALPHA")?;
+    let insecure = switch("GIT_SYNC_ALLOW_INSECURE_HTTP")?;
 
     let mut paths = cli.flags.paths;
     if paths.is_empty()
@@ -420,8 +431,8 @@ pub fn read(
         network_timeout: cli.flags.network_timeout.unwrap_or(default_network),
         job_timeout: cli.flags.job_timeout,
         build_timeout: cli.flags.build_timeout,
-        token_file: None,
-        allow_insecure_http: false,
+        token_file: cli.flags.token_file,
+        allow_insecure_http: cli.flags.allow_insecure_http || insecure,
         max_file_size: cli.flags.max_file_size,
         output: cli.flags.output,
         log_format: cli.flags.log_format,

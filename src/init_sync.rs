@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::Settings;
+use crate::git::remote::Fetched;
 use crate::git::{self, Place, Repo, Sort, heal};
 use crate::lock::Held;
 use crate::marker;
@@ -167,26 +168,20 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
         let what = format!("the history of '{}' can't be read whole", repo.names.branch);
         return Err(git::Error::new(Sort::Corrupt, what, "it is put aside and fetched anew"));
     }
-    let tip = match pass.with_remote(repo, "the remote's tip", |remote| remote.tip()) {
-        Ok(tip) => tip,
+    let looked = pass.with_remote(repo, "the remote", |remote| {
+        let Some(tip) = remote.tip()? else { return Ok(None) };
+        if repo.has_whole(tip)? && repo.is_whole(tip) {
+            let rescue_ref = repo.remember_seen(tip, now())?;
+            return Ok(Some(Fetched { tip: Some(tip), rescue_ref }));
+        }
+        remote.fetch(now()).map(Some)
+    });
+    let fetched = match looked {
+        Ok(fetched) => fetched.unwrap_or_default(),
         Err(error) => return offline(pass, repo, error),
     };
-    let Some(tip) = tip else { return empty_remote(pass, repo) };
-    let known = repo.has_whole(tip)? && repo.is_whole(tip);
-    let tip = if known {
-        pass.outcome.rescue_refs.extend(repo.remember_seen(tip, now())?);
-        tip
-    } else {
-        let fetched = match pass.with_remote(repo, "the fetch", |remote| remote.fetch(now())) {
-            Ok(fetched) => fetched,
-            Err(error) => return offline(pass, repo, error),
-        };
-        pass.outcome.rescue_refs.extend(fetched.rescue_ref);
-        match fetched.tip {
-            Some(tip) => tip,
-            None => return empty_remote(pass, repo),
-        }
-    };
+    pass.outcome.rescue_refs.extend(fetched.rescue_ref);
+    let Some(tip) = fetched.tip else { return empty_remote(pass, repo) };
     pass.outcome.remote = Some(tip.to_string());
     pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
     if let Some(local) = repo.local_tip()? {

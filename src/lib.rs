@@ -2,7 +2,7 @@
 
 pub mod cli;
 pub mod deadline;
-pub mod ffi;
+mod ffi;
 pub mod git;
 pub mod init_sync;
 pub mod job;

@@ -38,6 +38,8 @@ fn main() -> color_eyre::Result<()> {
     let Asked::Pass(command) = asked;
     let network = transport::Env::read(&env);
     let watch = watch(command, &settings)?;
+    // What the transports started ends with us, whatever ends us.
+    let _children = watch.on_kill(Box::new(transport::kill_children));
     let outcome = pass::run(command, &settings, network, &watch);
     finish(&outcome, settings.output)
 }

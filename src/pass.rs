@@ -18,7 +18,7 @@ use crate::policy::Mode;
 use crate::private::PrivateDir;
 use crate::publish::{self, Site};
 use crate::record::Record;
-use crate::{init_sync, sync, tick, transport};
+use crate::{init_sync, report, sync, tick, transport};
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 const SITE_STALE: &str = "site-stale";
@@ -209,7 +209,7 @@ impl Pass<'_> {
                 env: self.network.clone(),
                 allow_insecure_http: self.settings.allow_insecure_http,
                 relative_to: repo.place.work_dir.clone(),
-                progress: transport::Progress::default(),
+                progress: report::progress(self.settings),
             };
             repo.remote(&options).and_then(|remote| what(&remote))
         };

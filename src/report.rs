@@ -2,10 +2,11 @@
 
 pub mod log;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
-use crate::cli::Output;
+use crate::cli::{LogFormat, Output, Settings};
 use crate::outcome::Outcome;
+use crate::transport::Progress;
 
 /// Prints the result: one line on stdout. A reader that has gone away is no reason to fail.
 pub fn print(outcome: &Outcome, output: Output) {
@@ -16,4 +17,15 @@ pub fn print(outcome: &Outcome, output: Output) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}");
     let _ = stdout.flush();
+}
+
+/// How long transfers are told of: a bar for a person at a terminal, else a line every few seconds.
+pub fn progress(settings: &Settings) -> Progress {
+    if settings.verbosity < 0 {
+        Progress::Quiet
+    } else if std::io::stderr().is_terminal() && settings.log_format != LogFormat::Json {
+        Progress::Bar
+    } else {
+        Progress::Lines
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! If the tip is what we have, that is the whole pass: one round trip, no fetch, no look at the files.
 
-use crate::git::{self, CommitId, Heads, Repo, Sort};
+use crate::git::{self, CommitId, Heads, Repo};
 use crate::marker;
 use crate::outcome::{Failure, Word};
 use crate::pass::{Pass, now};
@@ -39,7 +39,21 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
 /// Those of the remote and of the repository, told apart by their sort.
 pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
     let local = repo.local_tip()?;
-    let tip = pass.with_remote(repo, "the remote's tip", |remote| remote.tip())?;
+    // One session for both, so that a fetch can go by the tip just told.
+    let (tip, fetched) = pass.with_remote(repo, "the remote", |remote| {
+        let tip = remote.tip()?;
+        match tip {
+            Some(theirs) if tip != local && !repo.has_whole(theirs)? => Ok((tip, Some(remote.fetch(now())?))),
+            _ => Ok((tip, None)),
+        }
+    })?;
+    let tip = match fetched {
+        Some(fetched) => {
+            pass.outcome.rescue_refs.extend(fetched.rescue_ref);
+            fetched.tip
+        }
+        None => tip,
+    };
     let seen = match (local, tip) {
         (None, None) => Seen { heads: Heads { local, remote: None }, state: SyncState::UpToDate, vanished: false },
         (Some(_), None) => {
@@ -53,7 +67,7 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
             Seen { heads: Heads { local, remote: tip }, state: SyncState::UpToDate, vanished: false }
         }
         (local, Some(theirs)) => {
-            let theirs = have(pass, repo, theirs)?;
+            pass.outcome.rescue_refs.extend(repo.remember_seen(theirs, now())?);
             let state = match local {
                 None => SyncState::Behind,
                 Some(ours) => {
@@ -69,20 +83,6 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
     pass.outcome.state = Some(seen.state);
     pass.outcome.remote = seen.heads.remote.map(|id| id.to_string());
     Ok(seen)
-}
-
-/// Makes sure that the remote's tip is here with its history, and remembers it as seen.
-fn have(pass: &mut Pass<'_>, repo: &Repo, tip: CommitId) -> Result<CommitId, git::Error> {
-    if repo.has_whole(tip)? {
-        pass.outcome.rescue_refs.extend(repo.remember_seen(tip, now())?);
-        return Ok(tip);
-    }
-    let fetched = pass.with_remote(repo, "the fetch", |remote| remote.fetch(now()))?;
-    pass.outcome.rescue_refs.extend(fetched.rescue_ref);
-    fetched.tip.ok_or_else(|| {
-        let what = format!("branch '{}' went from the remote between two looks", repo.names.branch);
-        git::Error::new(Sort::Unreachable, what, "the next pass looks anew")
-    })
 }
 
 /// Does what the rule says. Whether the work tree followed the remote, so that the site is to be built again.

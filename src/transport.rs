@@ -1,72 +1,619 @@
-//! To be replaced.
-#![allow(missing_docs)]
-#[derive(Clone, Default)]
-pub struct Progress;
-#[derive(Clone)]
-pub struct Env;
-impl Env {
-    pub fn read(_: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Env {
-        Env
-    }
-}
-#[derive(Clone)]
-pub struct Options {
-    pub deadline: std::time::Instant,
-    pub idle: std::time::Duration,
-    pub token_file: Option<std::path::PathBuf>,
-    pub env: Env,
-    pub allow_insecure_http: bool,
-    pub relative_to: std::path::PathBuf,
-    pub progress: Progress,
-}
-pub struct Session {
-    url: String,
-}
-#[derive(Debug)]
-pub struct TransportError {
-    pub kind: Kind,
-    pub what: String,
-    pub next: String,
-}
-#[derive(Debug)]
+//! Every remote: one round trip a poll, never hanging, never leaking.
+//!
+//! libgit2 has transports of its own, and none of them will do: its https costs 22 ms of every start and knows no
+//! protocol v2, its ssh no `~/.ssh/config`, its path transport neither hooks nor compare-and-swap, and none of them an
+//! end to its patience. So a [`Session`] asks for a tip by itself, and for a fetch or a push hands libgit2 a URL of a private
+//! scheme behind which the bytes run through the session.
+//!
+//! Three rules hold for all roads. *Time*: name look-up, connecting, TLS, every read and every write end at the pass's
+//! one deadline, and after the idle time without a byte. *Secrets*: see [`credentials`](self), bound to scheme, host and
+//! port, and never printed. *Truth*: whatever goes wrong is a [`TransportError`] that says what happened to what, whether
+//! it may pass by itself, and what to do next.
+
+mod answers;
+mod config;
+mod credentials;
+mod exec;
+mod http;
+pub mod pktline;
+mod progress;
+pub mod redact;
+mod url;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, Cursor, Read, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use git2::Oid;
+use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
+
+pub use answers::{Refusal, from_git2, refusal};
+pub use exec::kill_children;
+pub use progress::Progress;
+pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
+
+use config::GitConfig;
+use exec::{Road, SshCommand, Wire};
+use http::{FetchStep, Http, Push};
+use pktline::{Bad, Packet, Packets, ValidUtf8};
+use progress::Meter;
+
+/// The scheme of the URLs that libgit2 gets. Nobody has an `insteadOf` for it.
+const SCHEME: &str = "gitsync-session";
+
+/// Passes by itself, or needs a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// The next pass may find it gone: exit code 75.
     Passing,
+    /// A retry alone won't help: exit code 1.
     Lasting,
 }
-impl Session {
-    pub fn open(url: &str, _config: &git2::Config, _options: Options) -> Result<Session, TransportError> {
-        Ok(Session { url: url.into() })
+
+/// What went wrong between here and the remote. Both texts are redacted and fit to be printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportError {
+    /// Will a retry alone help?
+    pub kind: Kind,
+    /// One sentence: what happened, to what.
+    pub what: String,
+    /// What to do next.
+    pub next: String,
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // git2 makes a C string of this, and unwraps.
+        write!(f, "{}", self.what.replace('\0', "\u{fffd}"))
     }
-    pub fn tip(&self, refname: &str) -> Result<Option<git2::Oid>, TransportError> {
-        let go = || -> Result<Option<git2::Oid>, git2::Error> {
-            let mut r = git2::Remote::create_detached(self.url.as_str())?;
-            r.connect(git2::Direction::Fetch)?;
-            Ok(r.list()?.iter().find(|h| h.name() == refname).map(|h| h.oid()))
+}
+
+impl std::error::Error for TransportError {}
+
+impl TransportError {
+    /// The one that a stream's error carries.
+    fn within(e: &io::Error) -> Option<TransportError> {
+        e.get_ref().and_then(|inner| inner.downcast_ref::<TransportError>()).cloned()
+    }
+}
+
+/// What the transports need of the environment, read once. An empty variable counts as unset.
+#[derive(Clone, Default)]
+pub struct Env {
+    variables: BTreeMap<&'static str, OsString>,
+}
+
+impl Env {
+    /// Every variable that is read, and no other.
+    pub const NAMES: &'static [&'static str] = &[
+        "GIT_SYNC_TOKEN",
+        "GITHUB_TOKEN",
+        "GITHUB_SERVER_URL",
+        "GIT_ASKPASS",
+        "GIT_SSH_COMMAND",
+        "GIT_SSH",
+        "GIT_SSH_VARIANT",
+        "http_proxy",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+        "no_proxy",
+        "NO_PROXY",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "GIT_SSL_CAINFO",
+        "GIT_SSL_CAPATH",
+    ];
+
+    /// Looks each of [`Env::NAMES`] up. The secrets among them are masked in every text from here on.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Env {
+        let variables: BTreeMap<_, _> =
+            Self::NAMES.iter().filter_map(|name| Some((*name, lookup(name).filter(|v| !v.is_empty())?))).collect();
+        let env = Env { variables };
+        for secret in ["GIT_SYNC_TOKEN", "GITHUB_TOKEN"] {
+            if let Some(value) = env.text(secret) {
+                redact::register_secret(value);
+            }
+        }
+        env
+    }
+
+    fn get(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(name).map(OsString::as_os_str)
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(OsStr::to_str).map(str::trim).filter(|v| !v.is_empty())
+    }
+}
+
+impl fmt::Debug for Env {
+    /// The names alone: two of the values are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
+}
+
+/// All that one pass may use of the network.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The pass's network budget ends here.
+    pub deadline: Instant,
+    /// So long without a byte ends it too.
+    pub idle: Duration,
+    /// `--token-file`, read anew by each session.
+    pub token_file: Option<PathBuf>,
+    /// The environment.
+    pub env: Env,
+    /// Secrets may go over plain http to hosts other than this one.
+    pub allow_insecure_http: bool,
+    /// What a relative path as URL starts from: the work tree.
+    pub relative_to: PathBuf,
+    /// How long transfers are told of.
+    pub progress: Progress,
+}
+
+/// The two ends to all waiting.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    deadline: Instant,
+    idle: Duration,
+}
+
+impl Limits {
+    /// When a wait that begins now ends.
+    fn until(&self) -> Instant {
+        self.deadline.min(Instant::now() + self.idle)
+    }
+
+    /// What is left of the budget.
+    ///
+    /// # Errors
+    /// When that is nothing.
+    fn left(&self, url: &str) -> Result<Duration, TransportError> {
+        match self.deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(self.overdue(url)),
+            left => Ok(left),
+        }
+    }
+
+    /// The error for a wait that has ended.
+    fn overdue(&self, url: &str) -> TransportError {
+        // A wait may end a moment before the deadline that ended it.
+        let spent = self.deadline.saturating_duration_since(Instant::now()) < Duration::from_millis(20);
+        let (what, next) = if spent {
+            (
+                format!("the pass's time for the network was up while waiting for {url}"),
+                "nothing: the next pass tries again; if the network is slow, raise --network-timeout".to_owned(),
+            )
+        } else {
+            let idle = humantime::format_duration(self.idle);
+            (format!("{url} sent nothing for {idle}"), "nothing: the next pass tries again".to_owned())
         };
-        go().map_err(|e| TransportError {
-            kind: Kind::Passing,
-            what: format!("can't reach {}: {}", self.url, e.message()),
-            next: "the next pass tries again".into(),
+        TransportError { kind: Kind::Passing, what, next }
+    }
+}
+
+/// One remote for one pass.
+#[derive(Debug)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    libgit2_url: String,
+    shown: String,
+    limits: Limits,
+    reach: Reach,
+    meter: Arc<Meter>,
+    error: Mutex<Option<TransportError>>,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Debug)]
+enum Reach {
+    Http(Arc<Http>),
+    Road(Road),
+}
+
+/// What [`Session::tip`] was asked, for the fetch that follows.
+#[derive(Debug, Default)]
+struct Asked {
+    names: Vec<String>,
+    /// The answer, until a fetch has used it.
+    fresh: Option<Vec<(String, Oid)>>,
+}
+
+static SESSIONS: Mutex<Vec<(String, Weak<Inner>)>> = Mutex::new(Vec::new());
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+impl Session {
+    /// Opens a session. Nothing is sent yet.
+    ///
+    /// `url`: after git's `insteadOf`. `config`: git's configuration, of which credential helpers, extra headers, the proxy
+    /// and the ssh command are honoured.
+    ///
+    /// # Errors
+    /// Lasting: a URL that cannot be used.
+    pub fn open(url: &str, config: &git2::Config, options: Options) -> Result<Session, TransportError> {
+        let limits = Limits { deadline: options.deadline, idle: options.idle };
+        let remote = Remote::parse(url, &options.relative_to)?;
+        let shown = match &remote {
+            Remote::Http(http) => redact::url(&http.clean()),
+            _ => redact::url(url),
+        };
+        let meter = Arc::new(Meter::new(options.progress, &shown));
+        let reach = match remote {
+            Remote::Http(http) => {
+                let config = GitConfig::read(config);
+                Reach::Http(Arc::new(Http::new(http, &config, &options, limits.clone(), meter.clone())))
+            }
+            Remote::Ssh(ssh) => {
+                let config = GitConfig::read(config);
+                let (configured, variant) = (config.ssh_command.as_deref(), config.ssh_variant.as_deref());
+                Reach::Road(Road::Ssh { url: ssh, command: SshCommand::choose(&options.env, configured, variant) })
+            }
+            Remote::Git(git) => Reach::Road(Road::Git(git)),
+            Remote::Path(path) => Reach::Road(Road::Path(path)),
+        };
+        crate::ffi::register_transport(SCHEME, make_transport).map_err(|e| TransportError {
+            kind: Kind::Lasting,
+            what: format!("libgit2 does not take our transport: {e}"),
+            next: "this is a bug; please report it".to_owned(),
+        })?;
+        let libgit2_url = format!("{SCHEME}://{}/", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let inner = Arc::new(Inner {
+            libgit2_url: libgit2_url.clone(),
+            shown,
+            limits,
+            reach,
+            meter,
+            error: Mutex::default(),
+            asked: Mutex::default(),
+        });
+        let mut sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|(_, session)| session.strong_count() > 0);
+        sessions.push((libgit2_url, Arc::downgrade(&inner)));
+        Ok(Session { inner })
+    }
+
+    /// The tip of `refname` (in full: `refs/heads/main`) on the remote now; `None` if there is no such ref, as in an
+    /// empty repository.
+    ///
+    /// Over http this is one POST of protocol v2's `ls-refs`; a server that does not answer that is asked the old way,
+    /// for the rest of the session too.
+    ///
+    /// # Errors
+    /// Whatever keeps the remote from answering.
+    pub fn tip(&self, refname: &str) -> Result<Option<Oid>, TransportError> {
+        let inner = &self.inner;
+        let found = inner.tips(&[refname])?;
+        let tip = found.iter().find(|(name, _)| name == refname).map(|(_, oid)| *oid);
+        let mut asked = inner.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.names = vec![refname.to_owned()];
+        asked.fresh = Some(found);
+        Ok(tip)
+    }
+
+    /// The URL to give libgit2, with `Repository::remote_anonymous`: fetch and push then run through this session, as
+    /// long as it lives.
+    ///
+    /// After [`Session::tip`] over http with protocol v2, a fetch sees only that ref, at the tip that was told: the fetch
+    /// is of what was judged, and a server with a hundred thousand refs does not list them. A push always sees what the
+    /// server advertises in that very push.
+    pub fn libgit2_url(&self) -> &str {
+        &self.inner.libgit2_url
+    }
+
+    /// The cause behind the error libgit2 returned, if it was the transport's, since the last call.
+    pub fn take_error(&self) -> Option<TransportError> {
+        self.inner.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The cause behind an error libgit2 returned from a fetch or push over this session: the transport's own if it has
+    /// one, else what libgit2's says, sorted.
+    pub fn explain(&self, e: &git2::Error) -> TransportError {
+        self.take_error().unwrap_or_else(|| from_git2(e, &self.inner.shown))
+    }
+
+    /// The remote's URL, redacted, for logs.
+    pub fn display_url(&self) -> &str {
+        &self.inner.shown
+    }
+
+    /// For `transfer_progress` and `push_transfer_progress`: `done` of `total` objects are through.
+    pub fn objects(&self, done: usize, total: usize) {
+        self.inner.meter.objects(done, total);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.inner.meter.done();
+        let mut sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|(url, _)| *url != self.inner.libgit2_url);
+    }
+}
+
+impl Inner {
+    fn tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, TransportError> {
+        match &self.reach {
+            Reach::Http(http) => http.tips(refnames),
+            Reach::Road(road) => {
+                // A git daemon from before protocol v2 hangs up at the question; the others just do not answer it.
+                match self.tips_by_program(road, refnames, true) {
+                    Err(_) if matches!(road, Road::Git(_)) => self.tips_by_program(road, refnames, false),
+                    result => result,
+                }
+            }
+        }
+    }
+
+    fn tips_by_program(&self, road: &Road, refnames: &[&str], v2: bool) -> Result<Vec<(String, Oid)>, TransportError> {
+        let wire = road.open("upload-pack", v2, self.limits.clone(), &self.shown)?;
+        let mut packets = Packets::new(wire);
+        let found = list(&mut packets, refnames);
+        found.map_err(|bad| match bad {
+            Bad::Io(e) => TransportError::within(&e)
+                .unwrap_or_else(|| from_git2(&git2::Error::from_str(&e.to_string()), &self.shown)),
+            Bad::Refused(words) => answers::server_said(&self.shown, &words),
+            Bad::Malformed(_) => packets.stream_mut().hung_up(),
         })
     }
-    pub fn libgit2_url(&self) -> &str {
-        &self.url
+
+    fn remember(&self, e: io::Error) -> io::Error {
+        if let Some(known) = TransportError::within(&e) {
+            *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        }
+        e
     }
-    pub fn take_error(&self) -> Option<TransportError> {
+
+    fn act(&self, service: Service) -> Result<Box<dyn Stream>, TransportError> {
+        self.meter.done();
+        Ok(match (&self.reach, service) {
+            (Reach::Http(http), Service::UploadPackLs) => match self.judged(http)? {
+                Some(found) => Box::new(Cursor::new(advertised(&found))),
+                None => Box::new(Received(http.advertisement("git-upload-pack")?)),
+            },
+            (Reach::Http(http), Service::ReceivePackLs) => Box::new(Received(http.advertisement("git-receive-pack")?)),
+            (Reach::Http(http), Service::UploadPack) => Box::new(FetchStep::new(http.clone())),
+            (Reach::Http(http), Service::ReceivePack) => Box::new(Push::new(http.clone())),
+            (Reach::Road(road), Service::UploadPackLs | Service::UploadPack) => {
+                let wire = road.open("upload-pack", false, self.limits.clone(), &self.shown)?;
+                Box::new(Metered { wire, meter: self.meter.clone() })
+            }
+            (Reach::Road(road), Service::ReceivePackLs | Service::ReceivePack) => {
+                let wire = road.open("receive-pack", false, self.limits.clone(), &self.shown)?;
+                Box::new(Mended(ValidUtf8::new(Metered { wire, meter: self.meter.clone() })))
+            }
+        })
+    }
+
+    /// The refs a fetch is to see: those asked for, if the server answers questions about single refs.
+    fn judged(&self, http: &Http) -> Result<Option<Vec<(String, Oid)>>, TransportError> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.names.is_empty() || !http.speaks_v2() {
+            return Ok(None);
+        }
+        if let Some(fresh) = asked.fresh.take() {
+            return Ok(Some(fresh));
+        }
+        let names: Vec<&str> = asked.names.iter().map(String::as_str).collect();
+        let found = http.tips(&names)?;
+        Ok(http.speaks_v2().then_some(found))
+    }
+}
+
+/// Reads what the program at the other end lists, by v2 if it offers that.
+fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, Oid)>, Bad> {
+    let mut found = Vec::new();
+    let v2 = match packets.packet()? {
+        // No refs at all.
+        Some(Packet::Flush) => return Ok(found),
+        Some(Packet::Data(line)) if line.strip_suffix(b"\n").unwrap_or(line) == b"version 2" => true,
+        Some(Packet::Data(line)) => {
+            if let Some(words) = line.strip_prefix(b"ERR ") {
+                return Err(Bad::Refused(redact::text(words)));
+            }
+            pktline::take_advertised(&mut found, line, refnames)?;
+            false
+        }
+        Some(Packet::Delimiter | Packet::ResponseEnd) | None => {
+            return Err(Bad::Malformed("no list of refs".to_owned()));
+        }
+    };
+    if !v2 {
+        let rest = pktline::read_advertisement(packets, refnames, false)?;
+        found.extend(rest);
+    } else {
+        // What it can do; `ls-refs` is what every v2 can.
+        while !matches!(packets.packet()?, Some(Packet::Flush)) {}
+        let request = pktline::ls_refs_request(refnames);
+        packets.stream_mut().write_all(&request)?;
+        found = pktline::read_ls_refs(packets, refnames)?;
+    }
+    // The flush says that nothing more is asked, without which a git daemon would log a fault.
+    let _ = packets.stream_mut().write_all(b"0000");
+    packets.stream_mut().close_input();
+    Ok(found)
+}
+
+/// The advertisement libgit2 would have got, of these refs alone.
+///
+/// The capabilities are those that every git has had since smart HTTP began (1.6.6), and a server that answered v2 is
+/// younger than that by far.
+fn advertised(found: &[(String, Oid)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    pktline::encode(&mut out, b"# service=git-upload-pack\n");
+    out.extend_from_slice(b"0000");
+    let mut capabilities =
+        "\0multi_ack_detailed multi_ack thin-pack side-band-64k ofs-delta shallow include-tag no-progress";
+    for (name, oid) in found {
+        pktline::encode(&mut out, format!("{oid} {name}{capabilities}\n").as_bytes());
+        capabilities = "";
+    }
+    out.extend_from_slice(b"0000");
+    out
+}
+
+fn make_transport(remote: &git2::Remote<'_>) -> Result<Transport, git2::Error> {
+    let url = remote.url().unwrap_or_default();
+    let sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let inner = sessions.iter().find(|(have, _)| have == url).and_then(|(_, session)| session.upgrade());
+    drop(sessions);
+    let inner = inner.ok_or_else(|| git2::Error::from_str("this transport session is over"))?;
+    let stateless = matches!(inner.reach, Reach::Http(_));
+    Transport::smart(remote, stateless, Sub(inner))
+}
+
+/// libgit2's side of a session.
+struct Sub(Arc<Inner>);
+
+impl SmartSubtransport for Sub {
+    fn action(&self, _url: &str, service: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
+        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match self.0.act(service) {
+            Ok(stream) => Ok(Box::new(Noted { inner: self.0.clone(), stream })),
+            Err(e) => {
+                let text = e.to_string();
+                *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                Err(git2::Error::new(git2::ErrorCode::GenericError, git2::ErrorClass::Net, text))
+            }
+        }
+    }
+
+    fn close(&self) -> Result<(), git2::Error> {
+        self.0.meter.done();
+        Ok(())
+    }
+}
+
+/// A stream for libgit2; what a program said as it hung up is had from it.
+trait Stream: Read + Write + Send + 'static {
+    /// Why a stream ended that libgit2 wanted more of.
+    fn why_ended(&mut self) -> Option<TransportError> {
         None
     }
-    pub fn display_url(&self) -> &str {
-        &self.url
+}
+
+impl Stream for Cursor<Vec<u8>> {}
+impl Stream for FetchStep {}
+impl Stream for Push {}
+
+/// Keeps the error that libgit2 turns into a line of text.
+struct Noted {
+    inner: Arc<Inner>,
+    stream: Box<dyn Stream>,
+}
+
+impl Read for Noted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.stream.read(buffer).map_err(|e| self.inner.remember(e))?;
+        if n == 0
+            && let Some(e) = self.stream.why_ended()
+        {
+            *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+        }
+        Ok(n)
     }
 }
-pub mod redact {
-    pub fn secrets(b: &[u8]) -> Vec<u8> {
-        b.to_vec()
+
+impl Write for Noted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.stream.write(bytes);
+        // libgit2 says goodbye with a flush, also to who has gone already.
+        if bytes == b"0000" {
+            return result;
+        }
+        result.map_err(|e| self.inner.remember(e))
     }
-    pub fn text(b: &[u8]) -> String {
-        String::from_utf8_lossy(b).into_owned()
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
-pub fn split_url_secret(url: &str) -> (String, Option<(String, String)>) {
-    (url.to_owned(), None)
+
+/// An advertisement: only read.
+struct Received(http::Incoming);
+
+impl Stream for Received {}
+
+impl Read for Received {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Received {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A program's or socket's stream, counted.
+struct Metered {
+    wire: Wire,
+    meter: Arc<Meter>,
+}
+
+impl Stream for Metered {
+    fn why_ended(&mut self) -> Option<TransportError> {
+        Some(self.wire.hung_up())
+    }
+}
+
+impl Read for Metered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.wire.read(buffer)?;
+        self.meter.received(n);
+        Ok(n)
+    }
+}
+
+impl Write for Metered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.wire.write(bytes)?;
+        self.meter.sent(n);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.wire.flush()
+    }
+}
+
+/// What a `git-receive-pack` says, as valid UTF-8.
+struct Mended(ValidUtf8<Metered>);
+
+impl Stream for Mended {
+    fn why_ended(&mut self) -> Option<TransportError> {
+        self.0.stream_mut().why_ended()
+    }
+}
+
+impl Read for Mended {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Mended {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.stream_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -13,6 +13,9 @@ use super::rescue::What;
 use super::{CommitId, Error, Repo, Sort};
 use crate::transport::{self, Session};
 
+/// Of what a server says during a push so many bytes are kept.
+const MOST_SAID: usize = 16 * 1024;
+
 /// The remote of a repository, for one pass.
 pub struct Remote<'r> {
     repo: &'r Repo,
@@ -189,6 +192,12 @@ impl Remote<'_> {
         let Some(tip) = tip else { return Ok(Fetched::default()) };
         let mut options = git2::FetchOptions::new();
         options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
+        let mut callbacks = git2::RemoteCallbacks::new();
+        callbacks.transfer_progress(|progress| {
+            self.fetch.objects(progress.received_objects(), progress.total_objects());
+            true
+        });
+        options.remote_callbacks(callbacks);
         let refspec = format!("+{branch}:{}", self.repo.tracking_ref());
         connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
         drop(connection);
@@ -210,6 +219,8 @@ impl Remote<'_> {
         let doing = format!("pushing to {}", session.display_url());
         let advertised: RefCell<Option<Option<CommitId>>> = RefCell::new(None);
         let answer: RefCell<Option<Option<String>>> = RefCell::new(None);
+        // What the server's hooks say; GitHub and GitLab give the reason for a refusal there.
+        let said: RefCell<Vec<u8>> = RefCell::new(Vec::new());
         let pushed = {
             let mut callbacks = git2::RemoteCallbacks::new();
             callbacks.push_negotiation(|updates| {
@@ -223,6 +234,13 @@ impl Remote<'_> {
                 }
                 Ok(())
             });
+            callbacks.sideband_progress(|text| {
+                let mut said = said.borrow_mut();
+                let room = MOST_SAID.saturating_sub(said.len());
+                said.extend_from_slice(&text[..text.len().min(room)]);
+                true
+            });
+            callbacks.push_transfer_progress(|done, total, _| session.objects(done, total));
             callbacks.push_update_reference(|_, status| {
                 *answer.borrow_mut() = Some(status.map(str::to_owned));
                 Ok(())
@@ -247,7 +265,7 @@ impl Remote<'_> {
         }
         match (pushed, answer.into_inner()) {
             (Ok(()), Some(None)) => Ok(()),
-            (_, Some(Some(words))) => Err(refusal(&doing, &words)),
+            (_, Some(Some(words))) => Err(refused(&doing, &words, &String::from_utf8_lossy(&said.borrow()))),
             (Err(error), _) if error.code() == git2::ErrorCode::NotFastForward => Err(moved()),
             (Err(error), _) => {
                 let trouble = session_error(session, &doing, &error);
@@ -303,27 +321,22 @@ fn transport_error(error: &transport::TransportError) -> Error {
 fn session_error(session: &Session, doing: &str, error: &git2::Error) -> Error {
     match session.take_error() {
         Some(error) => transport_error(&error),
-        None if error.class() == git2::ErrorClass::Net || error.class() == git2::ErrorClass::Http => {
-            let what = format!("{doing}: {}", transport::redact::text(error.message().as_bytes()));
-            Error::new(Sort::Unreachable, what, "the next pass tries again")
+        None if matches!(error.class(), git2::ErrorClass::Net | git2::ErrorClass::Http | git2::ErrorClass::Ssh) => {
+            transport_error(&session.explain(error))
         }
         None => Error::git(doing, error),
     }
 }
 
-/// What the server's word about one reference means.
-fn refusal(doing: &str, words: &str) -> Error {
-    let words = transport::redact::text(words.as_bytes());
-    let what = format!("{doing}: the server refused: {words}");
-    let lower = words.to_lowercase();
-    let raced =
-        ["non-fast-forward", "fetch first", "stale", "lock", "failed to update ref", "reference already exists"];
-    if raced.iter().any(|sign| lower.contains(sign)) && !lower.contains("hook") && !lower.contains("protected") {
-        return Error::new(Sort::LostRace, what, "the next pass looks anew and decides");
-    }
-    Error::new(
-        Sort::Refused,
-        what,
-        "look at the server's rules for this branch: hooks, protection, sizes; the commit is kept",
-    )
+/// What the server's word about one reference means. `said`: what it said besides.
+fn refused(doing: &str, words: &str, said: &str) -> Error {
+    let refusal = transport::refusal(words, said);
+    let said = transport::redact::text(said.as_bytes());
+    let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
+    let sort = match (refusal.lost_race, refusal.kind) {
+        (true, _) => Sort::LostRace,
+        (false, transport::Kind::Passing) => Sort::Unreachable,
+        (false, transport::Kind::Lasting) => Sort::Refused,
+    };
+    Error::new(sort, format!("{doing}: the server refused: {}{said}", refusal.reason), refusal.next)
 }

@@ -1,0 +1,133 @@
+//! What git's own configuration says about reaching a remote: read once, when the session opens, and honoured.
+
+use super::url::{HttpUrl, Remote, decoded};
+
+/// The entries that matter to a transport, in the order git reads them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GitConfig {
+    /// `core.sshCommand`
+    pub ssh_command: Option<String>,
+    /// `ssh.variant`
+    pub ssh_variant: Option<String>,
+    /// `core.askPass`
+    pub ask_pass: Option<String>,
+    /// Of `http.…` and `credential.…`: (section, url pattern, key, value).
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    section: &'static str,
+    pattern: Option<String>,
+    key: String,
+    value: String,
+}
+
+impl GitConfig {
+    /// Reads what there is; an entry that cannot be read is as good as absent.
+    pub fn read(config: &git2::Config) -> GitConfig {
+        let mut read = GitConfig::default();
+        let Ok(mut entries) = config.entries(Some(r"^(http|credential|core|ssh)\.")) else { return read };
+        while let Some(Ok(entry)) = entries.next() {
+            let (Ok(name), Ok(value)) =
+                (std::str::from_utf8(entry.name_bytes()), std::str::from_utf8(entry.value_bytes()))
+            else {
+                continue;
+            };
+            match name {
+                "core.sshcommand" => read.ssh_command = Some(value.to_owned()),
+                "ssh.variant" => read.ssh_variant = Some(value.to_owned()),
+                "core.askpass" => read.ask_pass = Some(value.to_owned()),
+                _ => {
+                    let section = if name.starts_with("http.") {
+                        "http"
+                    } else if name.starts_with("credential.") {
+                        "credential"
+                    } else {
+                        continue;
+                    };
+                    let rest = &name[section.len() + 1..];
+                    let (pattern, key) = match rest.rsplit_once('.') {
+                        Some((pattern, key)) => (Some(pattern.to_owned()), key),
+                        None => (None, rest),
+                    };
+                    read.entries.push(Entry { section, pattern, key: key.to_owned(), value: value.to_owned() });
+                }
+            }
+        }
+        read
+    }
+
+    /// Every value of `section.key` and `section.<url>.key` that applies; an empty one takes back those before it.
+    pub fn all<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> Vec<&'a str> {
+        let mut values = Vec::new();
+        for entry in self.applying(section, key, url) {
+            if entry.value.is_empty() {
+                values.clear();
+            } else {
+                values.push(entry.value.as_str());
+            }
+        }
+        values
+    }
+
+    /// The one value that applies: the most specific URL's, the last among equals.
+    pub fn one<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> Option<&'a str> {
+        let specific = |entry: &Entry| entry.pattern.as_ref().map_or(0, String::len);
+        self.applying(section, key, url).max_by_key(|e| specific(e)).map(|e| e.value.as_str())
+    }
+
+    fn applying<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(move |e| {
+            e.section == section && e.key == key && e.pattern.as_deref().is_none_or(|pattern| applies(pattern, url))
+        })
+    }
+}
+
+/// Does a `http.<pattern>.…` speak of this URL? Scheme, host (with `*` for one label) and port alike, the path a prefix
+/// at a `/`, the user alike if the pattern names one.
+fn applies(pattern: &str, url: &HttpUrl) -> bool {
+    // Stars are not for a URL's host; a word no host has stands for them while the pattern is taken apart.
+    let Ok(Remote::Http(wanted)) = Remote::parse(&pattern.replace('*', STAR), std::path::Path::new("/")) else {
+        return false;
+    };
+    let host = |h: &str| h.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let (want, have) = (host(&wanted.origin.host), host(&url.origin.host));
+    wanted.origin.scheme == url.origin.scheme
+        && wanted.origin.port == url.origin.port
+        && want.len() == have.len()
+        && want.iter().zip(&have).all(|(w, h)| w == STAR || w == h)
+        && (wanted.user.is_none() || wanted.user == url.user)
+        && match decoded(&url.path).strip_prefix(decoded(&wanted.path).as_str()) {
+            Some(rest) => rest.is_empty() || rest.starts_with('/'),
+            None => false,
+        }
+}
+
+const STAR: &str = "any-one-label";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn patterns_apply_as_in_git() {
+        let Ok(Remote::Http(url)) = Remote::parse("https://git.example.com/o/r.git", std::path::Path::new("/")) else {
+            panic!()
+        };
+        for (pattern, expected) in [
+            ("https://git.example.com/", true),
+            ("https://git.example.com", true),
+            ("https://git.example.com:443/o", true),
+            ("https://*.example.com", true),
+            ("https://*.com", false),
+            ("http://git.example.com", false),
+            ("https://git.example.com/o/r", false),
+            ("https://me@git.example.com", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(applies(pattern, &url), expected, "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Which secret for which host, and from where.
+//!
+//! In this order, the first that is there: the token file, `GIT_SYNC_TOKEN`, `GITHUB_TOKEN` (only for the host of
+//! `GITHUB_SERVER_URL`), a secret in the URL itself, git's credential helpers, `GIT_ASKPASS`, and an `Authorization`
+//! in `http.<url>.extraheader` as actions/checkout leaves it. The first four are sent at once, which is what makes a poll one
+//! request; helpers and askpass are programs, and only run when a server asks for credentials. Without any of them the
+//! extra header is sent at once too.
+//!
+//! A secret is bound to the scheme, host and port of the remote's URL; it never goes to another one, nor over plain
+//! http unless that is loopback or was allowed. One that is refused is not tried again, and no other in its place:
+//! a machine that quietly goes on with the second-best secret hides that the first has expired.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use super::config::GitConfig;
+use super::exec::{self, Wire};
+use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
+use super::{Env, Kind, Limits, Options, TransportError, redact};
+
+/// A value for the `Authorization` header, and where it came from.
+#[derive(Clone)]
+pub(crate) struct Authorization {
+    pub header: String,
+    /// Printable: `GIT_SYNC_TOKEN`, `--token-file /run/secrets/token`, …
+    pub source: String,
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authorization(from {})", self.source)
+    }
+}
+
+impl Authorization {
+    fn basic(user: &str, secret: &str, source: impl Into<String>) -> Authorization {
+        redact::register_secret(secret);
+        let pair = redact::base64(format!("{user}:{secret}").as_bytes());
+        redact::register_secret(&pair);
+        Authorization { header: format!("Basic {pair}"), source: source.into() }
+    }
+}
+
+/// The credentials of one remote.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    url: HttpUrl,
+    env: Env,
+    token_file: Option<std::path::PathBuf>,
+    allow_insecure_http: bool,
+    config: GitConfig,
+    limits: Limits,
+}
+
+impl Credentials {
+    pub fn new(url: &HttpUrl, config: &GitConfig, options: &Options, limits: Limits) -> Credentials {
+        Credentials {
+            url: url.clone(),
+            env: options.env.clone(),
+            token_file: options.token_file.clone(),
+            allow_insecure_http: options.allow_insecure_http,
+            config: config.clone(),
+            limits,
+        }
+    }
+
+    /// The origin the secrets are bound to.
+    pub fn home(&self) -> &Origin {
+        &self.url.origin
+    }
+
+    /// May a secret go there as far as the wire is concerned?
+    pub fn is_safe(&self) -> bool {
+        let origin = &self.url.origin;
+        origin.scheme == super::url::Scheme::Https || origin.is_loopback() || self.allow_insecure_http
+    }
+
+    /// What is sent with the first request.
+    ///
+    /// # Errors
+    /// A token file that cannot be read, or a token no header can carry.
+    pub fn at_once(&self) -> Result<Option<Authorization>, TransportError> {
+        if !self.is_safe() {
+            return Ok(None);
+        }
+        if let Some(token) = self.token()? {
+            return Ok(Some(token));
+        }
+        if self.helpers().is_empty() && self.ask_pass().is_none() {
+            return Ok(self.extra_authorization());
+        }
+        Ok(None)
+    }
+
+    /// What is sent once the server has asked for credentials and `at_once` had none.
+    ///
+    /// # Errors
+    /// A helper that ran into the deadline.
+    pub fn when_asked(&self) -> Result<Option<Authorization>, TransportError> {
+        if !self.is_safe() {
+            return Ok(None);
+        }
+        for helper in self.helpers() {
+            if let Some(found) = self.ask_helper(helper)? {
+                return Ok(Some(found));
+            }
+        }
+        if let Some((program, source)) = self.ask_pass()
+            && let Some(found) = self.ask_program(&program, source)?
+        {
+            return Ok(Some(found));
+        }
+        Ok(self.extra_authorization())
+    }
+
+    /// Why no credentials were sent, for a person who thought they had set some.
+    pub fn why_none(&self) -> String {
+        let origin = &self.url.origin;
+        if !self.is_safe() {
+            return format!(
+                "no credentials were sent because {origin} is plain http; use https://, or --allow-insecure-http if it must be"
+            );
+        }
+        match self.env.text("GITHUB_TOKEN") {
+            Some(_) => format!("GITHUB_TOKEN is only for {}, not for {origin}", self.github()),
+            None => "no credentials are set".to_owned(),
+        }
+    }
+
+    /// The header lines git was told to add (`http.extraheader`), the `Authorization` among them left out.
+    ///
+    /// A line that looks secret goes over plain http no more than a token does.
+    pub fn extra_headers(&self) -> Vec<(String, String)> {
+        self.extra_header_lines()
+            .into_iter()
+            .filter(|(name, _)| {
+                let name = name.to_ascii_lowercase();
+                let secret = ["auth", "cookie", "token", "key", "secret"].iter().any(|word| name.contains(word));
+                name != "authorization" && (!secret || self.is_safe())
+            })
+            .collect()
+    }
+
+    fn extra_header_lines(&self) -> Vec<(String, String)> {
+        self.config
+            .all("http", "extraheader", &self.url)
+            .into_iter()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+            .inspect(|(name, value)| {
+                if name.eq_ignore_ascii_case("authorization") {
+                    redact::register_secret(value.rsplit(' ').next().unwrap_or(value));
+                } else if value.len() >= 16 {
+                    redact::register_secret(value);
+                }
+            })
+            .collect()
+    }
+
+    fn extra_authorization(&self) -> Option<Authorization> {
+        let (_, header) =
+            self.extra_header_lines().into_iter().rfind(|(name, _)| name.eq_ignore_ascii_case("authorization"))?;
+        Some(Authorization { header, source: "http.extraheader in git's configuration".to_owned() })
+    }
+
+    /// The secrets that cost nothing to read.
+    fn token(&self) -> Result<Option<Authorization>, TransportError> {
+        let user = self.url.user.as_deref().unwrap_or(TOKEN_USER);
+        let (token, source) = if let Some(path) = &self.token_file {
+            (read_token(path)?, format!("the token file {}", path.display()))
+        } else if let Some(token) = self.env.text("GIT_SYNC_TOKEN") {
+            (token.to_owned(), "GIT_SYNC_TOKEN".to_owned())
+        } else if let Some(token) =
+            self.env.text("GITHUB_TOKEN").filter(|_| self.github() == self.url.origin.to_string())
+        {
+            (token.to_owned(), "GITHUB_TOKEN".to_owned())
+        } else if let Some(secret) = &self.url.secret {
+            (secret.clone(), "the remote's URL".to_owned())
+        } else {
+            return Ok(None);
+        };
+        let token = token.trim();
+        if token.is_empty() || token.chars().any(|c| c.is_control()) {
+            return Err(TransportError {
+                kind: Kind::Lasting,
+                what: format!("the secret from {source} is empty or has control characters in it"),
+                next: "put the token there, on one line, and nothing else".to_owned(),
+            });
+        }
+        Ok(Some(Authorization::basic(user, token, source)))
+    }
+
+    /// The one origin that `GITHUB_TOKEN` is for.
+    fn github(&self) -> String {
+        let server = self.env.text("GITHUB_SERVER_URL").unwrap_or("https://github.com");
+        match Remote::parse(server, Path::new("/")) {
+            Ok(Remote::Http(url)) => url.origin.to_string(),
+            _ => "nowhere (GITHUB_SERVER_URL is no URL)".to_owned(),
+        }
+    }
+
+    fn helpers(&self) -> Vec<&str> {
+        self.config.all("credential", "helper", &self.url)
+    }
+
+    fn ask_pass(&self) -> Option<(String, &'static str)> {
+        match self.env.text("GIT_ASKPASS") {
+            Some(program) => Some((program.to_owned(), "GIT_ASKPASS")),
+            None => self.config.ask_pass.clone().filter(|p| !p.is_empty()).map(|p| (p, "core.askPass")),
+        }
+    }
+
+    /// Asks one helper, in the protocol of gitcredentials(7).
+    fn ask_helper(&self, helper: &str) -> Result<Option<Authorization>, TransportError> {
+        let script = match helper.strip_prefix('!') {
+            Some(script) => script.to_owned(),
+            None if helper.starts_with('/') => helper.to_owned(),
+            None => format!("git credential-{helper}"),
+        };
+        // What the helper is told; it is also its name in an error, without its arguments, which may hold a secret.
+        let name = helper.split_whitespace().next().unwrap_or(helper);
+        let source =
+            format!("the credential helper {}", if helper.starts_with('!') { "in git's configuration" } else { name });
+        let mut question =
+            format!("protocol={}\nhost={}\n", self.url.origin.scheme.as_str(), self.url.origin.authority());
+        if self.config.one("credential", "usehttppath", &self.url).is_some_and(is_true) {
+            question.push_str(&format!("path={}\n", super::url::decoded(self.url.path.trim_start_matches('/'))));
+        }
+        let user = self.url.user.as_deref().or(self.config.one("credential", "username", &self.url));
+        if let Some(user) = user {
+            question.push_str(&format!("username={user}\n"));
+        }
+        question.push('\n');
+        let Some(answer) = self.run(exec::shell(&script, "get"), &question, &source)? else { return Ok(None) };
+        let value = |key: &str| {
+            answer
+                .lines()
+                .filter_map(|line| line.split_once('='))
+                .filter(|(k, _)| *k == key)
+                .map(|(_, v)| v)
+                .next_back()
+        };
+        Ok(match (value("username").or(user), value("password")) {
+            (user, Some(secret)) if !secret.is_empty() => {
+                Some(Authorization::basic(user.unwrap_or(TOKEN_USER), secret, source))
+            }
+            _ => None,
+        })
+    }
+
+    /// Asks an askpass program: one question an argument, the answer its first line.
+    fn ask_program(&self, path: &str, source: &str) -> Result<Option<Authorization>, TransportError> {
+        let origin = &self.url.origin;
+        let ask = |question: String| -> Result<Option<String>, TransportError> {
+            let answer = self.run(exec::program(path.as_ref(), &question), "", source)?;
+            Ok(answer.and_then(|a| a.lines().next().map(str::to_owned)).filter(|a| !a.is_empty()))
+        };
+        let user = match &self.url.user {
+            Some(user) => user.clone(),
+            None => match ask(format!("Username for '{origin}': "))? {
+                Some(user) => user,
+                None => return Ok(None),
+            },
+        };
+        let authority = origin.authority();
+        let question = format!("Password for '{}://{user}@{authority}': ", origin.scheme.as_str());
+        Ok(ask(question)?.map(|secret| Authorization::basic(&user, &secret, source)))
+    }
+
+    /// Runs a program that may know a secret; one that fails knows none.
+    fn run(&self, mut command: Command, input: &str, source: &str) -> Result<Option<String>, TransportError> {
+        // Nobody is there to answer.
+        command.env("GIT_TERMINAL_PROMPT", "0").env("GCM_INTERACTIVE", "never");
+        let mut wire = match Wire::talk(command, self.limits.clone(), source, "git") {
+            Ok(wire) => wire,
+            Err(e) => {
+                tracing::warn!(helper = source, error = e.what, next = e.next, "a credential helper could not be run");
+                return Ok(None);
+            }
+        };
+        // A helper that reads nothing has closed its end by now, which is no fault.
+        let _ = wire.send(input.as_bytes());
+        wire.close_input();
+        let mut answer = Vec::new();
+        let mut some = [0; 4096];
+        loop {
+            match wire.receive(&mut some)? {
+                0 => break,
+                n => answer.extend_from_slice(&some[..n]),
+            }
+            if answer.len() > 64 << 10 {
+                break;
+            }
+        }
+        if answer.is_empty() {
+            tracing::debug!(helper = source, said = wire.last_words(), "a credential helper knows nothing");
+        }
+        Ok(String::from_utf8(answer).ok().filter(|a| !a.is_empty()))
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, TransportError> {
+    std::fs::read_to_string(path).map_err(|e| TransportError {
+        kind: Kind::Lasting,
+        what: format!("the token file {} cannot be read: {e}", path.display()),
+        next: "see that the file is there, that this user may read it, and that it holds the token as plain text"
+            .to_owned(),
+    })
+}
+
+fn is_true(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "true" | "yes" | "on" | "1")
+}

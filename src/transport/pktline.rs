@@ -1,0 +1,373 @@
+//! git's framing, and the two questions asked in it: the tip of one ref by protocol v2, and by the old advertisement.
+//!
+//! All of it comes from another machine: nothing here may panic, nor hold more than one packet (64 KB) at a time,
+//! however many refs the other side has.
+
+use std::io::{self, Read};
+
+use git2::Oid;
+
+use super::redact;
+
+/// The largest packet git's protocol knows, its four digits of length included.
+pub const MAX_PACKET: usize = 65520;
+
+/// One packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Packet<'a> {
+    /// `0000`: the end of a list.
+    Flush,
+    /// `0001`: between the parts of a v2 request.
+    Delimiter,
+    /// `0002`: the end of a v2 answer over a stateless connection.
+    ResponseEnd,
+    /// Anything else, without its length.
+    Data(&'a [u8]),
+}
+
+/// Why an answer could not be used.
+#[derive(Debug)]
+pub enum Bad {
+    /// The stream broke.
+    Io(io::Error),
+    /// It is not what the protocol prescribes; what was wrong.
+    Malformed(String),
+    /// The server said `ERR …`; its text, redacted.
+    Refused(String),
+}
+
+impl From<io::Error> for Bad {
+    fn from(e: io::Error) -> Bad {
+        Bad::Io(e)
+    }
+}
+
+/// Appends one data packet. Payloads longer than a packet are cut, as no caller has any.
+pub fn encode(out: &mut Vec<u8>, payload: &[u8]) {
+    let payload = &payload[..payload.len().min(MAX_PACKET - 4)];
+    out.extend_from_slice(format!("{:04x}", payload.len() + 4).as_bytes());
+    out.extend_from_slice(payload);
+}
+
+/// Reads packets off a stream, one at a time.
+#[derive(Debug)]
+pub struct Packets<R> {
+    stream: R,
+    payload: Vec<u8>,
+}
+
+impl<R: Read> Packets<R> {
+    /// Starts reading.
+    pub fn new(stream: R) -> Packets<R> {
+        Packets { stream, payload: Vec::new() }
+    }
+
+    /// The next packet; `None` at a clean end of the stream.
+    ///
+    /// # Errors
+    /// An end within a packet, a length that is none, or what the stream itself failed with.
+    pub fn packet(&mut self) -> Result<Option<Packet<'_>>, Bad> {
+        let mut length = [0; 4];
+        let mut have = 0;
+        while have < 4 {
+            match self.stream.read(&mut length[have..]) {
+                Ok(0) if have == 0 => return Ok(None),
+                Ok(0) => return Err(Bad::Malformed("the answer ends within a packet".to_owned())),
+                Ok(n) => have += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let length = length_of(&length)
+            .ok_or_else(|| Bad::Malformed(format!("{:?} is no packet length", redact::text(&length))))?;
+        match length {
+            0 => return Ok(Some(Packet::Flush)),
+            1 => return Ok(Some(Packet::Delimiter)),
+            2 => return Ok(Some(Packet::ResponseEnd)),
+            3 => return Err(Bad::Malformed("0003 is no packet length".to_owned())),
+            _ => {}
+        }
+        self.payload.resize(length - 4, 0);
+        self.stream.read_exact(&mut self.payload).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => Bad::Malformed("the answer ends within a packet".to_owned()),
+            _ => Bad::Io(e),
+        })?;
+        Ok(Some(Packet::Data(&self.payload)))
+    }
+
+    /// The stream, to go on with by other means.
+    pub fn stream_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+}
+
+/// The length that four hexadecimal digits say, if they are that and not beyond what a packet may have.
+pub fn length_of(digits: &[u8; 4]) -> Option<usize> {
+    let mut length = 0;
+    for &digit in digits {
+        length = length * 16 + char::from(digit).to_digit(16)? as usize;
+    }
+    (length <= MAX_PACKET).then_some(length)
+}
+
+/// The body of the one POST: v2's `ls-refs`, for nothing but this ref.
+pub fn ls_refs_request(refnames: &[&str]) -> Vec<u8> {
+    let mut request = Vec::new();
+    encode(&mut request, b"command=ls-refs\n");
+    request.extend_from_slice(b"0001");
+    for refname in refnames {
+        encode(&mut request, format!("ref-prefix {refname}\n").as_bytes());
+    }
+    request.extend_from_slice(b"0000");
+    request
+}
+
+/// What `ls-refs` answered: of the names asked for, those that are there.
+///
+/// # Errors
+/// Whatever is not an answer of v2: the caller then asks the old way.
+pub fn read_ls_refs<R: Read>(packets: &mut Packets<R>, refnames: &[&str]) -> Result<Vec<(String, Oid)>, Bad> {
+    let mut found = Vec::new();
+    loop {
+        match packets.packet()? {
+            None => return Err(Bad::Malformed("the list of refs has no end".to_owned())),
+            Some(Packet::Flush) => return Ok(found),
+            Some(Packet::Delimiter | Packet::ResponseEnd) => {
+                return Err(Bad::Malformed("a separator within the list of refs".to_owned()));
+            }
+            Some(Packet::Data(line)) => {
+                refusal(line)?;
+                let line = line.strip_suffix(b"\n").unwrap_or(line);
+                let mut words = line.split(|&b| b == b' ');
+                let (Some(id), Some(name)) = (words.next(), words.next()) else {
+                    return Err(Bad::Malformed("a line of the list of refs has no name".to_owned()));
+                };
+                if id == b"unborn" {
+                    continue;
+                }
+                keep(&mut found, id, name, refnames)?;
+            }
+        }
+    }
+}
+
+/// The same from the advertisement of protocol v0 or v1, in full: it cannot be asked for less.
+///
+/// `over_http`: the list is preceded by `# service=…` and a flush.
+///
+/// # Errors
+/// Whatever is not such an advertisement.
+pub fn read_advertisement<R: Read>(
+    packets: &mut Packets<R>,
+    refnames: &[&str],
+    over_http: bool,
+) -> Result<Vec<(String, Oid)>, Bad> {
+    let mut found = Vec::new();
+    let mut first = true;
+    let mut in_preamble = over_http;
+    loop {
+        match packets.packet()? {
+            None if first => return Err(Bad::Malformed("the answer is empty".to_owned())),
+            None => return Err(Bad::Malformed("the list of refs has no end".to_owned())),
+            Some(Packet::Flush) if in_preamble => in_preamble = false,
+            Some(Packet::Flush) => return Ok(found),
+            Some(Packet::Delimiter | Packet::ResponseEnd) => {
+                return Err(Bad::Malformed("a separator within the list of refs".to_owned()));
+            }
+            Some(Packet::Data(line)) => {
+                refusal(line)?;
+                first = false;
+                if in_preamble && line.starts_with(b"# service=") {
+                    continue;
+                }
+                in_preamble = false;
+                take_advertised(&mut found, line, refnames)?;
+            }
+        }
+    }
+}
+
+/// One line of an advertisement.
+///
+/// # Errors
+/// When it is none.
+pub fn take_advertised(found: &mut Vec<(String, Oid)>, line: &[u8], refnames: &[&str]) -> Result<(), Bad> {
+    let line = line.split(|&b| b == 0).next().unwrap_or_default();
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    if line == b"version 1" || line.starts_with(b"shallow ") {
+        return Ok(());
+    }
+    let Some(space) = line.iter().position(|&b| b == b' ') else {
+        return Err(Bad::Malformed("a line of the list of refs has no name".to_owned()));
+    };
+    keep(found, &line[..space], &line[space + 1..], refnames)
+}
+
+fn keep(found: &mut Vec<(String, Oid)>, id: &[u8], name: &[u8], refnames: &[&str]) -> Result<(), Bad> {
+    let id = std::str::from_utf8(id).ok().filter(|id| id.bytes().all(|b| b.is_ascii_hexdigit()));
+    match id {
+        Some(id) if id.len() == 40 => {
+            if let Some(wanted) = refnames.iter().find(|wanted| wanted.as_bytes() == name) {
+                let oid = Oid::from_str(id).map_err(|_| Bad::Malformed("a ref's id is none".to_owned()))?;
+                if !found.iter().any(|(have, _)| have == wanted) {
+                    found.push(((*wanted).to_owned(), oid));
+                }
+            }
+            Ok(())
+        }
+        Some(id) if id.len() == 64 => Err(Bad::Refused(
+            "the remote repository names its objects by SHA-256, which gitsync (libgit2) does not know".to_owned(),
+        )),
+        _ => Err(Bad::Malformed("a line of the list of refs does not begin with an id".to_owned())),
+    }
+}
+
+fn refusal(line: &[u8]) -> Result<(), Bad> {
+    match line.strip_prefix(b"ERR ") {
+        Some(text) => Err(Bad::Refused(redact::text(text))),
+        None => Ok(()),
+    }
+}
+
+/// Passes packets through and makes their text valid UTF-8, byte for byte as long as it was.
+///
+/// git2 0.21 unwraps the UTF-8 of a server's refusal: one byte of Latin-1 in a hook's message would be a panic in the
+/// middle of a push. So what `git-receive-pack` says is mended before libgit2 sees it.
+#[derive(Debug)]
+pub struct ValidUtf8<R> {
+    stream: R,
+    /// Mended bytes that were not taken yet, from `given` on.
+    ready: Vec<u8>,
+    given: usize,
+    /// Not packets after all: what comes is mended as it comes.
+    raw: bool,
+}
+
+impl<R: Read> ValidUtf8<R> {
+    /// Wraps a stream of packets.
+    pub fn new(stream: R) -> ValidUtf8<R> {
+        ValidUtf8 { stream, ready: Vec::new(), given: 0, raw: false }
+    }
+
+    /// The stream below.
+    pub fn stream_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        self.ready.clear();
+        self.given = 0;
+        if self.raw {
+            self.ready.resize(4096, 0);
+            let n = self.stream.read(&mut self.ready)?;
+            self.ready.truncate(n);
+            mend(&mut self.ready);
+            return Ok(());
+        }
+        read_up_to(&mut self.stream, &mut self.ready, 4)?;
+        match <&[u8; 4]>::try_from(self.ready.as_slice()).ok().and_then(length_of) {
+            Some(length) if length >= 4 => {
+                read_up_to(&mut self.stream, &mut self.ready, length)?;
+                mend(&mut self.ready);
+            }
+            Some(_) => {}
+            None => {
+                self.raw = true;
+                mend(&mut self.ready);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for ValidUtf8<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.given == self.ready.len() {
+            self.fill()?;
+        }
+        let n = buffer.len().min(self.ready.len() - self.given);
+        buffer[..n].copy_from_slice(&self.ready[self.given..self.given + n]);
+        self.given += n;
+        Ok(n)
+    }
+}
+
+/// Reads until `into` is `length` long or the stream ends.
+fn read_up_to<R: Read>(stream: &mut R, into: &mut Vec<u8>, length: usize) -> io::Result<()> {
+    let have = into.len() as u64;
+    stream.take(length as u64 - have).read_to_end(into)?;
+    Ok(())
+}
+
+/// Puts a `?` in place of each byte that is no part of valid UTF-8.
+fn mend(bytes: &mut [u8]) {
+    let mut from = 0;
+    while let Err(e) = std::str::from_utf8(&bytes[from..]) {
+        let at = from + e.valid_up_to();
+        let length = e.error_len().unwrap_or(bytes.len() - at);
+        bytes[at..at + length].fill(b'?');
+        from = at + length;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    const ID: &str = "0123456789012345678901234567890123456789";
+
+    #[test]
+    fn the_request_is_what_git_sends() {
+        let request = ls_refs_request(&["refs/heads/main"]);
+        assert_eq!(request, b"0014command=ls-refs\n0001001fref-prefix refs/heads/main\n0000");
+    }
+
+    #[test]
+    fn an_answer_is_read_for_the_exact_name() {
+        let mut answer = Vec::new();
+        encode(&mut answer, format!("{ID} refs/heads/main-2\n").as_bytes());
+        encode(&mut answer, format!("{ID} refs/heads/main symref-target:refs/heads/x\n").as_bytes());
+        answer.extend_from_slice(b"0000");
+        let found = read_ls_refs(&mut Packets::new(&answer[..]), &["refs/heads/main"]).unwrap();
+        assert_eq!(found, [("refs/heads/main".to_owned(), Oid::from_str(ID).unwrap())]);
+        assert!(read_ls_refs(&mut Packets::new(&b"0000"[..]), &["refs/heads/main"]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_an_answer_is_told_apart() {
+        for answer in [&b""[..], b"00", b"0003", b"zzzz", b"fff1", b"0008abcd", b"0009ERR x", b"0005x", b"0001"] {
+            assert!(read_ls_refs(&mut Packets::new(answer), &["x"]).is_err(), "{answer:?}");
+            assert!(read_advertisement(&mut Packets::new(answer), &["x"], true).is_err(), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn an_advertisement_is_read_with_and_without_its_preamble() {
+        let mut list = Vec::new();
+        encode(&mut list, format!("{ID} refs/heads/a\0 side-band\n").as_bytes());
+        encode(&mut list, format!("{ID} refs/heads/b\n").as_bytes());
+        list.extend_from_slice(b"0000");
+        let found = read_advertisement(&mut Packets::new(&list[..]), &["refs/heads/b"], false).unwrap();
+        assert_eq!(found.len(), 1);
+        let mut http = Vec::new();
+        encode(&mut http, b"# service=git-upload-pack\n");
+        http.extend_from_slice(b"0000");
+        http.extend_from_slice(&list);
+        let found = read_advertisement(&mut Packets::new(&http[..]), &["refs/heads/a"], true).unwrap();
+        assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn a_refusal_in_latin_1_becomes_utf_8_of_the_same_length() {
+        let mut report = Vec::new();
+        encode(&mut report, b"ng refs/heads/main zur\xfcckgewiesen\n");
+        encode(&mut report, "ok refs/heads/gr\u{fc}n\n".as_bytes());
+        report.extend_from_slice(b"0000");
+        let mut out = Vec::new();
+        ValidUtf8::new(&report[..]).read_to_end(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.len(), report.len());
+        assert!(text.contains("zur?ckgewiesen") && text.contains("gr\u{fc}n"));
+    }
+}

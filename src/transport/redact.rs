@@ -1,0 +1,209 @@
+//! Nothing secret, and nothing that drives a terminal, in a text that is printed.
+//!
+//! Every text a remote sent and every URL goes through here before it reaches a log, an error or a record. Secrets are
+//! known by value (each one is registered as soon as it is read) and, in case one was not, by their looks.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::url::percent_encode;
+
+/// How long a printed text may be, in bytes.
+const LONGEST: usize = 2000;
+/// What stands in a secret's place.
+const MASK: &str = "***";
+/// Shorter secrets are not looked for: masking every `a` of a text tells more than it hides.
+const SHORTEST_SECRET: usize = 4;
+
+/// How the tokens of the well-known forges begin.
+pub const TOKEN_PREFIXES: &[&str] =
+    &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "gldt-", "glcbt-"];
+
+static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// From now on this value is masked wherever it stands, also percent-encoded, or as base64 of itself.
+pub fn register_secret(secret: &str) {
+    let secret = secret.trim();
+    if secret.len() < SHORTEST_SECRET {
+        return;
+    }
+    let encoded = percent_encode(secret.as_bytes(), |b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    let mut secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
+    for form in [secret.to_owned(), encoded, base64(secret.as_bytes())] {
+        if !secrets.contains(&form) {
+            secrets.push(form);
+        }
+    }
+    // The longest first: a secret may hold another.
+    secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
+}
+
+/// A remote's text, fit to be printed: one line of valid UTF-8 without control characters or secrets, of bounded length.
+pub fn text(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(64 * LONGEST)];
+    let mut line = String::with_capacity(bytes.len().min(LONGEST));
+    for c in String::from_utf8_lossy(bytes).trim().chars() {
+        match c {
+            '\n' => line.push_str(" | "),
+            '\r' => {}
+            '\t' => line.push(' '),
+            c if is_unprintable(c) => line.push('\u{fffd}'),
+            c => line.push(c),
+        }
+    }
+    let mut line = masked(line);
+    if line.len() > LONGEST {
+        let mut end = LONGEST;
+        while !line.is_char_boundary(end) {
+            end -= 1;
+        }
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}
+
+/// Bytes about to be printed, whatever they are, without the secrets in them. Lines and colours stay.
+pub fn secrets(bytes: &[u8]) -> Vec<u8> {
+    masked(String::from_utf8_lossy(bytes).into_owned()).into_bytes()
+}
+
+/// A URL, fit to be printed: its password is masked, and so is a user that looks like a token.
+pub fn url(url: &str) -> String {
+    text(url.as_bytes())
+}
+
+/// Control characters, and those that turn the direction of text around or have no width: a remote's text could else
+/// repaint a terminal or say something other than it reads.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn masked(mut line: String) -> String {
+    for secret in SECRETS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        if line.contains(secret.as_str()) {
+            line = line.replace(secret.as_str(), MASK);
+        }
+    }
+    mask_tokens(&mask_authorization(&mask_userinfo(&line)))
+}
+
+/// `scheme://user:secret@host` → `scheme://***@host`; a plain user name stays.
+fn mask_userinfo(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        let end = after
+            .find(|c: char| c == '/' || c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>'))
+            .unwrap_or(after.len());
+        let authority = &after[..end];
+        match authority.rsplit_once('@') {
+            Some((userinfo, host)) if userinfo.contains(':') || userinfo.len() >= 20 => {
+                out.push_str(MASK);
+                out.push('@');
+                out.push_str(host);
+            }
+            _ => out.push_str(authority),
+        }
+        rest = &after[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `Authorization: Basic xyz` → `Authorization: ***`.
+fn mask_authorization(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    // ASCII only, so the positions are those of the line itself.
+    while let Some(at) = rest.to_ascii_lowercase().find("authorization:") {
+        let end = at + "authorization:".len();
+        out.push_str(&rest[..end]);
+        let value = &rest[end..];
+        let stop = value.find(" | ").unwrap_or(value.len());
+        out.push(' ');
+        out.push_str(MASK);
+        rest = &value[stop..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn mask_tokens(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    loop {
+        let found = TOKEN_PREFIXES.iter().filter_map(|p| rest.find(p).map(|at| (at, *p))).min_by_key(|(at, _)| *at);
+        let Some((at, prefix)) = found else { break };
+        let after = &rest[at + prefix.len()..];
+        let length = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).unwrap_or(after.len());
+        out.push_str(&rest[..at]);
+        if length >= 8 {
+            out.push_str(MASK);
+        } else {
+            out.push_str(&rest[at..at + prefix.len() + length]);
+        }
+        rest = &after[length..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Standard base64 with padding, as HTTP's Basic scheme wants it.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let group = three.iter().fold(0u32, |n, &b| n << 8 | u32::from(b)) << (8 * (3 - three.len()));
+        for digit in 0..4 {
+            if digit <= three.len() {
+                out.push(char::from(DIGITS[(group >> (18 - 6 * digit)) as usize & 63]));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn base64_is_the_standard_one() {
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+
+    #[test]
+    fn secrets_are_masked_by_value_and_by_looks() {
+        register_secret("canary/value");
+        for bad in [
+            "has canary/value in it",
+            "has canary%2Fvalue in it",
+            "https://u:hunter2@h/r",
+            "ghp_0123456789abcdef",
+            "Authorization: Basic Zm9vOmJhcg==",
+            "aUtHoRiZaTiOn: bearer Zm9vOmJhcg==",
+        ] {
+            let out = text(bad.as_bytes());
+            for leak in ["canary", "hunter2", "0123456789abcdef", "Zm9v"] {
+                assert!(!out.contains(leak), "{out}");
+            }
+            assert!(out.contains("***"), "{out}");
+        }
+        assert_eq!(url("https://git@h/r"), "https://git@h/r");
+    }
+
+    #[test]
+    fn nothing_drives_the_terminal() {
+        assert_eq!(text(b"a\x1b[31mb\x07\xffc\r\nd\te"), "a\u{fffd}[31mb\u{fffd}\u{fffd}c | d e");
+        assert_eq!(text("x\u{202e}y".as_bytes()), "x\u{fffd}y");
+        assert!(text(&[b'x'; 1 << 20]).len() < 2100);
+    }
+}

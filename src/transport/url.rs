@@ -1,0 +1,545 @@
+//! A remote's URL, read the way git reads it.
+//!
+//! gitsync never hands a URL to libgit2 or to a shell: it takes the URL apart here, once, and each road (http, ssh,
+//! git, a path) gets the parts. What git would treat as an option or as a program to run is refused here:
+//! a host or path that begins with `-`, and `helper::address`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{Kind, TransportError, redact};
+
+/// Where a remote is, and by which road it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remote {
+    /// Smart HTTP.
+    Http(HttpUrl),
+    /// A program on another machine, through `ssh`.
+    Ssh(SshUrl),
+    /// The anonymous git protocol, TCP port 9418.
+    Git(GitUrl),
+    /// A repository on this machine.
+    Path(PathBuf),
+}
+
+/// `http` or `https`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheme {
+    /// Plain text.
+    Http,
+    /// Under TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The port when the URL names none.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+/// What a secret is bound to: scheme, host and port. The same host on another port is another origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Lower case; an IPv6 address is without its brackets.
+    pub host: String,
+    /// Never 0; the scheme's own when the URL names none.
+    pub port: u16,
+}
+
+impl Origin {
+    /// Is the host this machine itself, so that nothing sent to it crosses a wire?
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost"
+            || self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| match ip {
+                std::net::IpAddr::V4(v4) => v4.is_loopback(),
+                std::net::IpAddr::V6(v6) => v6.is_loopback(),
+            })
+    }
+
+    /// `host` or `host:port`, as a credential helper and a `Host:` header want it.
+    pub fn authority(&self) -> String {
+        let host = bracketed(&self.host);
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
+    }
+}
+
+/// An `http://` or `https://` remote, its secret kept apart.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpUrl {
+    /// Scheme, host, port.
+    pub origin: Origin,
+    /// Begins with `/` unless empty, has no `/` at its end, and is fit for a request line.
+    pub path: String,
+    /// The user of `user@host`, decoded, if it is not itself the secret.
+    pub user: Option<String>,
+    /// The secret found in the URL, decoded.
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpUrl({}{}, secret: {})", self.origin, self.path, self.secret.is_some())
+    }
+}
+
+impl HttpUrl {
+    /// The URL of something below the repository, such as `info/refs`.
+    pub fn join(&self, below: &str) -> String {
+        format!("{}{}/{below}", self.origin, self.path)
+    }
+
+    /// The URL without any secret, with the user if it names one.
+    pub fn clean(&self) -> String {
+        match &self.user {
+            Some(user) => format!(
+                "{}://{}@{}{}",
+                self.origin.scheme.as_str(),
+                percent_encode(user.as_bytes(), is_unreserved),
+                self.origin.authority(),
+                self.path
+            ),
+            None => format!("{}{}", self.origin, self.path),
+        }
+    }
+}
+
+/// A repository behind `ssh`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshUrl {
+    /// Before the `@`; never begins with `-`.
+    pub user: Option<String>,
+    /// A host name, an address, or an alias in `~/.ssh/config`; never begins with `-`.
+    pub host: String,
+    /// Only if the URL names one: an alias may name another.
+    pub port: Option<u16>,
+    /// As the other machine sees it; never begins with `-`.
+    pub path: String,
+}
+
+/// A repository behind a git daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitUrl {
+    /// Without brackets.
+    pub host: String,
+    /// 9418 unless named.
+    pub port: u16,
+    /// Begins with `/` (or `~`).
+    pub path: String,
+}
+
+impl GitUrl {
+    /// `host` or `host:port`, as the daemon's `host=` wants it.
+    pub fn authority(&self) -> String {
+        let host = bracketed(&self.host);
+        if self.port == 9418 { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl Remote {
+    /// Reads a remote's URL.
+    ///
+    /// `relative_to`: what a relative path starts from (the work tree, as git has it).
+    ///
+    /// # Errors
+    /// Lasting, naming what is wrong with the URL, redacted.
+    pub fn parse(url: &str, relative_to: &Path) -> Result<Remote, TransportError> {
+        if url.is_empty() {
+            return Err(bad(url, "is empty"));
+        }
+        if url.chars().any(|c| c.is_control()) {
+            return Err(bad(url, "holds control characters"));
+        }
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return parse_without_scheme(url, relative_to);
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" => parse_http(url, Scheme::Http, rest).map(Remote::Http),
+            "https" => parse_http(url, Scheme::Https, rest).map(Remote::Http),
+            "ssh" | "git+ssh" | "ssh+git" => parse_ssh(url, rest).map(Remote::Ssh),
+            "git" => parse_git(url, rest).map(Remote::Git),
+            "file" => parse_file(url, rest).map(Remote::Path),
+            // A slash before the `://` makes it a path, as in `./odd://name`.
+            _ if scheme.contains('/') => parse_without_scheme(url, relative_to),
+            _ => Err(bad(url, "has a scheme gitsync does not speak")),
+        }
+    }
+}
+
+/// Takes the secret out of a URL: the URL as it may be stored, and `(user, secret)` if there was one.
+///
+/// The user is `x-access-token` where the URL gave the token in the user's place, as in `https://TOKEN@host/…`.
+/// A URL that cannot be read comes back as it is.
+pub fn split_url_secret(url: &str) -> (String, Option<(String, String)>) {
+    match Remote::parse(url, Path::new("/")) {
+        Ok(Remote::Http(mut http)) => match http.secret.take() {
+            Some(secret) => {
+                redact::register_secret(&secret);
+                let user = http.user.take().unwrap_or_else(|| TOKEN_USER.to_owned());
+                (http.clean(), Some((user, secret)))
+            }
+            None => (url.to_owned(), None),
+        },
+        // ssh takes no password from a URL, so one that is there is of no use and only to be taken out.
+        _ => match url.split_once("://").and_then(|(scheme, rest)| {
+            let (userinfo, host) = authority_of(rest).rsplit_once('@')?;
+            let (user, secret) = userinfo.split_once(':')?;
+            let tail = &rest[userinfo.len() + 1 + host.len()..];
+            Some((format!("{scheme}://{user}@{host}{tail}"), decoded(user), decoded(secret)))
+        }) {
+            Some((clean, user, secret)) => {
+                redact::register_secret(&secret);
+                (clean, Some((user, secret)))
+            }
+            None => (url.to_owned(), None),
+        },
+    }
+}
+
+/// The user name that goes with a token.
+pub const TOKEN_USER: &str = "x-access-token";
+
+fn bad(url: &str, why: &str) -> TransportError {
+    TransportError {
+        kind: Kind::Lasting,
+        what: format!("the remote's URL {} {why}", redact::url(url)),
+        next: "set it to an https://, http://, ssh://, git:// or file:// URL, user@host:path, or a path".to_owned(),
+    }
+}
+
+fn parse_without_scheme(url: &str, relative_to: &Path) -> Result<Remote, TransportError> {
+    let before_slash = url.split('/').next().unwrap_or_default();
+    let helper = before_slash.split_once("::").map(|(name, _)| name);
+    if helper.is_some_and(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))) {
+        return Err(bad(url, "names a remote helper, which gitsync does not run"));
+    }
+    if !before_slash.contains(':') {
+        return Ok(Remote::Path(relative_to.join(url)));
+    }
+    // user@host:path, user@[::1]:path, [user@host:port]:path
+    let (authority, path) = match url.find('[') {
+        Some(open) if open == 0 || url.as_bytes().get(open - 1) == Some(&b'@') => {
+            let close = url.find("]:").ok_or_else(|| bad(url, "has a [ without its ]:"))?;
+            (format!("{}{}", &url[..open], &url[open + 1..close]), &url[close + 2..])
+        }
+        _ => {
+            let (authority, path) = url.split_once(':').unwrap_or((url, ""));
+            (authority.to_owned(), path)
+        }
+    };
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((user, host)) => (Some(user.to_owned()), host.to_owned()),
+        None => (None, authority),
+    };
+    // Within brackets one colon is a port's, more are an IPv6 address's.
+    let (host, port) = match host.split_once(':') {
+        Some((name, port)) if !port.contains(':') => {
+            let port = port.parse::<u16>().map_err(|_| bad(url, "has a port that is no number"))?;
+            (name.to_owned(), Some(port))
+        }
+        _ => (host, None),
+    };
+    ssh(url, user, host, port, path.to_owned()).map(Remote::Ssh)
+}
+
+fn parse_http(url: &str, scheme: Scheme, rest: &str) -> Result<HttpUrl, TransportError> {
+    let authority = authority_of(rest);
+    let path = &rest[authority.len()..];
+    let (userinfo, host_port) = match authority.rsplit_once('@') {
+        Some((userinfo, host)) => (Some(userinfo), host),
+        None => (None, authority),
+    };
+    let (host, port) = host_and_port(url, host_port)?;
+    if !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':')) {
+        return Err(bad(url, "has characters in its host that no host has"));
+    }
+    if path.contains(['?', '#']) {
+        return Err(bad(url, "has a ? or # in its path"));
+    }
+    let (user, secret) = userinfo.map_or((None, None), user_and_secret);
+    if let Some(secret) = &secret {
+        redact::register_secret(secret);
+    }
+    let path =
+        percent_encode(path.trim_end_matches('/').as_bytes(), |b| is_unreserved(b) || b"/%:@!$&'()*+,;=".contains(&b));
+    let origin = Origin { scheme, host: host.to_ascii_lowercase(), port: port.unwrap_or(scheme.default_port()) };
+    Ok(HttpUrl { origin, path, user, secret })
+}
+
+/// `user:secret`; where only one of the two is there it may be either, and tokens are known by their looks.
+fn user_and_secret(userinfo: &str) -> (Option<String>, Option<String>) {
+    let some = |s: String| (!s.is_empty()).then_some(s);
+    match userinfo.split_once(':') {
+        Some((user, secret)) => match (some(decoded(user)), some(decoded(secret))) {
+            // GitHub's old way: the token as the user, with this word or nothing for a password.
+            (Some(token), Some(word)) if word == "x-oauth-basic" => (None, Some(token)),
+            (Some(token), None) => (None, Some(token)),
+            (user, secret) => (user, secret),
+        },
+        None => match some(decoded(userinfo)) {
+            Some(user) if looks_like_token(&user) => (None, Some(user)),
+            user => (user, None),
+        },
+    }
+}
+
+fn looks_like_token(text: &str) -> bool {
+    redact::TOKEN_PREFIXES.iter().any(|p| text.starts_with(p))
+        || (text.len() >= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'))
+}
+
+fn parse_ssh(url: &str, rest: &str) -> Result<SshUrl, TransportError> {
+    let authority = authority_of(rest);
+    let path = decoded(&rest[authority.len()..]);
+    let (userinfo, host_port) = match authority.rsplit_once('@') {
+        Some((userinfo, host)) => (Some(userinfo), host),
+        None => (None, authority),
+    };
+    if let Some((_, secret)) = userinfo.and_then(|u| u.split_once(':')) {
+        redact::register_secret(&decoded(secret));
+    }
+    let user = userinfo.map(|u| decoded(u.split(':').next().unwrap_or_default())).filter(|u| !u.is_empty());
+    let (host, port) = host_and_port(url, host_port)?;
+    // ssh://host/~user/repo: the home directory is the other machine's to find.
+    let path = if path.starts_with("/~") { path[1..].to_owned() } else { path };
+    ssh(url, user, decoded(&host), port, path)
+}
+
+fn ssh(
+    url: &str,
+    user: Option<String>,
+    host: String,
+    port: Option<u16>,
+    path: String,
+) -> Result<SshUrl, TransportError> {
+    if host.is_empty() {
+        return Err(bad(url, "names no host"));
+    }
+    if path.is_empty() {
+        return Err(bad(url, "names no path"));
+    }
+    // `ssh -oProxyCommand=…` would run a program of the URL's choosing.
+    if host.starts_with('-') || user.as_deref().is_some_and(|u| u.starts_with('-')) || path.starts_with('-') {
+        return Err(bad(url, "has a host, user or path that begins with -"));
+    }
+    if [Some(&host), user.as_ref(), Some(&path)].into_iter().flatten().any(|s| s.chars().any(char::is_control)) {
+        return Err(bad(url, "holds control characters"));
+    }
+    Ok(SshUrl { user, host, port, path })
+}
+
+fn parse_git(url: &str, rest: &str) -> Result<GitUrl, TransportError> {
+    let authority = authority_of(rest);
+    let path = decoded(&rest[authority.len()..]);
+    let host_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (host, port) = host_and_port(url, host_port)?;
+    if path.is_empty() {
+        return Err(bad(url, "names no path"));
+    }
+    if host.chars().chain(path.chars()).any(char::is_control) {
+        return Err(bad(url, "holds control characters"));
+    }
+    let path = if path.starts_with("/~") { path[1..].to_owned() } else { path };
+    Ok(GitUrl { host, port: port.unwrap_or(9418), path })
+}
+
+fn parse_file(url: &str, rest: &str) -> Result<PathBuf, TransportError> {
+    let authority = authority_of(rest);
+    if !authority.is_empty() && !authority.eq_ignore_ascii_case("localhost") {
+        return Err(bad(url, "names another host, which file:// cannot reach (three slashes: file:///path)"));
+    }
+    let path = decoded_bytes(&rest[authority.len()..]);
+    if path.is_empty() || path.contains(&0) {
+        return Err(bad(url, "names no path"));
+    }
+    Ok(PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(path)))
+}
+
+/// All before the path: `user:secret@host:port`.
+fn authority_of(rest: &str) -> &str {
+    &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())]
+}
+
+fn host_and_port(url: &str, text: &str) -> Result<(String, Option<u16>), TransportError> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(inside) => {
+            let (host, after) = inside.split_once(']').ok_or_else(|| bad(url, "has a [ without its ]"))?;
+            if host.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(bad(url, "has no IPv6 address between its brackets"));
+            }
+            match after.strip_prefix(':') {
+                Some(port) => (host, port),
+                None if after.is_empty() => (host, ""),
+                None => return Err(bad(url, "has text after its ]")),
+            }
+        }
+        None => text.split_once(':').unwrap_or((text, "")),
+    };
+    if host.is_empty() {
+        return Err(bad(url, "names no host"));
+    }
+    if port.is_empty() {
+        return Ok((host.to_owned(), None));
+    }
+    match port.parse::<u16>() {
+        Ok(port) if port != 0 => Ok((host.to_owned(), Some(port))),
+        _ => Err(bad(url, "has a port that is no number from 1 to 65535")),
+    }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+fn is_unreserved(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-._~".contains(&b)
+}
+
+/// Percent-encodes all bytes but those that `keep` holds fit.
+pub(crate) fn percent_encode(bytes: &[u8], keep: impl Fn(u8) -> bool) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for &b in bytes {
+        if keep(b) && b.is_ascii() {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    out
+}
+
+pub(crate) fn decoded_bytes(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while let Some(&b) = bytes.get(i) {
+        let hex = |at: usize| bytes.get(at).and_then(|&c| char::from(c).to_digit(16));
+        match (b, hex(i + 1), hex(i + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                i += 3;
+            }
+            _ => {
+                out.push(b);
+                i += 1;
+            }
+        }
+    }
+    out
+}
+
+pub(crate) fn decoded(text: &str) -> String {
+    String::from_utf8_lossy(&decoded_bytes(text)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn parse(url: &str) -> Remote {
+        Remote::parse(url, Path::new("/work tree")).unwrap()
+    }
+
+    fn http(url: &str) -> HttpUrl {
+        match parse(url) {
+            Remote::Http(http) => http,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_form_takes_its_road() {
+        assert_eq!(parse("/srv/a.git"), Remote::Path("/srv/a.git".into()));
+        assert_eq!(parse("../a.git"), Remote::Path("/work tree/../a.git".into()));
+        assert_eq!(parse("./a:b"), Remote::Path("/work tree/./a:b".into()));
+        assert_eq!(parse("file:///srv/a%20b.git"), Remote::Path("/srv/a b.git".into()));
+        assert_eq!(parse("file://localhost/srv/a"), Remote::Path("/srv/a".into()));
+        let ssh = |user: Option<&str>, host: &str, port, path: &str| {
+            Remote::Ssh(SshUrl { user: user.map(str::to_owned), host: host.into(), port, path: path.into() })
+        };
+        assert_eq!(parse("git@github.com:o/r.git"), ssh(Some("git"), "github.com", None, "o/r.git"));
+        assert_eq!(parse("alias:~/r.git"), ssh(None, "alias", None, "~/r.git"));
+        assert_eq!(parse("u@[::1]:/r"), ssh(Some("u"), "::1", None, "/r"));
+        assert_eq!(parse("[u@h:2222]:r"), ssh(Some("u"), "h", Some(2222), "r"));
+        assert_eq!(parse("ssh://u@h:22/r%20s"), ssh(Some("u"), "h", Some(22), "/r s"));
+        assert_eq!(parse("ssh://u:secretsecret@[::1]/~me/r"), ssh(Some("u"), "::1", None, "~me/r"));
+        let git = Remote::Git(GitUrl { host: "h".into(), port: 9418, path: "/r".into() });
+        assert_eq!(parse("git://h/r"), git);
+    }
+
+    #[test]
+    fn http_urls_keep_the_secret_apart() {
+        let url = http("https://me:p%40ss@Example.com/o/r.git/");
+        assert_eq!(url.origin.to_string(), "https://example.com");
+        assert_eq!((url.user.as_deref(), url.secret.as_deref()), (Some("me"), Some("p@ss")));
+        assert_eq!(url.join("info/refs"), "https://example.com/o/r.git/info/refs");
+        assert_eq!(http("http://[::1]:8080/r").origin.to_string(), "http://[::1]:8080");
+        assert!(http("http://[::1]:8080/r").origin.is_loopback());
+        assert!(!http("http://localhost.example/r").origin.is_loopback());
+        assert_eq!(http("https://h/ä b").path, "/%C3%A4%20b");
+    }
+
+    #[test]
+    fn a_secret_is_taken_out_of_a_url() {
+        let split = |url: &str| {
+            let (clean, found) = split_url_secret(url);
+            (clean, found.map(|(u, s)| format!("{u}={s}")).unwrap_or_default())
+        };
+        let is = |clean: &str, found: &str| (clean.to_owned(), found.to_owned());
+        assert_eq!(split("https://x-access-token:tok123@h/o/r.git"), is("https://h/o/r.git", "x-access-token=tok123"));
+        assert_eq!(split("https://ghp_abcdef@h/r"), is("https://h/r", "x-access-token=ghp_abcdef"));
+        assert_eq!(split("https://oldtoken:x-oauth-basic@h/r"), is("https://h/r", "x-access-token=oldtoken"));
+        assert_eq!(split("https://alice@h/r"), is("https://alice@h/r", ""));
+        assert_eq!(split("ssh://git:pw1234@h:2/r"), is("ssh://git@h:2/r", "git=pw1234"));
+        assert_eq!(split("git@h:r"), is("git@h:r", ""));
+    }
+
+    #[test]
+    fn what_would_be_an_option_or_a_program_is_refused() {
+        for url in [
+            "ssh://-oProxyCommand=x/r",
+            "-oProxyCommand=x:r",
+            "ssh://-u@h/r",
+            "h:-r",
+            "ext::sh -c x",
+            "ssh:///r",
+            "https://",
+            "https:///r",
+            "https://h:0/r",
+            "https://h:99999/r",
+            "https://h/r?x",
+            "https://h h/r",
+            "ftp://h/r",
+            "",
+            "a\nb",
+            "file://other/r",
+            "ssh://h/%00",
+            "git://h",
+            "https://[::1/r",
+            "https://a\u{202e}b/r",
+        ] {
+            let refused = Remote::parse(url, Path::new("/"));
+            assert!(refused.is_err(), "{url:?} gave {refused:?}");
+        }
+    }
+}
