@@ -51,18 +51,13 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
         network_left: settings.network_timeout,
         site: None,
     };
-    let private = match pass.go(clock) {
-        Ok((word, private)) => {
-            pass.outcome.result = word;
-            private
-        }
-        Err((failure, private)) => {
-            pass.outcome.fail(failure);
-            private
-        }
-    };
+    let (told, locked) = pass.go(clock);
+    match told {
+        Ok(word) => pass.outcome.result = word,
+        Err(failure) => pass.outcome.fail(failure),
+    }
     pass.outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if let Some((private, _held)) = private
+    if let Some((private, _held)) = locked
         && let Err(error) = Record::keep(&private, &pass.outcome, deadline::now())
     {
         // Not precious, and the pass did what it did.
@@ -74,16 +69,15 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
 type Locked = Option<(PrivateDir, Held)>;
 
 impl Pass<'_> {
-    fn go(&mut self, clock: Instant) -> Result<(Word, Locked), (Failure, Locked)> {
-        let (place, private, held) = match self.enter() {
-            Ok(Some(entered)) => entered,
-            Ok(None) => return Ok((Word::Skipped, None)),
-            Err(failure) => return Err((failure, None)),
-        };
-        let told = self.work(&place, &private, &held, clock);
-        match told {
-            Ok(word) => Ok((word, Some((private, held)))),
-            Err(failure) => Err((failure, Some((private, held)))),
+    /// The lock is given back by the caller, after the record is written.
+    fn go(&mut self, clock: Instant) -> (Result<Word, Failure>, Locked) {
+        match self.enter() {
+            Ok(Some((place, private, held))) => {
+                let told = self.work(&place, &private, &held, clock);
+                (told, Some((private, held)))
+            }
+            Ok(None) => (Ok(Word::Skipped), None),
+            Err(failure) => (Err(failure), None),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What a test starts carries a word of its own in its environment, and what is left is looked for by that word in `/proc`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
 #![cfg(target_os = "linux")]
 
 mod logged;

@@ -245,11 +245,8 @@ impl Repo {
             let path = at.join(&name);
             match kind {
                 FileType::Directory if name == ".git" => {}
-                FileType::Directory => {
-                    if !self.is_ignored(&path, true) {
-                        self.walk_for_specials(top, &path, left_out)?;
-                    }
-                }
+                FileType::Directory if self.is_ignored(&path, true) => {}
+                FileType::Directory => self.walk_for_specials(top, &path, left_out)?,
                 FileType::RegularFile | FileType::Symlink => {}
                 FileType::Fifo if !self.is_ignored(&path, false) => {
                     left_out.insert(LeftOut { path, why: "is a FIFO".to_owned() });

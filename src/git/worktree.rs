@@ -13,6 +13,7 @@
 //!
 //! Carrying out an intent twice is carrying it out once: each step looks at what is there.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -241,9 +242,9 @@ impl Repo {
             for file in [delta.old_file(), delta.new_file()] {
                 if let Some(bytes) = file.path_bytes() {
                     let path = path_of(bytes);
-                    if !changes.contains_key(&path) {
-                        let want = want_at(&tree, &path).doing(doing)?;
-                        changes.insert(path, want);
+                    if let Entry::Vacant(place) = changes.entry(path) {
+                        let want = want_at(&tree, place.key()).doing(doing)?;
+                        place.insert(want);
                     }
                 }
             }
