@@ -577,4 +577,47 @@ mod tests {
         let (_, settings) = read_with(&["tick", "--max-file-size", "1KiB"], &[]).unwrap();
         assert_eq!(settings.max_file_size, 1024);
     }
+
+    /// The page cannot lie: its tables are read and compared with the definition and with the result object.
+    #[test]
+    fn the_tables_in_the_docs_are_the_program() {
+        use std::collections::BTreeMap;
+        let page = include_str!("../docs/usage.md");
+        let rows: BTreeMap<&str, (String, &str)> = page
+            .lines()
+            .filter(|line| line.starts_with("| `--"))
+            .map(|line| {
+                let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+                (cells[0].trim_matches('`'), (cells[1].replace('`', ""), cells[2]))
+            })
+            .collect();
+        let command = Cli::command();
+        let mut known = std::collections::BTreeSet::new();
+        for arg in command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments)) {
+            let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
+            let flag = format!("--{long}");
+            let (env, default) = rows.get(flag.as_str()).unwrap_or_else(|| panic!("{flag} is not in docs/usage.md"));
+            if let Some(name) = arg.get_env() {
+                assert_eq!(*env, name.to_string_lossy(), "{flag}");
+            }
+            if let [value] = arg.get_default_values() {
+                assert_eq!(*default, format!("`{}`", value.to_string_lossy()), "{flag}");
+            }
+            known.insert(flag);
+        }
+        for flag in rows.keys() {
+            assert!(known.contains(*flag), "docs/usage.md has {flag}, the program has not");
+        }
+        let outcome = crate::outcome::Outcome::new(crate::outcome::Command::Sync, chrono::DateTime::UNIX_EPOCH);
+        let told = outcome.json();
+        let keys: Vec<&str> = told.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut in_docs: Vec<&str> = page
+            .lines()
+            .skip_while(|line| !line.starts_with("| key |"))
+            .take_while(|line| line.starts_with('|'))
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        in_docs.sort_unstable();
+        assert_eq!(keys, in_docs);
+    }
 }
