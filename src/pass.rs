@@ -16,7 +16,7 @@ use crate::lock::{self, Held, Taken};
 use crate::outcome::{Command, Failure, Kind, Outcome, Word};
 use crate::policy::Mode;
 use crate::private::PrivateDir;
-use crate::publish::{self, Site};
+use crate::publish::{self, Ground, Site, Way};
 use crate::record::Record;
 use crate::{init_sync, report, sync, tick, transport};
 
@@ -101,14 +101,14 @@ impl Pass<'_> {
         if let Some(public_dir) = &settings.public_dir {
             let public_dir = here.join(public_dir);
             let paths: Vec<PathBuf> = settings.paths.iter().map(|path| place.work_dir.join(path)).collect();
-            let site = publish::check(
-                &public_dir,
-                &place.work_dir,
-                &place.git_dir,
-                private.path(),
-                &paths,
-                settings.home.as_deref(),
-            );
+            let ground = Ground {
+                repo: &place.work_dir,
+                git_dir: &place.git_dir,
+                private_dir: private.path(),
+                paths: &paths,
+                home: settings.home.as_deref(),
+            };
+            let site = publish::check(&public_dir, &ground, Way::Whole);
             self.site = Some(site.map_err(|refusal| Failure::usage(refusal.what, refusal.next))?);
         }
         let queued = match command {
