@@ -140,9 +140,7 @@ impl Pass<'_> {
             tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
         }
         let until = deadline::instant() + self.settings.lock_wait;
-        job::end_orphans(private.path(), until).map_err(|error| {
-            Failure::retry(error.to_string(), "the next pass tries again; nothing is committed while it runs")
-        })?;
+        job::end_orphans(private.path(), until).map_err(|error| Failure::retry(error.to_string(), error.next()))?;
         let command = self.outcome.command;
         if command == Command::InitSync {
             return init_sync::run(self, place, held);
@@ -316,7 +314,7 @@ impl Pass<'_> {
         // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
         job.env_remove = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE"].map(OsString::from).to_vec();
         tracing::debug!("running the {label}");
-        job::run(&job).map_err(|error| Failure::person(error.to_string(), format!("mend the {label} command")))
+        job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))
     }
 }
 
