@@ -331,13 +331,19 @@ fn role() {
     let told = |end: &End| fs::write("end", format!("{end:?}")).unwrap();
     match role.as_str() {
         "run a job" | "run a job after a signal" => {
+            let late = role == "run a job after a signal";
             let watch = Watch::start_with(Duration::from_millis(500), move |end| {
                 told(&end);
+                if late {
+                    // The time in which a job could be started all the same.
+                    std::thread::sleep(Duration::from_millis(500));
+                }
                 std::process::exit(77)
             })
             .unwrap();
-            if role == "run a job after a signal" {
+            if late {
                 kill_process(rustix::process::getpid(), Signal::TERM).unwrap();
+                wait_until("the signal has come", || watch.asked_to_end().is_some());
             }
             let script = std::env::var("TEST_SCRIPT").unwrap();
             let mut job = Job::new("job", Program::Shell(script), &dir, PATIENCE, &dir, &watch);
