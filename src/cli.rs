@@ -31,6 +31,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// How the site gets into the public dir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Publish {
+    /// Built aside, then exchanged as a whole, or file by file inside a mounted volume.
+    Whole,
+    /// Built aside, then file by file even where it could be exchanged: for a folder that others have mounted or entered.
+    Files,
+    /// Built in the public dir itself: for builds that need their old output.
+    InPlace,
+}
+
 /// Everything that the command line and the environment say, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -46,6 +57,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Where the site is published.
     pub public_dir: Option<PathBuf>,
+    /// How the site gets there.
+    pub publish: Publish,
     /// The job's command string.
     pub tick_command: String,
     /// The job as a program and its arguments, where given after `--`.
@@ -287,6 +300,17 @@ struct Flags {
     /// [default with a public dir: python -m src.main build-site --output {public_dir}].
     #[arg(long, global = true, value_name = "STR", env = "GIT_SYNC_BUILD_COMMAND", help_heading = "Site")]
     build_command: Option<String>,
+    /// How the site gets into the public dir.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "HOW",
+        env = "GIT_SYNC_PUBLISH",
+        default_value = "whole",
+        help_heading = "Site"
+    )]
+    publish: Publish,
 
     /// How long to wait for another pass to give the lock back.
     #[arg(long, global = true, value_name = "DUR", env = "GIT_SYNC_LOCK_WAIT", default_value = "15m",
@@ -422,6 +446,7 @@ pub fn read(
         remote_url,
         mode: if alpha || cli.flags.alpha { Mode::Alpha } else { Mode::NonAlpha },
         public_dir: cli.flags.public_dir,
+        publish: cli.flags.publish,
         tick_command: cli.flags.tick_command,
         tick_argv,
         build_command,

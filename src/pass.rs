@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use crate::cli::Settings;
+use crate::cli::{Publish, Settings};
 use crate::deadline::{self, Watch};
 use crate::git::remote::Remote;
 use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, heal};
@@ -101,6 +101,11 @@ impl Pass<'_> {
         if let Some(public_dir) = &settings.public_dir {
             let public_dir = here.join(public_dir);
             let paths: Vec<PathBuf> = settings.paths.iter().map(|path| place.work_dir.join(path)).collect();
+            let way = match settings.publish {
+                Publish::Whole => Way::Whole,
+                Publish::Files => Way::FileByFile,
+                Publish::InPlace => Way::InPlace,
+            };
             let ground = Ground {
                 repo: &place.work_dir,
                 git_dir: &place.git_dir,
@@ -108,7 +113,7 @@ impl Pass<'_> {
                 paths: &paths,
                 home: settings.home.as_deref(),
             };
-            let site = publish::check(&public_dir, &ground, Way::Whole);
+            let site = publish::check(&public_dir, &ground, way);
             self.site = Some(site.map_err(|refusal| Failure::usage(refusal.what, refusal.next))?);
         }
         let queued = match command {
