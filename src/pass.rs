@@ -347,9 +347,7 @@ impl Pass<'_> {
         mode: Mode,
         public_dir: Option<&Path>,
     ) -> Result<Ended, Failure> {
-        let redact = |line: &str| transport::redact::line(line);
         let mut job = Job::new(label, program, &repo.place.work_dir, timeout, repo.private.path(), self.watch);
-        job.redact = Some(&redact);
         let head = repo.local_tip()?.map(|id| id.to_string()).unwrap_or_default();
         let mut tell = |name: &str, value: OsString| job.env.push((name.into(), value));
         tell("GITSYNC_COMMAND", self.outcome.command.word().into());

@@ -62,11 +62,6 @@ pub fn text(bytes: &[u8]) -> String {
     line
 }
 
-/// One line of a job's output without the secrets in it, as long as it is.
-pub fn line(text: &str) -> String {
-    masked(text.to_owned())
-}
-
 /// Bytes about to be printed, whatever they are, without the secrets in them. Lines and colours stay.
 pub fn secrets(bytes: &[u8]) -> Vec<u8> {
     masked(String::from_utf8_lossy(bytes).into_owned()).into_bytes()
