@@ -31,6 +31,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// How the site gets into the public dir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Publish {
+    /// Built aside, then exchanged as a whole, or file by file inside a mounted volume.
+    Whole,
+    /// Built aside, then file by file even where it could be exchanged: for a folder that others have mounted or entered.
+    Files,
+    /// Built in the public dir itself: for builds that need their old output.
+    InPlace,
+}
+
 /// Everything that the command line and the environment say, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -46,6 +57,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Where the site is published.
     pub public_dir: Option<PathBuf>,
+    /// How the site gets there.
+    pub publish: Publish,
     /// The job's command string.
     pub tick_command: String,
     /// The job as a program and its arguments, where given after `--`.
@@ -287,6 +300,17 @@ struct Flags {
     /// [default with a public dir: python -m src.main build-site --output {public_dir}; '': no build].
     #[arg(long, global = true, value_name = "STR", env = "GIT_SYNC_BUILD_COMMAND", help_heading = "Site")]
     build_command: Option<String>,
+    /// How the site gets into the public dir.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "HOW",
+        env = "GIT_SYNC_PUBLISH",
+        default_value = "whole",
+        help_heading = "Site"
+    )]
+    publish: Publish,
 
     /// How long to wait for another pass to give the lock back.
     #[arg(long, global = true, value_name = "DUR", env = "GIT_SYNC_LOCK_WAIT", default_value = "15m",
@@ -421,6 +445,7 @@ pub fn read(
         remote_url,
         mode: if alpha || cli.flags.alpha { Mode::Alpha } else { Mode::NonAlpha },
         public_dir: cli.flags.public_dir,
+        publish: cli.flags.publish,
         tick_command: cli.flags.tick_command,
         tick_argv,
         build_command,
@@ -579,5 +604,48 @@ mod tests {
         assert!(error.to_string().contains("90s"), "{error}");
         let (_, settings) = read_with(&["tick", "--max-file-size", "1KiB"], &[]).unwrap();
         assert_eq!(settings.max_file_size, 1024);
+    }
+
+    /// The page cannot lie: its tables are read and compared with the definition and with the result object.
+    #[test]
+    fn the_tables_in_the_docs_are_the_program() {
+        use std::collections::BTreeMap;
+        let page = include_str!("../docs/usage.md");
+        let rows: BTreeMap<&str, (String, &str)> = page
+            .lines()
+            .filter(|line| line.starts_with("| `--"))
+            .map(|line| {
+                let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+                (cells[0].trim_matches('`'), (cells[1].replace('`', ""), cells[2]))
+            })
+            .collect();
+        let command = Cli::command();
+        let mut known = std::collections::BTreeSet::new();
+        for arg in command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments)) {
+            let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
+            let flag = format!("--{long}");
+            let (env, default) = rows.get(flag.as_str()).unwrap_or_else(|| panic!("{flag} is not in docs/usage.md"));
+            if let Some(name) = arg.get_env() {
+                assert_eq!(*env, name.to_string_lossy(), "{flag}");
+            }
+            if let [value] = arg.get_default_values() {
+                assert_eq!(*default, format!("`{}`", value.to_string_lossy()), "{flag}");
+            }
+            known.insert(flag);
+        }
+        for flag in rows.keys() {
+            assert!(known.contains(*flag), "docs/usage.md has {flag}, the program has not");
+        }
+        let outcome = crate::outcome::Outcome::new(crate::outcome::Command::Sync, chrono::DateTime::UNIX_EPOCH);
+        let told = outcome.json();
+        let keys: Vec<&str> = told.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut in_docs: Vec<&str> = page
+            .lines()
+            .skip_while(|line| !line.starts_with("| key |"))
+            .take_while(|line| line.starts_with('|'))
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        in_docs.sort_unstable();
+        assert_eq!(keys, in_docs);
     }
 }

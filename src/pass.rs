@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use crate::cli::Settings;
+use crate::cli::{Publish, Settings};
 use crate::deadline::{self, Watch};
 use crate::git::remote::Remote;
 use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, heal};
@@ -16,7 +16,7 @@ use crate::lock::{self, Held, Taken};
 use crate::outcome::{Command, Failure, Kind, Outcome, Word};
 use crate::policy::Mode;
 use crate::private::PrivateDir;
-use crate::publish::{self, Site};
+use crate::publish::{self, Ground, Site, Way};
 use crate::record::Record;
 use crate::{init_sync, report, sync, tick, transport};
 
@@ -101,14 +101,19 @@ impl Pass<'_> {
         if let Some(public_dir) = &settings.public_dir {
             let public_dir = here.join(public_dir);
             let paths: Vec<PathBuf> = settings.paths.iter().map(|path| place.work_dir.join(path)).collect();
-            let site = publish::check(
-                &public_dir,
-                &place.work_dir,
-                &place.git_dir,
-                private.path(),
-                &paths,
-                settings.home.as_deref(),
-            );
+            let way = match settings.publish {
+                Publish::Whole => Way::Whole,
+                Publish::Files => Way::FileByFile,
+                Publish::InPlace => Way::InPlace,
+            };
+            let ground = Ground {
+                repo: &place.work_dir,
+                git_dir: &place.git_dir,
+                private_dir: private.path(),
+                paths: &paths,
+                home: settings.home.as_deref(),
+            };
+            let site = publish::check(&public_dir, &ground, way);
             self.site = Some(site.map_err(|refusal| Failure::usage(refusal.what, refusal.next))?);
         }
         let queued = match command {
@@ -140,9 +145,7 @@ impl Pass<'_> {
             tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
         }
         let until = deadline::instant() + self.settings.lock_wait;
-        job::end_orphans(private.path(), until).map_err(|error| {
-            Failure::retry(error.to_string(), "the next pass tries again; nothing is committed while it runs")
-        })?;
+        job::end_orphans(private.path(), until).map_err(|error| Failure::retry(error.to_string(), error.next()))?;
         let command = self.outcome.command;
         if command == Command::InitSync {
             return init_sync::run(self, place, held);
@@ -316,7 +319,7 @@ impl Pass<'_> {
         // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
         job.env_remove = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE"].map(OsString::from).to_vec();
         tracing::debug!("running the {label}");
-        job::run(&job).map_err(|error| Failure::person(error.to_string(), format!("mend the {label} command")))
+        job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))
     }
 }
 
