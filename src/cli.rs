@@ -331,7 +331,7 @@ struct Flags {
     #[arg(long, global = true, value_name = "PATH", env = "GIT_SYNC_PUBLIC_DIR", help_heading = "Site")]
     public_dir: Option<PathBuf>,
     /// Builds the site into {public_dir}, through `sh -c` in the repository
-    /// [default with a public dir: python -m src.main build-site --output {public_dir}].
+    /// [default with a public dir: python -m src.main build-site --output {public_dir}; '': no build].
     #[arg(long, global = true, value_name = "STR", env = "GIT_SYNC_BUILD_COMMAND", help_heading = "Site")]
     build_command: Option<String>,
     /// How the site gets into the public dir.
@@ -436,12 +436,8 @@ pub fn read(
             return Err(usage(format!("{flag} '{name}' is not a name that git allows")));
         }
     }
-    for (flag, value) in
-        [("--tick-command", Some(&cli.flags.tick_command)), ("--build-command", cli.flags.build_command.as_ref())]
-    {
-        if value.is_some_and(|value| value.trim().is_empty()) {
-            return Err(usage(format!("{flag} is empty: give a command, or leave the option out")));
-        }
+    if cli.flags.tick_command.trim().is_empty() {
+        return Err(usage("--tick-command is empty: give a command, or leave the option out".into()));
     }
     if cli.flags.message.trim().is_empty() {
         return Err(usage("--message is empty: git refuses a commit without a message".into()));
@@ -470,9 +466,12 @@ pub fn read(
         crate::outcome::Command::InitSync => Duration::from_secs(3600),
         crate::outcome::Command::Sync | crate::outcome::Command::Tick => Duration::from_secs(300),
     };
-    let build_command = cli.flags.build_command.or_else(|| {
-        cli.flags.public_dir.as_ref().map(|_| "python -m src.main build-site --output {public_dir}".to_owned())
-    });
+    let build_command = match cli.flags.build_command {
+        // Said on purpose: a public dir that nothing is built into.
+        Some(command) if command.trim().is_empty() => None,
+        Some(command) => Some(command),
+        None => cli.flags.public_dir.as_ref().map(|_| "python -m src.main build-site --output {public_dir}".to_owned()),
+    };
 
     let settings = Settings {
         repo: cli.flags.repo,
@@ -521,9 +520,13 @@ pub fn wants_json(args: &[OsString], env: &dyn Fn(&str) -> Option<OsString>) -> 
         || env("GIT_SYNC_OUTPUT").is_some_and(|value| value == "json")
 }
 
-/// The result object for a command line that could not be read.
-pub fn usage_json(error: &str) -> String {
-    serde_json::json!({ "command": null, "result": "error", "exit_code": 2, "error": error.trim() }).to_string()
+/// The result object for a command line that could not be read: the keys of any other, and no command.
+pub fn usage_json(error: &str, now: chrono::DateTime<chrono::Utc>) -> String {
+    let mut object = crate::outcome::Outcome::new(crate::outcome::Command::Sync, now).json();
+    object["command"] = serde_json::Value::Null;
+    object["exit_code"] = 2.into();
+    object["error"] = error.trim().into();
+    object.to_string()
 }
 
 /// clap takes a variable that is set to nothing for a value. Takes such variables out of the definition.

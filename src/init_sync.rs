@@ -185,7 +185,9 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     let Some(tip) = fetched.tip else { return empty_remote(pass, repo) };
     pass.outcome.remote = Some(tip.to_string());
     pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
-    if let Some(local) = repo.local_tip()? {
+    let local = repo.local_tip()?;
+    let unborn = local.is_none();
+    if let Some(local) = local {
         let relation = repo.relation(local, tip)?;
         pass.outcome.ahead = Some(relation.ahead);
         pass.outcome.behind = Some(relation.behind);
@@ -197,6 +199,8 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     pass.outcome.rescue_refs.extend(followed.rescue_refs);
     marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
     tracing::info!(branch = %repo.names.branch, remote = %tip, paths = followed.paths, "at the remote's latest");
+    // A repository without a commit is none yet: an earlier start was cut short, or found the remote empty or away.
+    let fresh = fresh || unborn;
     Ok(match (fresh, followed.changed) {
         (true, _) => Word::Cloned,
         (false, true) => Word::Reset,

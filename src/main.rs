@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use gitsync::cli::{self, Asked, Output, Settings};
 use gitsync::deadline::{End, Watch};
+use gitsync::job::signal_name;
 use gitsync::outcome::{Command, Failure, Outcome, Word};
 use gitsync::{deadline, pass, report, transport};
 
@@ -24,18 +25,19 @@ fn main() -> color_eyre::Result<()> {
             if error.use_stderr() {
                 let json = cli::wants_json(&args, &env);
                 let text = error.to_string();
-                let line = if json { cli::usage_json(&text) } else { Word::Error.word().to_owned() };
+                let line = if json { cli::usage_json(&text, deadline::now()) } else { Word::Error.word().to_owned() };
                 let _ = writeln!(std::io::stdout(), "{line}");
             }
             exit(error.exit_code())
         }
     };
+    let Asked::Pass(command) = asked;
     if let Err(error) = report::log::begin(&settings) {
         eprintln_quietly(&error);
-        let _ = writeln!(std::io::stdout(), "{}", Word::Error.word());
-        exit(2);
+        let mut outcome = Outcome::new(command, deadline::now());
+        outcome.fail(Failure::usage(error, "mend RUST_LOG, or unset it and use -v"));
+        finish(&outcome, settings.output);
     }
-    let Asked::Pass(command) = asked;
     let network = transport::Env::read(&env);
     let watch = watch(command, &settings)?;
     // What the transports started ends with us, whatever ends us.
@@ -52,7 +54,10 @@ fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
         let mut outcome = Outcome::new(command, started);
         let code = match end {
             End::Signal(signal) => {
-                tracing::warn!(signal, "asked to end; what was under way is finished by the next pass");
+                let (what, next) =
+                    (format!("asked to end by {}", signal_name(signal)), "the next pass goes on from here");
+                tracing::warn!(next, "{what}");
+                outcome.failures.push(Failure::retry(what, next));
                 Some(128 + signal)
             }
             End::Overstayed { waiting_for } => {

@@ -107,7 +107,10 @@ impl Repo {
         }
         for one in left_out {
             changed.paths.remove(&one.path);
-            changed.left_out.insert(one);
+            // The walk has named what is no file already; naming it once is enough.
+            if !changed.left_out.iter().any(|known| known.path == one.path) {
+                changed.left_out.insert(one);
+            }
         }
         Ok(changed)
     }

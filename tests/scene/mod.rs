@@ -354,10 +354,11 @@ impl Scene {
         assert_eq!(self.marker(), there, "{}", self.last());
         self
     }
-    /// Rescue references of a kind, oldest first.
+    /// Rescue references of a kind, or with "" of every kind, oldest first.
     pub fn rescues(&self, kind: &str) -> Vec<String> {
         let all = self.git_ours(&["for-each-ref", "--format=%(refname)", "refs/gitsync/rescue"]);
-        all.lines().filter(|name| name.contains(&format!("-{kind}-"))).map(str::to_owned).collect()
+        let of_kind = |name: &&str| kind.is_empty() || name.contains(&format!("-{kind}-"));
+        all.lines().filter(of_kind).map(str::to_owned).collect()
     }
     /// Every object is there and sound.
     #[track_caller]
