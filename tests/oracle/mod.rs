@@ -50,11 +50,19 @@ impl Oracle {
         }
     }
 
-    /// Takes note that everything reachable now was made by people, and may hold whatever they like.
+    /// Takes note that every commit that is there now was made by people, and may hold whatever they like.
     pub fn trust_what_is_there(&mut self, scene: &Scene) {
         for place in [scene.ours(), scene.upstream(), scene.rival()] {
             let Ok(git) = Repository::open(&place) else { continue };
-            self.by_people.extend(reachable(&git));
+            let odb = git.odb().unwrap();
+            let by_people = &mut self.by_people;
+            odb.foreach(|id| {
+                if git.find_commit(*id).is_ok() {
+                    by_people.insert(*id);
+                }
+                true
+            })
+            .unwrap();
         }
     }
 
@@ -230,7 +238,9 @@ pub fn leftovers(git_dir: &Path) -> Vec<PathBuf> {
             {
                 all.push(path.clone());
             }
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // What was put aside is kept as it was found.
+            let kept = private && ["aside", "broken", "empty-objects"].contains(&&*name);
+            if !kept && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
             }
         }
