@@ -5,7 +5,7 @@
 //! counts for each call and thread by itself, so each name is swept on its own.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -176,6 +176,7 @@ fn calls_of(scene: &Scene, pass: &[&str]) -> Vec<Called> {
     assert!(out.status.code().is_some_and(|code| code < 100), "{}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8_lossy(&fs::read(&trace).unwrap()).into_owned();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut in_proc = BTreeSet::new();
     let mut all = Vec::new();
     for line in text.lines() {
         let Some((call, rest)) = line.split_once('(') else { continue };
@@ -184,6 +185,21 @@ fn calls_of(scene: &Scene, pass: &[&str]) -> Vec<Called> {
         }
         let n = counts.entry(call.to_owned()).or_default();
         *n += 1;
+        // How much is looked at in /proc is the machine's doing, and a look at it changes nothing.
+        let handle = rest.split([',', ')']).next().unwrap_or_default().to_owned();
+        if call == "openat" {
+            let opened = rest.rsplit_once("= ").map_or("", |(_, handle)| handle.trim()).to_owned();
+            if rest.contains("\"/proc") || in_proc.contains(&handle) {
+                in_proc.insert(opened);
+                continue;
+            }
+            in_proc.remove(&opened);
+        } else if in_proc.contains(&handle) {
+            if call == "close" {
+                in_proc.remove(&handle);
+            }
+            continue;
+        }
         let makes = ["O_CREAT", "O_TRUNC"].iter().any(|flag| rest.contains(flag));
         let looks = ["close", "socket", "connect", "recvfrom", "mmap", "flock", "utimensat"].contains(&call);
         let to_people = call == "write" && (rest.starts_with("1,") || rest.starts_with("2,"));
@@ -212,22 +228,27 @@ pub fn run(sweep: &Sweep<'_>) {
     let changing: Vec<Called> = calls.iter().filter(|called| called.changes).cloned().collect();
     let mut points = Vec::new();
     let point = |called: &Called, blow| Point { call: called.call.clone(), n: called.n, blow };
-    let killed = if full { calls.clone() } else { thinned(&changing, thin("GITSYNC_SWEEP_KILLS", 36)) };
-    points.extend(killed.iter().map(|called| point(called, Blow::Kill)));
-    let failed: Vec<Called> = if full { calls } else { thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", 18)) };
     let blows = [Blow::Once("ENOSPC"), Blow::From("ENOSPC"), Blow::Once("EIO"), Blow::From("EIO")];
-    for (i, called) in failed.iter().enumerate() {
-        if full {
-            points.extend([blows[1], blows[2]].map(|blow| point(called, blow)));
-            if called.changes {
-                points.extend([blows[0], blows[3]].map(|blow| point(called, blow)));
-            }
-        } else {
-            points.push(point(called, blows[i % blows.len()]));
+    if full {
+        // What changes something comes first: should somebody lose patience, the better part is done.
+        points.extend(changing.iter().map(|called| point(called, Blow::Kill)));
+        for blow in blows {
+            points.extend(changing.iter().map(|called| point(called, blow)));
         }
+        let looking = calls.iter().filter(|called| !called.changes);
+        points.extend(looking.clone().map(|called| point(called, Blow::Kill)));
+        points.extend(looking.flat_map(|called| [blows[1], blows[2]].map(|blow| point(called, blow))));
+    } else {
+        let killed = thinned(&changing, thin("GITSYNC_SWEEP_KILLS", 36));
+        points.extend(killed.iter().map(|called| point(called, Blow::Kill)));
+        let failed = thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", 18));
+        points.extend(failed.iter().zip(blows.iter().cycle()).map(|(called, blow)| point(called, *blow)));
     }
     if let Ok(only) = std::env::var("GITSYNC_SWEEP_ONLY") {
         points.retain(|point| point.to_string() == only);
+    }
+    if full {
+        eprintln!("{}: {} calls, {} of them change something", sweep.name, calls.len(), changing.len());
     }
     let mut tally = Tally::default();
     for (i, point) in points.iter().enumerate() {
