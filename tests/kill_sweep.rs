@@ -1,7 +1,7 @@
 //! Kill it anywhere, fail any call: nothing is lost, and two passes later all is as the rule demands.
 //!
-//! By default a few hundred points, evenly spaced over the calls that change something. The whole sweep, every call of
-//! every group in every pass, killed and failed:
+//! By default a few hundred points, evenly spaced over the calls that change something; with `GITSYNC_SWEEP=changes` all of
+//! those. The whole sweep, every call of every group in every pass, killed and failed:
 //!
 //! ```text
 //! GITSYNC_SWEEP=full cargo test --release --test kill_sweep -- --nocapture

@@ -64,9 +64,24 @@ impl fmt::Display for Point {
     }
 }
 
-/// Whether the whole sweep was asked for.
-pub fn is_full() -> bool {
-    std::env::var("GITSYNC_SWEEP").is_ok_and(|value| value == "full")
+/// How much of the sweep was asked for, by `GITSYNC_SWEEP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// A few points of each pass.
+    Thinned,
+    /// `changes`: every call that changes something.
+    Changes,
+    /// `full`: every call.
+    Full,
+}
+
+pub fn extent() -> Extent {
+    match std::env::var("GITSYNC_SWEEP").as_deref() {
+        Ok("full") => Extent::Full,
+        Ok("changes") => Extent::Changes,
+        Ok(other) => panic!("GITSYNC_SWEEP is full or changes, not {other}"),
+        Err(_) => Extent::Thinned,
+    }
 }
 
 /// Whether strace can be used here. Where it can't, the test is skipped, loudly; in CI that is a failure.
@@ -224,21 +239,24 @@ pub fn run(sweep: &Sweep<'_>) {
     }
     let start = Start::of(sweep.scene);
     let calls = calls_of(sweep.scene, sweep.pass);
-    let full = is_full();
+    let extent = extent();
     let changing: Vec<Called> = calls.iter().filter(|called| called.changes).cloned().collect();
     let mut points = Vec::new();
     let point = |called: &Called, blow| Point { call: called.call.clone(), n: called.n, blow };
     let blows = [Blow::Once("ENOSPC"), Blow::From("ENOSPC"), Blow::Once("EIO"), Blow::From("EIO")];
-    if full {
+    if extent > Extent::Thinned {
         // What changes something comes first: should somebody lose patience, the better part is done.
         points.extend(changing.iter().map(|called| point(called, Blow::Kill)));
         for blow in blows {
             points.extend(changing.iter().map(|called| point(called, blow)));
         }
+    }
+    if extent == Extent::Full {
         let looking = calls.iter().filter(|called| !called.changes);
         points.extend(looking.clone().map(|called| point(called, Blow::Kill)));
         points.extend(looking.flat_map(|called| [blows[1], blows[2]].map(|blow| point(called, blow))));
-    } else {
+    }
+    if extent == Extent::Thinned {
         let killed = thinned(&changing, thin("GITSYNC_SWEEP_KILLS", 36));
         points.extend(killed.iter().map(|called| point(called, Blow::Kill)));
         let failed = thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", 18));
@@ -247,13 +265,13 @@ pub fn run(sweep: &Sweep<'_>) {
     if let Ok(only) = std::env::var("GITSYNC_SWEEP_ONLY") {
         points.retain(|point| point.to_string() == only);
     }
-    if full {
+    if extent > Extent::Thinned {
         eprintln!("{}: {} calls, {} of them change something", sweep.name, calls.len(), changing.len());
     }
     let mut tally = Tally::default();
     for (i, point) in points.iter().enumerate() {
         strike(sweep, &start, point, i, &mut tally);
-        if full && i % 100 == 99 {
+        if extent > Extent::Thinned && i % 100 == 99 {
             eprintln!("{}: {} of {} points, {} complaints", sweep.name, i + 1, points.len(), tally.complaints.len());
         }
     }
@@ -267,7 +285,13 @@ pub fn run(sweep: &Sweep<'_>) {
         tally.second
     );
     let count = tally.complaints.len();
-    let shown = tally.complaints.iter().take(if full { 200 } else { 12 }).cloned().collect::<Vec<_>>().join("\n\n");
+    let shown = tally
+        .complaints
+        .iter()
+        .take(if extent > Extent::Thinned { 200 } else { 12 })
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\n\n");
     assert!(tally.complaints.is_empty(), "{}: {count} complaints\n{shown}", sweep.name);
 }
 
@@ -325,7 +349,7 @@ fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally:
     complaints.extend(left.into_iter().map(|path| format!("left behind: {path:?}")));
     if !complaints.is_empty() {
         let complaint = format!("== {} {point}\n{}\n{story}", sweep.name, complaints.join("\n"));
-        if is_full() || std::env::var_os("GITSYNC_SWEEP_SHOW").is_some() {
+        if extent() > Extent::Thinned || std::env::var_os("GITSYNC_SWEEP_SHOW").is_some() {
             eprintln!("{complaint}");
         }
         tally.complaints.push(complaint);
