@@ -183,6 +183,8 @@ impl Repo {
     /// As [`Repo::follow`].
     pub fn finish_follow(&self, when: DateTime<Utc>) -> Result<Option<Followed>, Error> {
         let Some(text) = self.private.read(INTENT).doing("reading the intent of an earlier pass")? else {
+            // Cut short before it had an intent: nothing has happened yet, but for what was staged.
+            self.clear_staging()?;
             return Ok(None);
         };
         let intent: Intent = serde_json::from_slice(&text).map_err(|error| {
@@ -243,11 +245,16 @@ impl Repo {
         if self.git.state() != git2::RepositoryState::Clean {
             self.git.cleanup_state().doing("ending what was in progress")?;
         }
+        self.clear_staging()?;
         self.private.remove_durably(INTENT).doing("ending the follow")?;
+        Ok(placed.len())
+    }
+
+    fn clear_staging(&self) -> Result<(), Error> {
         for name in [STAGING, STAGING_OLD] {
             remove_folder(&self.private.file(name)).doing("removing the staging folder")?;
         }
-        Ok(placed.len())
+        Ok(())
     }
 
     /// The paths at which index or work tree differ from the target, with what must stand there.
