@@ -231,6 +231,12 @@ impl Repo {
         Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
     }
 
+    /// Whether history is cut here, as a shallow clone cuts it. Ancestry that is seen is true all the same; ancestry that is
+    /// not seen may be missing.
+    pub fn history_is_cut(&self) -> bool {
+        self.git.is_shallow()
+    }
+
     /// Whether `commit` is `tip` or one of its ancestors. One that is not here is not.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
             let state = match local {
                 None => SyncState::Behind,
                 Some(ours) => {
-                    let relation = repo.relation(ours, theirs)?;
+                    let relation = relation(pass, repo, ours, theirs)?;
                     pass.outcome.ahead = Some(relation.ahead);
                     pass.outcome.behind = Some(relation.behind);
                     policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor)
@@ -93,6 +93,25 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
     pass.outcome.state = Some(seen.state);
     pass.outcome.remote = seen.heads.remote.map(|id| id.to_string());
     Ok(seen)
+}
+
+/// How the two stand to one another, with the history that it takes to know.
+fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) -> Result<git::Relation, git::Error> {
+    let relation = repo.relation(ours, theirs)?;
+    let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
+    if !parted || !repo.history_is_cut() {
+        return Ok(relation);
+    }
+    tracing::info!(branch = %repo.names.branch, "this is a shallow clone: fetching the history that it takes to judge");
+    let fetched = pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole(now()))?;
+    pass.outcome.rescue_refs.extend(fetched.rescue_ref);
+    let relation = repo.relation(ours, theirs)?;
+    let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
+    if parted && repo.history_is_cut() {
+        let what = "history is cut here (a shallow clone), so that it can't be known whether the histories parted";
+        return Err(git::Error::new(git::Sort::NotReady, what, "fetch it whole: `git fetch --unshallow`"));
+    }
+    Ok(relation)
 }
 
 /// Does what the rule says. Whether the work tree followed the remote, so that the site is to be built again.

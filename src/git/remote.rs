@@ -191,6 +191,18 @@ impl Remote<'_> {
     /// # Errors
     /// [`Sort::Unreachable`] or [`Sort::Refused`], and where the repository can't be written.
     pub fn fetch(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
+        self.fetch_deep(when, false)
+    }
+
+    /// [`Remote::fetch`], and with it all history that a shallow clone left out.
+    ///
+    /// # Errors
+    /// As [`Remote::fetch`].
+    pub fn fetch_whole(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
+        self.fetch_deep(when, true)
+    }
+
+    fn fetch_deep(&self, when: DateTime<Utc>, whole: bool) -> Result<Fetched, Error> {
         let branch = self.repo.branch_ref();
         let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
         let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
@@ -201,6 +213,10 @@ impl Remote<'_> {
         let Some(tip) = tip else { return Ok(Fetched::default()) };
         let mut options = git2::FetchOptions::new();
         options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
+        if whole {
+            // GIT_FETCH_DEPTH_UNSHALLOW
+            options.depth(i32::MAX);
+        }
         let mut callbacks = git2::RemoteCallbacks::new();
         callbacks.transfer_progress(|progress| {
             self.fetch.objects(progress.received_objects(), progress.total_objects());
