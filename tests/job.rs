@@ -593,8 +593,7 @@ fn an_orphan_that_closed_what_it_inherited_is_found_by_its_mark() {
 
 #[test]
 fn an_orphan_that_forgot_its_environment_is_found_by_the_lock() {
-    let script =
-        "setsid env -i /bin/sh -c 'echo $$ >up; while :; do /bin/sleep 1000; done' TEST_WORD=$TEST_WORD & wait";
+    let script = "exec env -i /bin/sh -c 'echo $$ >up; while :; do /bin/sleep 1000; done' TEST_WORD=$TEST_WORD";
     let mut us = Role::plays("run a job", &[("TEST_SCRIPT", script)]);
     let orphan: u32 = us.waits_for("up").trim().parse().unwrap();
     us.gets(Signal::KILL);
