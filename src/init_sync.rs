@@ -162,7 +162,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
         Err(error) => return Err(error),
     }
     pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
-    repo.heal_index(now())?;
+    repo.heal_index(now(), true)?;
     if let Some(tip) = repo.local_tip()?
         && !repo.is_whole(tip)
     {

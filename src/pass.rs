@@ -190,7 +190,7 @@ impl Pass<'_> {
             self.outcome.rescue_refs.extend(finished.rescue_refs);
         }
         repo.check_ready()?;
-        repo.heal_index(now)?;
+        repo.heal_index(now, false)?;
         self.outcome.local_before = repo.local_tip()?.map(|id| id.to_string());
         let told = match command {
             Command::InitSync => unreachable!("handled above"),

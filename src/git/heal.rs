@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -288,14 +288,15 @@ impl Repo {
     /// Makes the index again from HEAD where it is missing, empty or damaged, and brings back the files that a clone killed
     /// before its checkout never wrote. Whether there was anything to do.
     ///
-    /// Without this, a tick after such a kill would commit the deletion of everything.
+    /// Without this, a tick after such a kill would commit the deletion of everything. `thoroughly`: whether the index is read
+    /// whole (init-sync); a pass that may have nothing to do looks at its beginning alone.
     ///
     /// # Errors
     /// Those of [`Repo::follow`].
-    pub fn heal_index(&self, when: DateTime<Utc>) -> Result<bool, Error> {
+    pub fn heal_index(&self, when: DateTime<Utc>, thoroughly: bool) -> Result<bool, Error> {
         let Some(head) = self.tip_of("HEAD")? else { return Ok(false) };
         let path = self.place.git_dir.join("index");
-        let sound = fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) && self.git.index().is_ok();
+        let sound = begins_as_index(&path) && (!thoroughly || self.git.index().is_ok());
         if sound {
             return Ok(false);
         }
@@ -483,6 +484,11 @@ impl Repo {
         }
         Ok(None)
     }
+}
+
+fn begins_as_index(path: &Path) -> bool {
+    let mut beginning = [0; 4];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok_and(|()| beginning == *b"DIRC")
 }
 
 /// Every commit that a repository put aside names: its references, packed and loose, and the last lines of its logs.
