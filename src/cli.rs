@@ -42,6 +42,15 @@ pub enum Publish {
     InPlace,
 }
 
+/// What happens when the histories part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnDivergence {
+    /// The mode decides which side wins.
+    Policy,
+    /// Our unpushed commits are replayed on the remote's, if it only moved forward; on a conflict the mode decides.
+    Rebase,
+}
+
 /// Everything that the command line and the environment say, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -55,6 +64,12 @@ pub struct Settings {
     pub remote_url: Option<String>,
     /// Which side is dominant.
     pub mode: Mode,
+    /// What happens when the histories part.
+    pub on_divergence: OnDivergence,
+    /// How long a rescue is kept.
+    pub keep_rescues: Duration,
+    /// Whether to say what the pass would do, and do nothing.
+    pub dry_run: bool,
     /// Where the site is published.
     pub public_dir: Option<PathBuf>,
     /// How the site gets there.
@@ -256,6 +271,25 @@ struct Flags {
     #[arg(long, global = true, help_heading = "Repository")]
     alpha: bool,
 
+    /// What happens when the histories part: the mode decides which side wins, or our unpushed commits are replayed on the
+    /// remote's if it only moved forward (on a conflict the mode decides).
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "HOW",
+        env = "GIT_SYNC_ON_DIVERGENCE",
+        default_value = "policy",
+        help_heading = "Repository"
+    )]
+    on_divergence: OnDivergence,
+    /// How long what was rescued is kept under refs/gitsync/rescue/.
+    #[arg(long, global = true, value_name = "DUR", env = "GIT_SYNC_KEEP_RESCUES", default_value = "90d",
+        value_parser = duration, help_heading = "Repository")]
+    keep_rescues: Duration,
+    /// Say what the pass would do; change nothing, run nothing. [env: GIT_SYNC_DRY_RUN=true|1|yes|on]
+    #[arg(long, global = true, help_heading = "Output")]
+    dry_run: bool,
     /// A file whose content is the token; read anew each pass. Else the token is GIT_SYNC_TOKEN, or GITHUB_TOKEN for the
     /// host of GITHUB_SERVER_URL, or what git's credential helpers know.
     #[arg(long, global = true, value_name = "PATH", env = "GIT_SYNC_TOKEN_FILE", help_heading = "Repository")]
@@ -373,6 +407,7 @@ pub fn read(
     };
     let alpha = switch("GIT_SYNC_ALPHA")?;
     let insecure = switch("GIT_SYNC_ALLOW_INSECURE_HTTP")?;
+    let dry_run = switch("GIT_SYNC_DRY_RUN")?;
 
     let mut paths = cli.flags.paths;
     if paths.is_empty()
@@ -444,6 +479,9 @@ pub fn read(
         branch: cli.flags.branch,
         remote_url,
         mode: if alpha || cli.flags.alpha { Mode::Alpha } else { Mode::NonAlpha },
+        on_divergence: cli.flags.on_divergence,
+        keep_rescues: cli.flags.keep_rescues,
+        dry_run: cli.flags.dry_run || dry_run,
         public_dir: cli.flags.public_dir,
         publish: cli.flags.publish,
         tick_command: cli.flags.tick_command,

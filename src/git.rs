@@ -8,6 +8,7 @@ pub mod commit;
 pub mod error;
 pub mod heal;
 pub mod remote;
+pub mod replay;
 pub mod rescue;
 pub mod tree_dir;
 pub mod worktree;
@@ -95,6 +96,8 @@ pub struct Repo {
     pub private: PrivateDir,
     /// The names this pass works with.
     pub names: Names,
+    /// Where a dry run fetched to.
+    pub(crate) scratch: std::cell::RefCell<Option<remote::Scratch>>,
 }
 
 /// Finds the repository, without opening it.
@@ -185,7 +188,7 @@ impl Repo {
             );
             return Err(Error::new(Sort::NotReady, what, "`git config --unset core.worktree`, or name that folder"));
         }
-        Ok(Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names })
+        Ok(Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names, scratch: None.into() })
     }
 
     /// The full name of the local branch.
@@ -235,6 +238,26 @@ impl Repo {
         let remote_is_ancestor = self.git.graph_descendant_of(local, remote).doing(doing)?;
         let (ahead, behind) = self.git.graph_ahead_behind(local, remote).doing(doing)?;
         Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
+    }
+
+    /// Whether history is cut here, as a shallow clone cuts it. Ancestry that is seen is true all the same; ancestry that is
+    /// not seen may be missing.
+    pub fn history_is_cut(&self) -> bool {
+        self.git.is_shallow()
+    }
+
+    /// Whether `commit` is `tip` or one of its ancestors. One that is not here is not.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] where history is missing.
+    pub fn contains(&self, tip: CommitId, commit: CommitId) -> Result<bool, Error> {
+        if tip == commit {
+            return Ok(true);
+        }
+        if self.git.find_commit(commit).is_err() {
+            return Ok(false);
+        }
+        self.git.graph_descendant_of(tip, commit).doing("comparing histories")
     }
 
     /// Whether a commit is reachable from the branch or from the remote's tip as last seen, so that everything it needs is

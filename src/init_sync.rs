@@ -88,6 +88,7 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
     };
     let word = brought?;
     pass.outcome.local = repo.local_tip()?.map(|id| id.to_string());
+    pass.forget_old_rescues(&repo);
     let remote = repo.last_seen()?;
     if pass.builds_site() {
         pass.build_site(&repo, remote, pass.settings.mode);
@@ -193,7 +194,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
         pass.outcome.state =
             Some(crate::policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor));
     }
-    pass.site_goes_stale(repo).map_err(here)?;
+    pass.site_goes_stale(repo)?;
     let followed = repo.follow(tip, "following the remote at start-up", now())?;
     pass.outcome.rescue_refs.extend(followed.rescue_refs);
     marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
@@ -232,8 +233,4 @@ fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
     marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
     tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
     Ok(Word::EmptyRemote)
-}
-
-fn here(failure: Failure) -> git::Error {
-    git::Error::new(Sort::Broken, failure.what, failure.next)
 }

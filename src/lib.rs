@@ -21,6 +21,7 @@ pub mod lock;
 pub mod marker;
 pub mod outcome;
 pub mod pass;
+pub mod plan;
 pub mod policy;
 pub mod private;
 pub mod publish;

@@ -592,6 +592,18 @@ fn an_orphan_that_closed_what_it_inherited_is_found_by_its_mark() {
 }
 
 #[test]
+fn an_orphan_that_forgot_its_environment_is_found_by_the_lock() {
+    let script =
+        "setsid env -i /bin/sh -c 'echo $$ >up; while :; do /bin/sleep 1000; done' TEST_WORD=$TEST_WORD & wait";
+    let mut us = Role::plays("run a job", &[("TEST_SCRIPT", script)]);
+    let orphan: u32 = us.waits_for("up").trim().parse().unwrap();
+    us.gets(Signal::KILL);
+    us.ends();
+    assert!(end_orphans_of(&us, Duration::from_millis(200)).unwrap().contains(&orphan));
+    assert_eq!(with_word(&us.word), Vec::<i32>::new());
+}
+
+#[test]
 fn a_reader_of_the_lock_file_is_not_taken_for_an_orphan() {
     let script = "echo $$ >up; while :; do sleep 1000; done";
     let mut us = Role::plays("run a job", &[("TEST_SCRIPT", script)]);

@@ -181,8 +181,8 @@ fn a_signal_in_the_middle_of_a_job_ends_the_job_and_then_us() {
 
 /// A job that says when two of its kind run at the same time.
 // Nobody reads what it prints once its gitsync is killed; printing would then end it by SIGPIPE.
-const EXCLUSIVE: &str = "exec >/dev/null 2>&1; mkdir ../runs || echo overlap >> ../overlap; echo $$ > ../pid; echo $$ >> state/ledger; \
-                         trap 'rmdir ../runs; exit 0' TERM; \
+const EXCLUSIVE: &str = "exec >/dev/null 2>&1; trap 'rmdir ../runs; exit 0' TERM; \
+                         mkdir ../runs || echo overlap >> ../overlap; echo $$ >> state/ledger; echo $$ > ../pid; \
                          until test -e ../go-on; do sleep 0.01; done; rmdir ../runs";
 
 #[cfg(target_os = "linux")]

@@ -1,7 +1,7 @@
 //! The site on real file systems: exchanged, put into volumes file by file, read while it changes, killed on the way, and
 //! with links laid across every path that leads out.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
@@ -843,7 +843,7 @@ fn role() {
             // What a failed build left locked is removed all the same.
             let staged = build(&site, &[("locked/deep/page.html", "x")]);
             for name in ["locked/deep", "locked"] {
-                fs::set_permissions(staged.path().join(name), fs::Permissions::from_mode(0)).unwrap();
+                fs::set_permissions(staged.path().join(name), fs::Permissions::from_mode(0o000)).unwrap();
             }
             drop(staged);
             assert_eq!(fs::read_dir(&private_dir).unwrap().count(), 0);

@@ -232,13 +232,13 @@ mod what_it_says {
     #[test]
     fn message_and_time() {
         let s = Scene::new();
-        let began = chrono::Utc::now().timestamp();
+        let began = gitsync::deadline::now().timestamp();
         s.tick_with("echo 1 >state/b").exits(0).says("pushed");
         let message = s.git_ours(&["log", "-1", "--format=%B"]);
         let time = message.trim_end().strip_prefix("chore(state): tick at ").unwrap();
         assert!(time.ends_with('Z') && time.len() == "2026-11-22T22:00:00Z".len(), "{time}");
         let told = chrono::DateTime::parse_from_rfc3339(time).unwrap().timestamp();
-        assert!(told >= began && told <= chrono::Utc::now().timestamp(), "{time}");
+        assert!(told >= began && told <= gitsync::deadline::now().timestamp(), "{time}");
         let made = s.git_ours(&["log", "-1", "--format=%at %ct %ai"]);
         assert!(made.starts_with(&format!("{told} {told} ")) && made.ends_with(" +0000"), "{made}");
     }

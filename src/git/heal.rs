@@ -82,14 +82,17 @@ fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
 /// Packs and objects that libgit2 was writing when it was killed; no gc removes these.
 fn clear_half_written(folder: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("pack_git2_") || name.starts_with("tmp_object_git2_") || name.contains("_git2_") {
+        if is_half_written(&entry.file_name()) {
             remove_if_there(&entry.path()).doing(format!("removing {}", entry.path().display()))?;
             tracing::info!(file = %entry.path().display(), "removed what an interrupted fetch left");
         }
     }
     Ok(())
+}
+
+/// libgit2's own temporary names: `pack_git2_…`, `tmp_object_git2_…`.
+fn is_half_written(name: &OsStr) -> bool {
+    name.to_string_lossy().contains("_git2_")
 }
 
 /// A git process that works in this repository, or any that has the lock file open.
@@ -268,7 +271,8 @@ fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<
                 continue;
             }
             let name = object.path();
-            if name.extension() == Some(OsStr::new("keep")) {
+            // A pack's keep file is empty by nature; what was being written when its writer died is cleared, not kept.
+            if name.extension() == Some(OsStr::new("keep")) || is_half_written(&object.file_name()) {
                 continue;
             }
             let aside = private.file("empty-objects").join(when.format("%Y%m%dT%H%M%SZ").to_string());

@@ -49,6 +49,15 @@ pub struct Followed {
     pub rescue_refs: Vec<String>,
 }
 
+/// What a follow would do.
+#[derive(Clone, Debug, Default)]
+pub struct WouldFollow {
+    /// Paths that would be replaced, made or removed.
+    pub paths: Vec<PathBuf>,
+    /// Those of them whose present content is in no commit.
+    pub uncommitted: Vec<PathBuf>,
+}
+
 /// A follow under way, on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Intent {
@@ -132,6 +141,24 @@ impl Repo {
         self.finish_follow(when).map(drop)
     }
 
+    /// What a follow of `target` would change, and which of that is committed nowhere. Nothing is written.
+    ///
+    /// # Errors
+    /// Where the repository can't be read.
+    pub fn would_follow(&self, target: CommitId) -> Result<WouldFollow, Error> {
+        let doing = "looking for uncommitted files";
+        let paths: Vec<PathBuf> = self.differing(target)?.into_keys().collect();
+        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let known = self.known_trees(target)?;
+        let mut survey = Survey::default();
+        for path in &paths {
+            if top.find(path).doing(doing)?.is_some() {
+                self.survey_one(&top, path, &known, &mut survey)?;
+            }
+        }
+        Ok(WouldFollow { paths, uncommitted: survey.unsaved.into_keys().collect() })
+    }
+
     /// Keeps a commit that `target` does not contain.
     pub(crate) fn rescue_commit_unless_in(
         &self,
@@ -156,6 +183,8 @@ impl Repo {
     /// As [`Repo::follow`].
     pub fn finish_follow(&self, when: DateTime<Utc>) -> Result<Option<Followed>, Error> {
         let Some(text) = self.private.read(INTENT).doing("reading the intent of an earlier pass")? else {
+            // Cut short before it had an intent: nothing has happened yet, but for what was staged.
+            self.clear_staging()?;
             return Ok(None);
         };
         let intent: Intent = serde_json::from_slice(&text).map_err(|error| {
@@ -216,11 +245,16 @@ impl Repo {
         if self.git.state() != git2::RepositoryState::Clean {
             self.git.cleanup_state().doing("ending what was in progress")?;
         }
+        self.clear_staging()?;
         self.private.remove_durably(INTENT).doing("ending the follow")?;
+        Ok(placed.len())
+    }
+
+    fn clear_staging(&self) -> Result<(), Error> {
         for name in [STAGING, STAGING_OLD] {
             remove_folder(&self.private.file(name)).doing("removing the staging folder")?;
         }
-        Ok(placed.len())
+        Ok(())
     }
 
     /// The paths at which index or work tree differ from the target, with what must stand there.

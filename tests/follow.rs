@@ -1,0 +1,574 @@
+//! Following the remote, held against what git's own checkout makes of the same trees; and what a checkout would do that a
+//! follow must not: lose what is in the way, write through links, change a file under its reader.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod oracle;
+mod scene;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use scene::{Scene, write};
+
+/// Upstream and rival alone, with git configured for everybody in the scene.
+fn scene(config: &str) -> Scene {
+    let s = Scene::empty_upstream();
+    write(&s.root().join("home/.gitconfig"), config);
+    s
+}
+
+fn push(s: &Scene, message: &str) -> String {
+    s.rival_commits(message);
+    s.git_in(&s.rival(), &["push", "-q", "--force", "origin", "HEAD:main"]);
+    s.rev(&s.rival(), "HEAD")
+}
+
+/// Checks the commit out in a clone of git's own, from whatever that clone had before.
+fn git_checks_out(s: &Scene, commit: &str) -> PathBuf {
+    let control = s.root().join("control");
+    if !control.exists() {
+        s.git_in(s.root(), &["clone", "-q", "--no-checkout", "upstream.git", "control"]);
+    }
+    s.git_in(&control, &["fetch", "-q", "origin"]);
+    s.git_in(&control, &["checkout", "-q", "--detach", commit]);
+    control
+}
+
+/// Path, kind and permissions, content: of everything but `.git`.
+fn tree(top: &Path) -> Vec<(PathBuf, String)> {
+    let mut all = Vec::new();
+    let mut folders = vec![top.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten().filter(|entry| entry.file_name() != ".git") {
+            let (path, meta) = (entry.path(), entry.path().symlink_metadata().unwrap());
+            let what = if meta.is_symlink() {
+                format!("-> {}", fs::read_link(&path).unwrap().display())
+            } else if meta.is_dir() {
+                folders.push(path.clone());
+                format!("{:o} folder", meta.permissions().mode() & 0o777)
+            } else {
+                format!("{:o} {}", meta.permissions().mode() & 0o777, fs::read(&path).unwrap().escape_ascii())
+            };
+            all.push((path.strip_prefix(top).unwrap().to_owned(), what));
+        }
+    }
+    all.sort();
+    all
+}
+
+/// Pushes one version after the other; after each, ours is what git's own checkout makes of it, and git finds it clean.
+fn as_git_has_it(s: &Scene, versions: &[&dyn Fn(&Path)]) {
+    for (i, version) in versions.iter().enumerate() {
+        version(&s.rival());
+        let commit = push(s, &format!("version {i}"));
+        let control = git_checks_out(s, &commit);
+        if i == 0 {
+            s.init_sync().exits(0).says("cloned");
+        } else {
+            s.sync().exits(0).says("behind");
+        }
+        assert_eq!(tree(&s.ours()), tree(&control), "version {i}\n{}", s.last());
+        s.ours_equals_upstream().fsck();
+        assert_eq!(s.git_ours(&["status", "--porcelain"]), "", "version {i}");
+        assert!(s.rescues("").is_empty(), "nothing was in the way: {:?}\n{}", s.rescues(""), s.last());
+    }
+}
+
+fn put(top: &Path, path: &str, text: &str) {
+    write(&top.join(path), text);
+}
+
+fn executable(top: &Path, path: &str, is: bool) {
+    fs::set_permissions(top.join(path), fs::Permissions::from_mode(if is { 0o755 } else { 0o644 })).unwrap();
+}
+
+#[test]
+fn changes_deletions_modes_and_links() {
+    as_git_has_it(
+        &scene(""),
+        &[
+            &|top| {
+                put(top, "a", "1\n");
+                put(top, "deep/er/b", "1\n");
+                put(top, "deep/er/gone", "1\n");
+                put(top, "run", "#!/bin/sh\n");
+                put(top, "empty", "");
+                put(top, "name with blanks and \u{e4}", "1\n");
+                symlink("a", top.join("link")).unwrap();
+                symlink("nowhere", top.join("dangling")).unwrap();
+            },
+            &|top| {
+                put(top, "a", "2\n");
+                put(top, "deep/new/c", "2\n");
+                fs::remove_file(top.join("deep/er/gone")).unwrap();
+                executable(top, "run", true);
+                fs::remove_file(top.join("link")).unwrap();
+                symlink("deep/er/b", top.join("link")).unwrap();
+                fs::remove_file(top.join("dangling")).unwrap();
+                put(top, "dangling", "a file now\n");
+            },
+            &|top| {
+                fs::remove_dir_all(top.join("deep")).unwrap();
+                executable(top, "run", false);
+                fs::remove_file(top.join("link")).unwrap();
+                put(top, "empty", "no longer\n");
+                executable(top, "empty", true);
+            },
+        ],
+    );
+}
+
+#[test]
+fn files_become_folders_and_folders_files() {
+    as_git_has_it(
+        &scene(""),
+        &[
+            &|top| {
+                put(top, "x", "file\n");
+                put(top, "y/a", "1\n");
+                put(top, "y/b/c", "1\n");
+                put(top, "z/deep/file", "1\n");
+                symlink("y", top.join("l")).unwrap();
+            },
+            &|top| {
+                fs::remove_file(top.join("x")).unwrap();
+                put(top, "x/now/a/folder", "2\n");
+                fs::remove_dir_all(top.join("y")).unwrap();
+                put(top, "y", "file\n");
+                fs::remove_dir_all(top.join("z/deep")).unwrap();
+                symlink("../x", top.join("z/deep")).unwrap();
+                fs::remove_file(top.join("l")).unwrap();
+                put(top, "l/a", "a folder where a link was\n");
+            },
+            &|top| {
+                fs::remove_dir_all(top.join("x")).unwrap();
+                put(top, "x", "file again\n");
+                fs::remove_file(top.join("y")).unwrap();
+                put(top, "y/a", "3\n");
+                fs::remove_dir_all(top.join("l")).unwrap();
+                symlink("y", top.join("l")).unwrap();
+            },
+        ],
+    );
+}
+
+#[test]
+fn names_that_differ_in_case_and_order() {
+    // Git sorts folders as if they ended with a slash: a, a-b, a/ are three places.
+    as_git_has_it(
+        &scene(""),
+        &[
+            &|top| {
+                for path in ["a", "a-b", "a0", "A", "README", "readme"] {
+                    put(top, path, "1\n");
+                }
+            },
+            &|top| {
+                fs::remove_file(top.join("a")).unwrap();
+                for path in ["a/x", "a-b", "a.b", "README"] {
+                    put(top, path, "2\n");
+                }
+            },
+        ],
+    );
+}
+
+#[test]
+fn line_endings_as_attributes_say() {
+    as_git_has_it(
+        &scene(""),
+        &[
+            &|top| {
+                put(top, ".gitattributes", "*.txt text eol=crlf\n*.lf text eol=lf\n*.bin -text\n*.auto text=auto\n");
+                put(top, "a.txt", "1\n2\n");
+                put(top, "a.lf", "1\n2\n");
+                put(top, "a.bin", "1\r\n2\n");
+                put(top, "a.auto", "1\n2\n");
+                put(top, "b.auto", "\0\r\n");
+                put(top, "sub/.gitattributes", "*.txt eol=lf\n");
+                put(top, "sub/a.txt", "1\n");
+            },
+            &|top| {
+                put(top, "a.txt", "1\r\n2\r\n3\r\n");
+                put(top, "a.lf", "3\n");
+                put(top, "new.txt", "new\n");
+                put(top, "sub/a.txt", "2\n");
+            },
+        ],
+    );
+}
+
+#[test]
+fn attributes_that_change_together_with_files() {
+    as_git_has_it(
+        &scene(""),
+        &[
+            &|top| {
+                put(top, "a.txt", "1\n");
+                put(top, "stays.txt", "1\n");
+            },
+            &|top| {
+                put(top, ".gitattributes", "a.txt text eol=crlf\nnew.txt text eol=crlf\n");
+                put(top, "a.txt", "2\n");
+                put(top, "new.txt", "2\n");
+            },
+            &|top| {
+                fs::remove_file(top.join(".gitattributes")).unwrap();
+                put(top, "a.txt", "3\n");
+                fs::remove_file(top.join("new.txt")).unwrap();
+            },
+        ],
+    );
+}
+
+#[test]
+fn ident_is_expanded() {
+    as_git_has_it(
+        &scene(""),
+        &[
+            &|top| {
+                put(top, ".gitattributes", "*.c ident\n");
+                put(top, "a.c", "/* $Id$ */\n");
+            },
+            &|top| put(top, "a.c", "/* $Id$ */ int two;\n"),
+        ],
+    );
+}
+
+#[test]
+fn autocrlf_of_the_user() {
+    as_git_has_it(
+        &scene("[core]\n\tautocrlf = true\n\tsafecrlf = false\n"),
+        &[
+            &|top| {
+                put(top, "a", "1\n2\n");
+                put(top, "b", "\0 binary\n");
+            },
+            &|top| {
+                put(top, "a", "1\n2\n3\n");
+                put(top, "c", "new\n");
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_submodule_entry_is_left_as_it_is() {
+    let s = scene("");
+    s.rival_writes("a", "1\n");
+    let one = push(&s, "first");
+    let link = |commit: &str| {
+        s.git_in(&s.rival(), &["update-index", "--add", "--cacheinfo", &format!("160000,{commit},sub")]);
+        s.git_in(&s.rival(), &["commit", "-q", "-m", "a submodule"]);
+        s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+        s.rev(&s.rival(), "HEAD")
+    };
+    let with = link(&one);
+    let control = git_checks_out(&s, &with);
+    s.init_sync().exits(0).says("cloned");
+    assert_eq!(tree(&s.ours()), tree(&control));
+    s.work_tree_is_clean();
+
+    // Somebody works in the submodule: that is a repository of its own, and none of ours.
+    s.git_in(&s.ours(), &["clone", "-q", s.upstream().to_str().unwrap(), "sub"]);
+    s.we_write("sub/mine", "not yours\n");
+    link(&with);
+    s.sync().exits(0).says("behind").our_file("sub/mine", "not yours\n");
+    assert_eq!(s.our_tip(), s.upstream_tip());
+    s.git_in(&s.rival(), &["rm", "-q", "--cached", "sub"]);
+    s.git_in(&s.rival(), &["commit", "-q", "-m", "no submodule"]);
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.sync().exits(0).says("behind").our_file("sub/mine", "not yours\n");
+    s.sync().exits(0).says("up-to-date").fsck();
+}
+
+#[test]
+fn five_thousand_files() {
+    let s = scene("");
+    for i in 0..5000 {
+        s.rival_writes(&format!("d{}/e{}/f{i}", i % 50, i % 7), &format!("1 {i}\n"));
+    }
+    push(&s, "many");
+    s.init_sync().exits(0).says("cloned");
+    for i in (0..5000).step_by(2) {
+        s.rival_writes(&format!("d{}/e{}/f{i}", i % 50, i % 7), &format!("2 {i}\n"));
+    }
+    for i in (1..5000).step_by(10) {
+        fs::remove_file(s.rival().join(format!("d{}/e{}/f{i}", i % 50, i % 7))).unwrap();
+    }
+    let commit = push(&s, "half of them");
+    let control = git_checks_out(&s, &commit);
+    s.sync().exits(0).says("behind").ours_equals_upstream();
+    assert!(tree(&s.ours()) == tree(&control), "the trees differ");
+    s.sync().exits(0).says("up-to-date");
+}
+
+// ---- what is in the way
+
+#[test]
+fn an_untracked_folder_where_the_remote_has_a_file_is_kept_as_a_rescue() {
+    let s = Scene::new();
+    s.we_write("thing/a", "mine a\n").we_write("thing/deep/b", "mine b\n");
+    s.rival_pushes("thing");
+    s.sync().exits(0).says("behind").ours_equals_upstream().our_file("thing", "rival 2\n").fsck();
+    let rescues = s.rescues("worktree");
+    assert_eq!(rescues.len(), 1);
+    assert_eq!(s.git_ours(&["show", &format!("{}:thing/deep/b", rescues[0])]), "mine b");
+    assert_eq!(s.git_ours(&["show", &format!("{}:thing/a", rescues[0])]), "mine a");
+}
+
+#[test]
+fn an_untracked_file_where_the_remote_has_a_folder_is_kept_as_a_rescue() {
+    let s = Scene::new();
+    s.we_write("thing", "mine\n");
+    s.rival_pushes("thing/deep/file");
+    s.sync().exits(0).says("behind").ours_equals_upstream().fsck();
+    assert_eq!(s.git_ours(&["show", &format!("{}:thing", s.rescues("worktree")[0])]), "mine");
+}
+
+#[test]
+fn a_fifo_in_the_way_is_moved_aside() {
+    let s = Scene::new();
+    fn fifo(path: &Path) {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
+    fifo(&s.ours().join("thing"));
+    fs::create_dir(s.ours().join("folder")).unwrap();
+    fifo(&s.ours().join("folder/inner"));
+    s.we_write("folder/mine", "mine\n");
+    s.rival_pushes("thing").rival_pushes("folder");
+    s.sync().exits(0).says("behind").logs("moved aside").ours_equals_upstream().fsck();
+    let aside: Vec<_> = fs::read_dir(s.private().join("aside")).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert_eq!(aside.len(), 2, "{aside:?}");
+    assert!(aside.iter().any(|path| path.join("mine").exists()));
+    s.sync().exits(0).says("up-to-date");
+}
+
+#[test]
+fn a_repository_in_the_way_is_moved_aside_whole() {
+    let s = Scene::new();
+    s.git_in(&s.ours(), &["init", "-q", "thing"]);
+    s.we_write("thing/mine", "mine\n");
+    s.git_in(&s.ours().join("thing"), &["add", "mine"]);
+    s.git_in(&s.ours().join("thing"), &["commit", "-q", "-m", "its own"]);
+    let its_own = s.rev(&s.ours().join("thing"), "HEAD");
+    s.rival_pushes("thing");
+    s.sync().exits(0).says("behind").logs("moved aside").ours_equals_upstream().fsck();
+    let aside = fs::read_dir(s.private().join("aside")).unwrap().flatten().next().unwrap().path();
+    assert_eq!(s.rev(&aside, "HEAD"), its_own);
+    assert_eq!(fs::read_to_string(aside.join("mine")).unwrap(), "mine\n");
+}
+
+#[test]
+fn an_ignored_folder_of_the_job_survives_beside_what_goes() {
+    let s = Scene::new();
+    s.rival_writes(".gitignore", "cache/\n").rival_writes("site/page", "1\n");
+    push(&s, "a cache is ignored");
+    s.sync().exits(0).says("behind");
+    s.we_write("site/cache/dear", "dear\n");
+    s.git_in(&s.rival(), &["rm", "-q", "-r", "site"]);
+    push(&s, "no site");
+    s.sync().exits(0).says("behind").ours_equals_upstream().our_file("site/cache/dear", "dear\n");
+}
+
+// ---- nothing outside is touched
+
+/// A folder outside of the tree, which nothing may change.
+struct Canary(PathBuf, Vec<(PathBuf, String)>);
+
+impl Canary {
+    fn beside(s: &Scene) -> Self {
+        let top = s.root().join("outside");
+        put(&top, "file", "canary\n");
+        put(&top, "folder/file", "canary\n");
+        put(&top, "index.html", "canary\n");
+        put(&top, "a", "canary\n");
+        let before = tree(&top);
+        Self(top, before)
+    }
+    #[track_caller]
+    fn sings(&self, s: &Scene) {
+        assert_eq!(tree(&self.0), self.1, "{}", s.last());
+    }
+}
+
+#[test]
+fn a_folder_that_the_job_made_a_link_does_not_lead_outside() {
+    let s = Scene::new();
+    let canary = Canary::beside(&s);
+    // `state` is a folder upstream, and a link to the outside here.
+    s.tick_with("rm -rf state; ln -s ../outside state");
+    canary.sings(&s);
+    s.rival_pushes("state/a").rival_pushes("state/file").rival_pushes("state/folder/file");
+    s.sync().exits(0).ours_equals_upstream().our_file("state/file", "rival 3\n");
+    canary.sings(&s);
+    // And so when the remote removes what would be there.
+    s.git_in(&s.rival(), &["rm", "-q", "-r", "state/folder", "state/file"]);
+    push(&s, "removes");
+    fs::remove_dir_all(s.ours().join("state")).unwrap();
+    symlink("../outside", s.ours().join("state")).unwrap();
+    s.sync().exits(0).ours_equals_upstream();
+    canary.sings(&s);
+}
+
+#[test]
+fn a_file_that_is_a_link_here_is_replaced_and_not_written_through() {
+    let s = Scene::new();
+    let canary = Canary::beside(&s);
+    fs::remove_file(s.ours().join("index.html")).unwrap();
+    symlink("../outside/index.html", s.ours().join("index.html")).unwrap();
+    s.rival_pushes("index.html");
+    s.sync().exits(0).ours_equals_upstream().our_file("index.html", "rival 2\n");
+    canary.sings(&s);
+}
+
+#[test]
+fn a_link_of_the_remote_that_becomes_a_folder_does_not_lead_outside() {
+    let s = Scene::new();
+    let canary = Canary::beside(&s);
+    symlink("../outside", s.rival().join("way")).unwrap();
+    symlink(canary.0.join("folder"), s.rival().join("absolute")).unwrap();
+    push(&s, "a way out");
+    s.sync().exits(0).ours_equals_upstream();
+    fs::remove_file(s.rival().join("way")).unwrap();
+    fs::remove_file(s.rival().join("absolute")).unwrap();
+    s.rival_writes("way/file", "in\n").rival_writes("way/folder/file", "in\n").rival_writes("absolute/file", "in\n");
+    push(&s, "through it");
+    s.sync().exits(0).ours_equals_upstream().our_file("way/folder/file", "in\n");
+    canary.sings(&s);
+    fs::remove_dir_all(s.rival().join("way")).unwrap();
+    symlink("../outside", s.rival().join("way")).unwrap();
+    push(&s, "and back");
+    s.sync().exits(0).ours_equals_upstream();
+    canary.sings(&s);
+}
+
+#[test]
+fn a_tick_does_not_commit_what_is_outside() {
+    let s = Scene::new();
+    let canary = Canary::beside(&s);
+    s.tick_with("mkdir -p audit; ln -s ../../outside audit/way; ln -s ../outside/file state/one")
+        .exits(0)
+        .says("pushed");
+    let files = s.git_ours(&["ls-tree", "-r", "HEAD", "audit", "state"]);
+    assert!(files.contains("120000") && !files.contains("audit/way/"), "{files}");
+    s.tick_with("rm -r state; ln -s ../outside state");
+    assert!(!s.git_ours(&["ls-tree", "-r", "--name-only", "HEAD"]).contains("state/folder"));
+    canary.sings(&s);
+}
+
+#[test]
+fn a_private_folder_that_is_a_link_is_refused() {
+    let s = Scene::new();
+    let canary = Canary::beside(&s);
+    fs::remove_dir_all(s.private()).unwrap();
+    symlink("../../outside", s.private()).unwrap();
+    s.sync().exits(1).says("error");
+    canary.sings(&s);
+}
+
+/// Trees that git would not make: their names lead into `.git` or out of the tree.
+#[test]
+fn a_tree_with_hostile_names_is_refused() {
+    for name in [".git", "..", ".", ".GIT", "git~1", "a/b", ".git/hooks"] {
+        let s = Scene::new();
+        let canary = Canary::beside(&s);
+        let hooks = fs::read_dir(s.ours().join(".git")).unwrap().count();
+        let blob = raw(&s, "blob", b"#!/bin/sh\ntouch pwned\n");
+        let inner = raw(&s, "tree", &[b"100755 file\0".as_slice(), &bytes(&blob)].concat());
+        let tree = raw(&s, "tree", &[format!("40000 {name}\0").as_bytes(), &bytes(&inner)].concat());
+        let parent = s.upstream_tip();
+        let commit = format!(
+            "tree {tree}\nparent {parent}\nauthor A <a@b> 1700000000 +0000\ncommitter A <a@b> 1700000000 +0000\n\nhostile\n"
+        );
+        let commit = raw(&s, "commit", commit.as_bytes());
+        s.git_upstream(&["update-ref", "refs/heads/main", &commit]);
+        let before = s.our_tip();
+        s.sync();
+        canary.sings(&s);
+        let git_dir = s.ours().join(".git");
+        assert!(!git_dir.join("file").exists() && !git_dir.join("hooks/file").exists(), "{name}: {}", s.last());
+        assert!(fs::read_dir(&git_dir).unwrap().count() <= hooks + 3, "{name}");
+        assert!(!s.root().join("file").exists(), "{name}: {}", s.last());
+        if matches!(name, "git~1" | ".GIT" | "a/b") {
+            // Harmless on this file system, or refused: either will do.
+            continue;
+        }
+        let last = s.last();
+        assert_ne!(last.code, Some(0), "{name}: {last}");
+        assert_ne!(last.code, Some(101), "{name}: {last}");
+        assert_eq!(s.our_tip(), before, "{name}: {last}");
+        s.work_tree_is_clean();
+    }
+}
+
+/// Writes an object as it is, whatever git thinks of it.
+fn raw(s: &Scene, kind: &str, content: &[u8]) -> String {
+    let mut git = s
+        .git_command(&s.upstream())
+        .args(["hash-object", "-w", "--stdin", "--literally", "-t", kind])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    git.stdin.take().unwrap().write_all(content).unwrap();
+    String::from_utf8(git.wait_with_output().unwrap().stdout).unwrap().trim().to_owned()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..20).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
+}
+
+// ---- who reads while we write
+
+#[test]
+fn a_script_that_runs_is_not_changed_under_its_interpreter() {
+    let s = Scene::new();
+    s.rival_writes("run", "#!/bin/sh\nold\n");
+    push(&s, "a script");
+    s.sync().exits(0);
+    let path = s.ours().join("run");
+    let mut running = fs::File::open(&path).unwrap();
+    let number = running.metadata().unwrap().ino();
+    s.rival_writes("run", "#!/bin/sh\nnew, and longer\n");
+    push(&s, "another");
+    s.sync().exits(0).our_file("run", "#!/bin/sh\nnew, and longer\n");
+    assert_ne!(fs::metadata(&path).unwrap().ino(), number);
+    let mut text = String::new();
+    running.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "#!/bin/sh\nold\n");
+}
+
+#[test]
+fn readers_see_a_whole_old_or_a_whole_new_file() {
+    let s = Scene::new();
+    let page = |version: usize| format!("version {version:04}\n").repeat(20_000);
+    s.rival_writes("page", &page(0));
+    push(&s, "page 0");
+    s.sync().exits(0);
+    let done = AtomicBool::new(false);
+    let path = s.ours().join("page");
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut read = 0;
+            while !done.load(Ordering::Relaxed) {
+                let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("the page is not there: {error}"));
+                let first = text.lines().next().unwrap_or("nothing");
+                assert!(text.len() == 20_000 * 13 && text.lines().all(|line| line == first), "mixed, {}", text.len());
+                read += 1;
+            }
+            read
+        });
+        for version in 1..8 {
+            s.rival_writes("page", &page(version));
+            push(&s, "another page");
+            s.sync().exits(0);
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
+}

@@ -1,0 +1,239 @@
+//! Kill it anywhere, fail any call: nothing is lost, and two passes later all is as the rule demands.
+//!
+//! By default a few hundred points, evenly spaced over the calls that change something; with `GITSYNC_SWEEP=changes` all of
+//! those. The whole sweep, every call of every group in every pass, killed and failed:
+//!
+//! ```text
+//! GITSYNC_SWEEP=full cargo test --release --test kill_sweep -- --nocapture
+//! ```
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod oracle;
+mod scene;
+mod sweep;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use scene::Scene;
+use sweep::Sweep;
+
+/// What a tick's job does here: one file more each time, so that no version is replaced by the job itself.
+const JOB: &str =
+    "mkdir -p state audit; f=$(mktemp state/job-XXXXXX); echo \"$f\" > \"$f\"; echo \"$f\" > audit/${f#state/}";
+
+const SYNC: &[&str] = &["sync"];
+const TICK: &[&str] = &["tick", "--", "sh", "-c", JOB];
+const IDLE: &[&str] = &["tick", "--", "true"];
+/// How the paths begin that the job writes. Nothing else may be in a tick's commit.
+const JOBS: &[&str] = &["state/job-", "audit/job-"];
+
+/// A first version of a tree, here and upstream, and a second one upstream in which everything differs: files changed, new
+/// and gone, a file that became a folder and a folder that became a file, a link, an executable.
+fn two_versions() -> Scene {
+    let s = Scene::empty_upstream();
+    for path in ["page", "gone", "turns-folder", "turns-file/a", "turns-file/b", "state/a", "state/gone", "audit/log"] {
+        s.rival_writes(path, &format!("v1 {path}\n"));
+    }
+    symlink("page", s.rival().join("link")).unwrap();
+    s.rival_commits("v1");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.init_sync().exits(0).says("cloned");
+    s
+}
+
+fn second_version(s: &Scene) {
+    let rival = s.rival();
+    for path in ["gone", "state/gone", "turns-folder"] {
+        fs::remove_file(rival.join(path)).unwrap();
+    }
+    fs::remove_dir_all(rival.join("turns-file")).unwrap();
+    fs::remove_file(rival.join("link")).unwrap();
+    symlink("state/a", rival.join("link")).unwrap();
+    for path in ["page", "new", "run", "turns-folder/x/y", "turns-file", "state/a", "state/new", "audit/log"] {
+        s.rival_writes(path, &format!("v2 {path}\n"));
+    }
+    fs::set_permissions(rival.join("run"), fs::Permissions::from_mode(0o755)).unwrap();
+    s.rival_commits("v2");
+    s.git_in(&rival, &["push", "-q", "origin", "main"]);
+}
+
+/// What a person did here and did not commit: an edit, a new file where the remote has one too, something staged.
+fn unfinished_work(s: &Scene) {
+    s.we_write("page", "my page\n").we_write("new", "my new\n").we_write("unrelated", "mine\n");
+    s.we_write("staged", "mine, staged\n");
+    s.git_ours(&["add", "staged"]);
+    s.we_write("turns-file/c", "mine, in a folder that goes\n");
+}
+
+fn same_as_upstream(s: &Scene) -> Vec<String> {
+    let mut all = Vec::new();
+    let (ours, theirs) = (s.our_tip(), s.upstream_tip());
+    if ours != theirs {
+        all.push(format!("ours is {ours}, upstream is {theirs}"));
+    }
+    let head = s.git_ours(&["symbolic-ref", "HEAD"]);
+    if head != "refs/heads/main" {
+        all.push(format!("HEAD is on {head}"));
+    }
+    if s.marker() {
+        all.push("a force push is pending".to_owned());
+    }
+    all
+}
+
+/// The tree as committed; for scenes without work of a person.
+fn clean(s: &Scene) -> Vec<String> {
+    let mut all = same_as_upstream(s);
+    let status = s.git_ours(&["status", "--porcelain", "--untracked-files=no"]);
+    if !status.is_empty() {
+        all.push(format!("the work tree is not as committed:\n{status}"));
+    }
+    all
+}
+
+#[test]
+fn sync_behind() {
+    let s = two_versions();
+    second_version(&s);
+    unfinished_work(&s);
+    sweep::run(&Sweep {
+        name: "sync, behind, with work of a person",
+        scene: &s,
+        pass: SYNC,
+        recoveries: &[[SYNC, SYNC], [TICK, TICK]],
+        rest: SYNC,
+        paths: JOBS,
+        comes_to: &clean,
+    });
+}
+
+#[test]
+fn sync_diverged() {
+    let s = two_versions();
+    second_version(&s);
+    s.we_commit("page").we_commit("turns-folder").we_commit("state/ours");
+    unfinished_work(&s);
+    sweep::run(&Sweep {
+        name: "sync, diverged, with work of a person",
+        scene: &s,
+        pass: SYNC,
+        recoveries: &[[SYNC, SYNC], [TICK, TICK]],
+        rest: SYNC,
+        paths: JOBS,
+        comes_to: &clean,
+    });
+}
+
+#[test]
+fn tick_commits_and_pushes() {
+    let s = two_versions();
+    s.we_write("page", "my page\n");
+    s.we_write("staged", "mine, staged\n");
+    s.git_ours(&["add", "staged"]);
+    sweep::run(&Sweep {
+        name: "tick, even with the remote",
+        scene: &s,
+        pass: TICK,
+        recoveries: &[[TICK, TICK], [SYNC, TICK], [TICK, SYNC]],
+        rest: IDLE,
+        paths: JOBS,
+        comes_to: &same_as_upstream,
+    });
+}
+
+#[test]
+fn tick_behind() {
+    let s = two_versions();
+    second_version(&s);
+    unfinished_work(&s);
+    sweep::run(&Sweep {
+        name: "tick, behind, with work of a person",
+        scene: &s,
+        pass: TICK,
+        recoveries: &[[TICK, TICK], [SYNC, TICK]],
+        rest: IDLE,
+        paths: JOBS,
+        comes_to: &clean,
+    });
+}
+
+#[test]
+fn tick_alpha_overwrites() {
+    let s = two_versions();
+    second_version(&s);
+    s.alpha().we_commit("page").we_commit("state/ours");
+    s.we_write("page", "my page\n");
+    sweep::run(&Sweep {
+        name: "tick, alpha, diverged",
+        scene: &s,
+        pass: TICK,
+        recoveries: &[[TICK, TICK], [SYNC, TICK]],
+        rest: IDLE,
+        paths: JOBS,
+        comes_to: &same_as_upstream,
+    });
+}
+
+#[test]
+fn init_sync_clones() {
+    let s = two_versions();
+    fs::remove_dir_all(s.ours()).unwrap();
+    fs::create_dir_all(s.ours().join("lost+found")).unwrap();
+    s.we_write("page", "a stranger's page\n").we_write("notes", "a stranger's notes\n");
+    let url = s.upstream().to_str().unwrap().to_owned();
+    let init: &[&str] = &["init-sync", "--remote-url", &url];
+    sweep::run(&Sweep {
+        name: "init-sync, fresh",
+        scene: &s,
+        pass: init,
+        recoveries: &[[init, init], [init, TICK]],
+        rest: SYNC,
+        paths: JOBS,
+        comes_to: &clean,
+    });
+}
+
+#[test]
+fn init_sync_over_a_merge_half_done() {
+    let s = two_versions();
+    s.git_ours(&["switch", "-q", "-c", "topic"]);
+    s.we_write("page", "topic\n");
+    s.git_ours(&["commit", "-q", "-a", "-m", "on a topic"]);
+    s.git_ours(&["switch", "-q", "main"]);
+    s.we_commit("page").we_commit("state/ours");
+    assert!(!s.git_command(&s.ours()).args(["merge", "-q", "topic"]).output().unwrap().status.success());
+    s.git_ours(&["branch", "-q", "-D", "topic"]);
+    second_version(&s);
+    s.we_write("new", "my new\n");
+    let init: &[&str] = &["init-sync"];
+    sweep::run(&Sweep {
+        name: "init-sync, over a merge half done",
+        scene: &s,
+        pass: init,
+        recoveries: &[[init, init], [init, TICK]],
+        rest: SYNC,
+        paths: JOBS,
+        comes_to: &clean,
+    });
+}
+
+#[test]
+fn init_sync_from_a_detached_head() {
+    let s = two_versions();
+    second_version(&s);
+    s.git_ours(&["checkout", "-q", "--detach"]);
+    s.we_commit("page");
+    unfinished_work(&s);
+    let init: &[&str] = &["init-sync"];
+    sweep::run(&Sweep {
+        name: "init-sync, from a detached HEAD",
+        scene: &s,
+        pass: init,
+        recoveries: &[[init, init], [init, TICK]],
+        rest: SYNC,
+        paths: JOBS,
+        comes_to: &clean,
+    });
+}

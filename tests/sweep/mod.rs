@@ -1,0 +1,420 @@
+//! The sweep: one pass, ended or failed at one system call after another, always from the same scene.
+//!
+//! strace does it: `inject=CALL:signal=KILL:when=N` ends the pass on entering its N-th call of that name, and
+//! `error=ENOSPC` makes that call fail. Only the pass's own thread is traced, which is where it does its work; strace
+//! counts for each call and thread by itself, so each name is swept on its own.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use crate::oracle::{self, Oracle};
+use crate::scene::Scene;
+
+/// The calls by which a pass touches the world, in the groups they belong to.
+pub const GROUPS: &[&[&str]] = &[
+    &["openat"],
+    &["write", "pwrite64", "ftruncate"],
+    &["rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat"],
+    &["unlink", "unlinkat", "rmdir"],
+    &["fsync", "fdatasync", "syncfs"],
+    &["close"],
+    &["mkdir", "mkdirat", "chmod", "fchmod", "fchmodat", "utimensat"],
+    &["socket", "connect", "sendto", "recvfrom"],
+    &["vfork", "clone", "clone3", "flock", "mmap"],
+];
+
+/// What is done to the pass at its N-th call of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blow {
+    Kill,
+    /// This call fails, the next ones don't.
+    Once(&'static str),
+    /// This call and all later ones of that name fail, as on a disk that is full and stays full.
+    From(&'static str),
+}
+
+impl Blow {
+    fn inject(self, call: &str, n: usize) -> String {
+        match self {
+            Self::Kill => format!("inject={call}:signal=KILL:when={n}"),
+            Self::Once(error) => format!("inject={call}:error={error}:when={n}"),
+            Self::From(error) => format!("inject={call}:error={error}:when={n}+"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub call: String,
+    pub n: usize,
+    pub blow: Blow,
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {} #{}", self.blow, self.call, self.n)
+    }
+}
+
+/// How much of the sweep was asked for, by `GITSYNC_SWEEP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// A few points of each pass.
+    Thinned,
+    /// `changes`: every call that changes something.
+    Changes,
+    /// `full`: every call.
+    Full,
+}
+
+pub fn extent() -> Extent {
+    match std::env::var("GITSYNC_SWEEP").as_deref() {
+        Ok("full") => Extent::Full,
+        Ok("changes") => Extent::Changes,
+        Ok(other) => panic!("GITSYNC_SWEEP is full or changes, not {other}"),
+        Err(_) => Extent::Thinned,
+    }
+}
+
+/// Whether strace can be used here. Where it can't, the test is skipped, loudly; in CI that is a failure.
+pub fn strace_is_there() -> bool {
+    static THERE: OnceLock<bool> = OnceLock::new();
+    *THERE.get_or_init(|| {
+        let out = Command::new("strace").args(["-qq", "-e", "trace=none", "true"]).output();
+        let there = out.is_ok_and(|out| out.status.success());
+        if !there {
+            let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+            assert!(!ci, "strace is missing or may not trace: in CI the kill sweep must not be skipped");
+            eprintln!("SKIPPED: strace is missing or may not trace, so nothing was killed. Install strace.");
+        }
+        there
+    })
+}
+
+/// A pass to be swept, and what it has to come to.
+pub struct Sweep<'a> {
+    pub name: &'a str,
+    pub scene: &'a Scene,
+    /// The pass that is struck.
+    pub pass: &'a [&'a str],
+    /// The passes that come after, one list for each way of going on.
+    pub recoveries: &'a [[&'a [&'a str]; 2]],
+    /// The pass that must write nothing.
+    pub rest: &'a [&'a str],
+    /// What a commit of gitsync may change.
+    pub paths: &'a [&'a str],
+    /// What is so in the end, beyond the guarantees.
+    pub comes_to: &'a dyn Fn(&Scene) -> Vec<String>,
+}
+
+/// What a sweep did.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    pub points: usize,
+    pub struck: usize,
+    pub second: usize,
+    pub complaints: Vec<String>,
+}
+
+/// The scene as it was before the pass, put aside.
+struct Start {
+    copy: TempDir,
+    oracle: Oracle,
+}
+
+impl Start {
+    fn of(scene: &Scene) -> Self {
+        let copy = TempDir::with_prefix("gitsync-start-").unwrap();
+        copy_all(scene.root(), copy.path());
+        let mut oracle = Oracle::default();
+        oracle.trust_what_is_there(scene);
+        oracle.remember(scene, "at the start");
+        Self { copy, oracle }
+    }
+
+    fn again(&self, scene: &Scene) -> Oracle {
+        for entry in fs::read_dir(scene.root()).unwrap().flatten() {
+            let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(entry.path()).output();
+            if entry.file_type().unwrap().is_dir() {
+                fs::remove_dir_all(entry.path()).unwrap();
+            } else {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        copy_all(self.copy.path(), scene.root());
+        self.oracle.clone()
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+/// Runs a pass with strace before it.
+fn under_strace(scene: &Scene, pass: &[&str], options: &[String]) -> Output {
+    let plain = scene.gitsync(pass);
+    let mut traced = Command::new("strace");
+    traced.arg("-qq").args(options).arg("--").arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => traced.env(name, value),
+            None => traced.env_remove(name),
+        };
+    }
+    traced.current_dir(plain.get_current_dir().unwrap()).stdin(std::process::Stdio::null());
+    traced.output().unwrap()
+}
+
+/// One call of a pass, as traced: its name, which of that name it is, and whether it changes something.
+#[derive(Clone, Debug)]
+struct Called {
+    call: String,
+    n: usize,
+    changes: bool,
+}
+
+/// Every call of a pass, in order.
+fn calls_of(scene: &Scene, pass: &[&str]) -> Vec<Called> {
+    let trace = scene.root().join("trace");
+    let names = GROUPS.concat().join(",");
+    let options = ["-o".into(), trace.display().to_string(), "-e".into(), format!("trace={names}")];
+    let out = under_strace(scene, pass, &options);
+    assert!(out.status.code().is_some_and(|code| code < 100), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8_lossy(&fs::read(&trace).unwrap()).into_owned();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut in_proc = BTreeSet::new();
+    let mut all = Vec::new();
+    for line in text.lines() {
+        let Some((call, rest)) = line.split_once('(') else { continue };
+        if !GROUPS.concat().contains(&call) {
+            continue;
+        }
+        let n = counts.entry(call.to_owned()).or_default();
+        *n += 1;
+        // How much is looked at in /proc is the machine's doing, and a look at it changes nothing.
+        let handle = rest.split([',', ')']).next().unwrap_or_default().to_owned();
+        if call == "openat" {
+            let opened = rest.rsplit_once("= ").map_or("", |(_, handle)| handle.trim()).to_owned();
+            if rest.contains("\"/proc") || in_proc.contains(&handle) {
+                in_proc.insert(opened);
+                continue;
+            }
+            in_proc.remove(&opened);
+        } else if in_proc.contains(&handle) {
+            if call == "close" {
+                in_proc.remove(&handle);
+            }
+            continue;
+        }
+        let makes = ["O_CREAT", "O_TRUNC"].iter().any(|flag| rest.contains(flag));
+        let looks = ["close", "socket", "connect", "recvfrom", "mmap", "flock", "utimensat"].contains(&call);
+        let to_people = call == "write" && (rest.starts_with("1,") || rest.starts_with("2,"));
+        let changes = if call == "openat" { makes } else { !looks && !to_people };
+        all.push(Called { call: call.to_owned(), n: *n, changes });
+    }
+    all
+}
+
+/// Evenly spaced ones of `all`, at most `most`.
+fn thinned<T: Clone>(all: &[T], most: usize) -> Vec<T> {
+    if all.len() <= most {
+        return all.to_vec();
+    }
+    (0..most).map(|i| all[i * all.len() / most].clone()).collect()
+}
+
+/// Strikes the pass at every point, or at a few where the whole sweep was not asked for.
+pub fn run(sweep: &Sweep<'_>) {
+    if !strace_is_there() {
+        return;
+    }
+    let start = Start::of(sweep.scene);
+    let calls = calls_of(sweep.scene, sweep.pass);
+    let extent = extent();
+    let changing: Vec<Called> = calls.iter().filter(|called| called.changes).cloned().collect();
+    let mut points = Vec::new();
+    let point = |called: &Called, blow| Point { call: called.call.clone(), n: called.n, blow };
+    let blows = [Blow::Once("ENOSPC"), Blow::From("ENOSPC"), Blow::Once("EIO"), Blow::From("EIO")];
+    if extent > Extent::Thinned {
+        // What changes something comes first: should somebody lose patience, the better part is done.
+        points.extend(changing.iter().map(|called| point(called, Blow::Kill)));
+        for blow in blows {
+            points.extend(changing.iter().map(|called| point(called, blow)));
+        }
+    }
+    if extent == Extent::Full {
+        let looking = calls.iter().filter(|called| !called.changes);
+        points.extend(looking.clone().map(|called| point(called, Blow::Kill)));
+        points.extend(looking.flat_map(|called| [blows[1], blows[2]].map(|blow| point(called, blow))));
+    }
+    if extent == Extent::Thinned {
+        let killed = thinned(&changing, thin("GITSYNC_SWEEP_KILLS", 36));
+        points.extend(killed.iter().map(|called| point(called, Blow::Kill)));
+        let failed = thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", 18));
+        points.extend(failed.iter().zip(blows.iter().cycle()).map(|(called, blow)| point(called, *blow)));
+    }
+    if let Ok(only) = std::env::var("GITSYNC_SWEEP_ONLY") {
+        points.retain(|point| point.to_string() == only);
+    }
+    if extent > Extent::Thinned {
+        eprintln!("{}: {} calls, {} of them change something", sweep.name, calls.len(), changing.len());
+    }
+    let mut tally = Tally::default();
+    for (i, point) in points.iter().enumerate() {
+        strike(sweep, &start, point, i, &mut tally);
+        if extent > Extent::Thinned && i % 100 == 99 {
+            eprintln!("{}: {} of {} points, {} complaints", sweep.name, i + 1, points.len(), tally.complaints.len());
+        }
+    }
+    let kills = points.iter().filter(|point| point.blow == Blow::Kill).count();
+    eprintln!(
+        "{}: {} kill points, {} faults; {} passes were struck, {} recoveries were killed too",
+        sweep.name,
+        kills,
+        points.len() - kills,
+        tally.struck,
+        tally.second
+    );
+    let count = tally.complaints.len();
+    let shown = tally
+        .complaints
+        .iter()
+        .take(if extent > Extent::Thinned { 200 } else { 12 })
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\n\n");
+    assert!(tally.complaints.is_empty(), "{}: {count} complaints\n{shown}", sweep.name);
+}
+
+fn thin(name: &str, most: usize) -> usize {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(most)
+}
+
+fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally: &mut Tally) {
+    let scene = sweep.scene;
+    let mut oracle = start.again(scene);
+    let mut story = String::new();
+    let mut complaints = Vec::new();
+    tally.points += 1;
+    let hit = blow(scene, sweep.pass, point, &mut story, &mut complaints);
+    tally.struck += usize::from(hit);
+    oracle.remember_ours_if_open(scene, "after the blow");
+    if point.blow != Blow::Kill {
+        // A lock file that could not be removed is stale once it is old; passes are half a minute apart.
+        a_minute_passes(&scene.ours().join(".git"));
+    }
+    let recovery = sweep.recoveries[number % sweep.recoveries.len()];
+    let second = number % 4 == 1;
+    if second {
+        // The recovery is killed too, at a point that wanders with the number.
+        let n = 1 + (number * 7) % 40;
+        let call = ["rename", "unlink", "openat", "write", "renameat", "fsync", "unlinkat", "mkdir"][(number / 4) % 8];
+        let again = Point { call: call.into(), n, blow: Blow::Kill };
+        let hit = blow(scene, recovery[0], &again, &mut story, &mut complaints);
+        tally.second += usize::from(hit);
+        oracle.remember_ours_if_open(scene, "after the second blow");
+    }
+    for pass in recovery {
+        let ran = scene.run(pass).last();
+        story.push_str(&format!("{ran}\n"));
+        if !ran.code.is_some_and(|code| code < 100) {
+            complaints.push("a recovery crashed".to_owned());
+        }
+        oracle.remember_ours_if_open(scene, "after a recovery");
+    }
+    complaints.extend(oracle.complaints(scene, sweep.paths));
+    complaints.extend((sweep.comes_to)(scene).into_iter().map(|what| format!("G7: {what}")));
+    let before = scene.snapshot();
+    let ran = scene.run(sweep.rest).last();
+    if ran.code != Some(0) {
+        complaints.push(format!("G7: the third pass fails\n{ran}"));
+    }
+    complaints.extend(
+        written(&before, &scene.snapshot()).into_iter().map(|path| format!("G7: the third pass writes {path:?}")),
+    );
+    let mut left = oracle::leftovers(&scene.ours().join(".git"));
+    if point.blow != Blow::Kill && point.call.starts_with("unlink") {
+        // What could not be removed stays until the next start-up, or `git prune`.
+        left.retain(|path| !path.to_string_lossy().contains("_git2_"));
+    }
+    complaints.extend(left.into_iter().map(|path| format!("left behind: {path:?}")));
+    if !complaints.is_empty() {
+        let complaint = format!("== {} {point}\n{}\n{story}", sweep.name, complaints.join("\n"));
+        if extent() > Extent::Thinned || std::env::var_os("GITSYNC_SWEEP_SHOW").is_some() {
+            eprintln!("{complaint}");
+        }
+        tally.complaints.push(complaint);
+    }
+}
+
+/// Makes every lock file below a folder look a minute older.
+fn a_minute_passes(folder: &Path) {
+    for path in oracle::leftovers(folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "lock")) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(61)).unwrap();
+    }
+}
+
+/// Runs a pass with a blow. Whether it was struck before its end.
+fn blow(scene: &Scene, pass: &[&str], point: &Point, story: &mut String, complaints: &mut Vec<String>) -> bool {
+    let Point { call, n, blow } = point;
+    let log = scene.root().join("trace");
+    let options = [
+        "-o".into(),
+        log.display().to_string(),
+        "-e".into(),
+        format!("trace={call}"),
+        "-e".into(),
+        blow.inject(call, *n),
+    ];
+    let out = under_strace(scene, pass, &options);
+    let trace = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
+    let struck = match blow {
+        Blow::Kill => out.status.signal() == Some(9),
+        Blow::Once(_) | Blow::From(_) => trace.contains("(INJECTED)"),
+    };
+    let at = match blow {
+        Blow::Kill => trace.lines().rev().find(|line| line.contains('(')),
+        _ => trace.lines().find(|line| line.contains("(INJECTED)")),
+    };
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    story.push_str(&format!(
+        "-- {point}: {}\n   at {}\n   said {said:?}\n{}",
+        out.status,
+        at.unwrap_or_default(),
+        String::from_utf8_lossy(&out.stderr)
+    ));
+    if *blow != Blow::Kill && (out.status.code() == Some(101) || out.status.code() == Some(134)) {
+        complaints.push("the pass panicked".to_owned());
+    }
+    if *blow != Blow::Kill && out.status.signal().is_some() {
+        complaints.push(format!("the pass crashed: {}", out.status));
+    }
+    if said == "pushed\n" && scene.our_tip() != scene.upstream_tip() {
+        complaints.push("G4: it says pushed, and the remote has not what we have".to_owned());
+    }
+    struck
+}
+
+/// Paths that differ between two snapshots, but for the record.
+pub fn written(before: &[(PathBuf, String)], after: &[(PathBuf, String)]) -> Vec<PathBuf> {
+    let mut changed: Vec<PathBuf> = before
+        .iter()
+        .filter(|file| !after.contains(file))
+        .chain(after.iter().filter(|file| !before.contains(file)))
+        .map(|(path, _)| path.clone())
+        .filter(|path| path != Path::new(".git/gitsync/status.json"))
+        .collect();
+    changed.sort();
+    changed.dedup();
+    changed
+}
