@@ -148,9 +148,10 @@ pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
 fn place(folder: &Path, named: bool) -> Result<Place, Error> {
     let work_dir = folder.canonicalize().doing(format!("looking at {}", folder.display()))?;
     let dot_git = work_dir.join(".git");
-    let kind = dot_git.symlink_metadata().doing(format!("looking at {}", dot_git.display()))?;
-    if kind.is_dir() {
-        return Ok(Place { git_dir: dot_git, work_dir, named });
+    if dot_git.is_dir() {
+        // As git has it, this may be a link to where the folder is.
+        let git_dir = dot_git.canonicalize().doing(format!("looking at {}", dot_git.display()))?;
+        return Ok(Place { git_dir, work_dir, named });
     }
     // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
     let text = std::fs::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
@@ -179,6 +180,14 @@ impl Repo {
     pub fn open(place: &Place, _under: &Held, names: Names) -> Result<Self, Error> {
         crate::ffi::prepare_libgit2(!place.named);
         let git = open_git(place)?;
+        if let Some(elsewhere) = git.workdir().filter(|dir| dir.canonicalize().is_ok_and(|dir| dir != place.work_dir)) {
+            let what = format!(
+                "core.worktree says that the files of {} are in {}",
+                place.work_dir.display(),
+                elsewhere.display()
+            );
+            return Err(Error::new(Sort::NotReady, what, "`git config --unset core.worktree`, or name that folder"));
+        }
         Ok(Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names, scratch: None.into() })
     }
 
@@ -383,6 +392,38 @@ impl Repo {
     }
 }
 
+/// Refuses a repository in a format that libgit2 does not read, such as SHA-256 objects or reftable. It is sound, and what
+/// heals damage must not come near it.
+pub(crate) fn check_format(git_dir: &Path) -> Result<(), Error> {
+    let Ok(config) = git2::Config::open(&git_dir.join("config")) else { return Ok(()) };
+    let version = config.get_i32("core.repositoryformatversion").unwrap_or(0);
+    let unread = |name: &str, value: &str| match name {
+        "extensions.noop" | "extensions.worktreeconfig" | "extensions.preciousobjects" => false,
+        "extensions.objectformat" => !value.eq_ignore_ascii_case("sha1"),
+        "extensions.refstorage" => !value.eq_ignore_ascii_case("files"),
+        _ => true,
+    };
+    let mut found = (version > 1).then(|| format!("core.repositoryformatversion = {version}"));
+    if version == 1
+        && let Ok(mut entries) = config.entries(Some("^extensions\\."))
+    {
+        while let Some(Ok(entry)) = entries.next() {
+            let (name, value) = (entry.name().unwrap_or_default(), entry.value().unwrap_or_default());
+            if unread(&name.to_ascii_lowercase(), value) {
+                found = Some(format!("{name} = {value}"));
+            }
+        }
+    }
+    found.map_or(Ok(()), |found| {
+        let what = format!("the repository in {} has a format that gitsync can't read ({found})", git_dir.display());
+        Err(Error::new(
+            Sort::NotReady,
+            what,
+            "nothing was touched; use a clone in git's plain format (`git init --object-format=sha1 --ref-format=files`)",
+        ))
+    })
+}
+
 /// The one place where libgit2 opens a repository.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
@@ -393,6 +434,9 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
                 format!("{} belongs to another user", place.work_dir.display()),
                 "name it with --repo to trust it, or `git config --global --add safe.directory` it",
             );
+        }
+        if let Err(format) = check_format(&place.git_dir) {
+            return format;
         }
         let what = format!("{} can't be opened as a repository: {}", place.work_dir.display(), error.message());
         Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew")

@@ -131,6 +131,7 @@ fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode:
 
 fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Result<Word, git::Error> {
     let Some(mut ours) = repo.local_tip()? else { return Ok(Word::NoChanges) };
+    let looked = seen.is_some();
     let mut seen = match seen {
         Some(seen) => seen,
         None if repo.last_seen()? == Some(ours) => return Ok(Word::NoChanges),
@@ -144,6 +145,10 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Res
     if seen.vanished && mode == Mode::NonAlpha {
         if repo.last_seen()? == Some(ours) {
             return Ok(Word::Error);
+        }
+        if looked {
+            // The look at the beginning has said what is wrong and what to do.
+            return Ok(Word::PushFailed);
         }
         let what = format!("branch '{}' is gone from the remote", repo.names.branch);
         return Err(git::Error::new(Sort::Refused, what, "the commit is kept; a person has to say whether to push it"));

@@ -361,6 +361,49 @@ fn a_bare_repository_is_refused_untouched() {
     assert_eq!(fs::read_dir(s.upstream()).unwrap().count(), before);
 }
 
+#[test]
+fn a_repository_in_a_format_of_its_own_is_refused_untouched() {
+    for format in ["--object-format=sha256", "--ref-format=reftable"] {
+        let s = Scene::without_ours();
+        s.git_in(s.root(), &["init", "-q", "-b", "main", format, "ours"]);
+        s.git_ours(&["remote", "add", "origin", &url(&s)]);
+        s.we_write("mine.txt", "mine\n").git_ours(&["add", "-A"]);
+        s.git_ours(&["commit", "-qm", "mine"]);
+        let (tip, files) = (s.our_tip(), s.git_ours(&["ls-files", "-s"]));
+        for args in [vec!["init-sync"], vec!["sync"], vec!["tick", "--", "touch", "ran"]] {
+            s.run(&args).exits(1).says("error").logs("extensions.").logs("nothing was touched");
+            assert_eq!((s.our_tip(), s.git_ours(&["ls-files", "-s"])), (tip.clone(), files.clone()));
+            assert!(!s.private().join("broken").exists() && !s.ours().join("ran").exists());
+        }
+    }
+}
+
+#[test]
+fn a_work_tree_that_the_configuration_puts_elsewhere_is_refused() {
+    let s = Scene::new();
+    write(&s.root().join("outside/state/a"), "not ours\n");
+    s.git_ours(&["config", "core.worktree", s.root().join("outside").to_str().unwrap()]);
+    s.rival_pushes("news.txt");
+    for args in [vec!["init-sync"], vec!["sync"], vec!["tick", "--", "touch", "state/ran"]] {
+        s.run(&args).exits(1).says("error").logs("core.worktree");
+    }
+    assert_eq!(fs::read_to_string(s.root().join("outside/state/a")).unwrap(), "not ours\n");
+    assert!(!s.ours().join("news.txt").exists() && !s.ours().join("state/ran").exists());
+}
+
+#[test]
+fn a_git_folder_that_is_elsewhere() {
+    let s = Scene::new();
+    fs::rename(s.ours().join(".git"), s.root().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", s.ours().join(".git")).unwrap();
+    s.rival_pushes("news.txt").sync().exits(0).says("behind").ours_equals_upstream();
+    fs::remove_file(s.ours().join(".git")).unwrap();
+    fs::write(s.ours().join(".git"), "gitdir: ../elsewhere\n").unwrap();
+    s.rival_pushes("news.txt").tick_with("echo 1 >state/b").exits(0).says("pushed").ours_equals_upstream();
+    s.run(&["init-sync"]).exits(0).says("up-to-date");
+    assert!(s.ours().join(".git").is_file());
+}
+
 mod heals {
     use super::*;
 

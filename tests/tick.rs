@@ -232,13 +232,13 @@ mod what_it_says {
     #[test]
     fn message_and_time() {
         let s = Scene::new();
-        let began = chrono::Utc::now().timestamp();
+        let began = gitsync::deadline::now().timestamp();
         s.tick_with("echo 1 >state/b").exits(0).says("pushed");
         let message = s.git_ours(&["log", "-1", "--format=%B"]);
         let time = message.trim_end().strip_prefix("chore(state): tick at ").unwrap();
         assert!(time.ends_with('Z') && time.len() == "2026-11-22T22:00:00Z".len(), "{time}");
         let told = chrono::DateTime::parse_from_rfc3339(time).unwrap().timestamp();
-        assert!(told >= began && told <= chrono::Utc::now().timestamp(), "{time}");
+        assert!(told >= began && told <= gitsync::deadline::now().timestamp(), "{time}");
         let made = s.git_ours(&["log", "-1", "--format=%at %ct %ai"]);
         assert!(made.starts_with(&format!("{told} {told} ")) && made.ends_with(" +0000"), "{made}");
     }
@@ -405,10 +405,12 @@ mod the_job {
     fn that_pushes_by_itself() {
         let s = Scene::new();
         let job = "echo own >own.txt; git add own.txt; git commit -qm own; git push -q origin main";
-        s.tick_with(job).exits(0).ours_equals_upstream();
-        s.tick_with(&format!("{job}2; git push -q origin main; echo b >state/b").replace("own.txt", "own2.txt"));
-        let _ = s.last();
-        s.tick().ours_equals_upstream();
+        s.tick_with(job).exits(0).says("pushed").ours_equals_upstream().logs_not("lost");
+        let job = format!("{}; echo b >state/b", job.replace("own.txt", "own2.txt"));
+        // Its push overtook ours: what the remote has is a part of what we push.
+        s.tick_with(&job);
+        s.tick().exits(0).ours_equals_upstream().upstream_file("state/b", "b\n").upstream_file("own2.txt", "own\n");
+        assert!(s.rescues("").is_empty(), "{}", s.last());
     }
 
     #[test]
@@ -479,7 +481,8 @@ mod what_is_left_out {
         assert_eq!(naming, 1, "named once\n{last}");
         s.logs(why);
         assert_eq!(changed(s, "HEAD"), [format!("state/z {name}")], "{last}");
-        s.ours_equals_upstream().fsck();
+        assert_eq!(s.our_tip(), s.upstream_tip());
+        s.fsck();
         s.tick().exits(1).says("no-changes").logs(name);
     }
 
@@ -533,6 +536,21 @@ mod what_is_left_out {
     fn a_name_that_is_not_utf8() {
         let s = Scene::new();
         left_out(&s, "latin", "touch \"$(printf 'state/latin\\344')\"", "not UTF-8");
+    }
+
+    #[test]
+    fn a_name_that_git_allows_in_no_tree() {
+        let s = Scene::new();
+        left_out(&s, ".GIT", "mkdir state/.GIT; echo x >state/.GIT/x", "git allows in no tree");
+        left_out(&Scene::new(), "git~1", "echo x >state/git~1", "invalid path");
+    }
+
+    #[test]
+    fn a_repository_made_where_tracked_files_are_does_not_delete_them() {
+        let s = Scene::new();
+        s.tick_with("mkdir state/sub; echo x >state/sub/x").exits(0).says("pushed");
+        left_out(&s, "sub", "git init -q state/sub; echo more >>state/sub/x", "a repository of its own");
+        s.upstream_file("state/sub/x", "x\n");
     }
 
     #[test]
@@ -652,6 +670,7 @@ mod the_push {
         s.rival_deletes_branch();
         s.tick_with("echo 1 >state/b").exits(1).says("push-failed").our_file("state/b", "1\n");
         assert_eq!(changed(&s, "HEAD"), ["state/b"]);
+        assert_eq!(s.last().stderr.matches("ERROR").count(), 1, "a failure is logged once\n{}", s.last());
         assert_eq!(s.git_upstream(&["for-each-ref"]), "", "non-alpha does not make it again");
         s.alpha().tick().exits(0).says("pushed").ours_equals_upstream();
     }

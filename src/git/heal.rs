@@ -128,6 +128,7 @@ fn live_git(place: &Place, lock: &Path) -> Option<u32> {
 pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>) -> Result<bool, Error> {
     let private = PrivateDir::of(&place.git_dir);
     let git_dir = &place.git_dir;
+    super::check_format(git_dir)?;
     let only_ours = fs::read_dir(git_dir)
         .doing(format!("reading {}", git_dir.display()))?
         .flatten()

@@ -331,6 +331,10 @@ impl Remote<'_> {
         if advertised.is_some_and(|there| there != expected && there != Some(commit)) {
             return Err(moved());
         }
+        if advertised == Some(Some(commit)) {
+            // Somebody else pushed it, the job perhaps: the server says so itself.
+            return Ok(());
+        }
         match (pushed, answer.into_inner()) {
             (Ok(()), Some(None)) => Ok(()),
             (_, Some(Some(words))) => Err(refused(&doing, &words, &String::from_utf8_lossy(&said.borrow()))),
