@@ -37,8 +37,13 @@ impl Oracle {
 
     /// Takes in what our side has: the remote's tips may be lost that gitsync has never seen.
     pub fn remember_ours(&mut self, scene: &Scene, when: &str) {
-        self.remember_tips(&scene.ours(), when);
-        for (path, id, _) in files(&scene.ours()) {
+        self.remember_at(&scene.ours(), when);
+    }
+
+    /// The same, of one clone among several.
+    pub fn remember_at(&mut self, ours: &Path, when: &str) {
+        self.remember_tips(ours, when);
+        for (path, id, _) in files(ours) {
             self.versions.entry((path, id)).or_insert_with(|| when.to_owned());
         }
     }
@@ -67,12 +72,12 @@ impl Oracle {
     }
 
     pub fn trust(&mut self, commit: &str) {
-        self.by_people.insert(commit.parse().unwrap());
+        self.by_people.insert(Oid::from_str(commit).unwrap());
     }
 
-    /// Lets a version go that a person, or a job, replaced themselves.
-    pub fn forget_version(&mut self, path: &str) {
-        self.versions.retain(|(at, _), _| at != Path::new(path));
+    /// Lets versions go that a person replaced themselves: of the path, of what is below it and of what it is below.
+    pub fn forget_version(&mut self, path: &Path) {
+        self.versions.retain(|(at, _), _| !at.starts_with(path) && !path.starts_with(at));
     }
 
     fn remember_tips(&mut self, place: &Path, when: &str) {
@@ -97,18 +102,33 @@ impl Oracle {
     /// What of the guarantees does not hold now; empty where all is well. `allowed`: how the paths begin that a
     /// commit of gitsync may change.
     pub fn complaints(&mut self, scene: &Scene, allowed: &[&str]) -> Vec<String> {
+        let (ours, upstream) = (scene.ours(), scene.upstream());
+        let mut all = self.complaints_at(scene, &ours, Some(&upstream), allowed);
+        all.extend(fsck(scene, &upstream));
+        all
+    }
+
+    /// The same for one clone among several. `upstream`: what keeps commits beside it, where nobody else moves it; where
+    /// others do, what the clone last saw of it counts instead.
+    pub fn complaints_at(
+        &mut self,
+        scene: &Scene,
+        ours: &Path,
+        upstream: Option<&Path>,
+        allowed: &[&str],
+    ) -> Vec<String> {
         let mut all = Vec::new();
         let mut kept_commits = BTreeSet::new();
         let mut kept_versions = BTreeSet::new();
-        for place in [scene.ours(), scene.upstream()] {
-            let git = match Repository::open(&place) {
+        for place in [Some(ours), upstream].into_iter().flatten() {
+            let git = match Repository::open(place) {
                 Ok(git) => git,
                 Err(error) => {
                     all.push(format!("G6: {} can't be opened: {}", place.display(), error.message()));
                     continue;
                 }
             };
-            for id in reachable(&git) {
+            for id in reachable(&git, upstream.is_none()) {
                 kept_versions.extend(self.tree_of(&git, id).iter().cloned());
                 kept_commits.insert(id);
                 if !self.by_people.contains(&id) {
@@ -116,7 +136,7 @@ impl Oracle {
                 }
             }
         }
-        for (path, id, _) in files(&scene.ours()) {
+        for (path, id, _) in files(ours) {
             kept_versions.insert((path, id));
         }
         for (tip, what) in &self.tips {
@@ -129,8 +149,7 @@ impl Oracle {
                 all.push(format!("G2: a version of {} is lost, which was there {when}", path.display()));
             }
         }
-        all.extend(fsck(scene, &scene.ours()));
-        all.extend(fsck(scene, &scene.upstream()));
+        all.extend(fsck(scene, ours));
         all
     }
 
@@ -156,13 +175,12 @@ impl Oracle {
     }
 }
 
-/// Every commit that a reference reaches, HEAD included.
-pub fn reachable(git: &Repository) -> BTreeSet<Oid> {
+/// Every commit that a reference reaches; `seen`: by what was last seen of a remote, too.
+pub fn reachable(git: &Repository, seen: bool) -> BTreeSet<Oid> {
     let mut walk = git.revwalk().unwrap();
     let mut any = false;
     for reference in git.references().unwrap().flatten() {
-        // What the remote is said to have keeps nothing: it moves with the remote.
-        if reference.name_bytes().starts_with(b"refs/remotes/") {
+        if !seen && reference.name_bytes().starts_with(b"refs/remotes/") {
             continue;
         }
         if let Ok(commit) = reference.peel_to_commit() {
@@ -213,7 +231,7 @@ pub fn files(top: &Path) -> Vec<(PathBuf, Oid, bool)> {
     all
 }
 
-fn fsck(scene: &Scene, place: &Path) -> Option<String> {
+pub fn fsck(scene: &Scene, place: &Path) -> Option<String> {
     let out = scene.git_command(place).args(["fsck", "--full", "--strict", "--no-dangling"]).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     // An unborn branch is no damage.

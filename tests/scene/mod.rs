@@ -384,11 +384,16 @@ impl Scene {
     }
     /// Everything below ours as paths with kind, mode and content: to compare before and after.
     pub fn snapshot(&self) -> Vec<(PathBuf, String)> {
-        let mut all = Vec::new();
-        snapshot(&self.ours(), &self.ours(), &mut all);
-        all.sort();
-        all
+        snapshot_of(&self.ours())
     }
+}
+
+/// Everything below a folder as paths with kind, mode and content.
+pub fn snapshot_of(top: &Path) -> Vec<(PathBuf, String)> {
+    let mut all = Vec::new();
+    snapshot(top, top, &mut all);
+    all.sort();
+    all
 }
 
 fn snapshot(top: &Path, at: &Path, all: &mut Vec<(PathBuf, String)>) {

@@ -160,8 +160,7 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 /// Runs a pass with strace before it.
-fn under_strace(scene: &Scene, pass: &[&str], options: &[String]) -> Output {
-    let plain = scene.gitsync(pass);
+fn under_strace(plain: &Command, options: &[String]) -> Output {
     let mut traced = Command::new("strace");
     traced.arg("-qq").args(options).arg("--").arg(plain.get_program()).args(plain.get_args());
     for (name, value) in plain.get_envs() {
@@ -187,7 +186,7 @@ fn calls_of(scene: &Scene, pass: &[&str]) -> Vec<Called> {
     let trace = scene.root().join("trace");
     let names = GROUPS.concat().join(",");
     let options = ["-o".into(), trace.display().to_string(), "-e".into(), format!("trace={names}")];
-    let out = under_strace(scene, pass, &options);
+    let out = under_strace(&scene.gitsync(pass), &options);
     assert!(out.status.code().is_some_and(|code| code < 100), "{}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8_lossy(&fs::read(&trace).unwrap()).into_owned();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -357,7 +356,7 @@ fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally:
 }
 
 /// Makes every lock file below a folder look a minute older.
-fn a_minute_passes(folder: &Path) {
+pub fn a_minute_passes(folder: &Path) {
     for path in oracle::leftovers(folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "lock")) {
         let file = fs::File::options().write(true).open(path).unwrap();
         file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(61)).unwrap();
@@ -366,43 +365,46 @@ fn a_minute_passes(folder: &Path) {
 
 /// Runs a pass with a blow. Whether it was struck before its end.
 fn blow(scene: &Scene, pass: &[&str], point: &Point, story: &mut String, complaints: &mut Vec<String>) -> bool {
+    let hit = strike_one(&scene.gitsync(pass), &scene.root().join("trace"), point, complaints);
+    story.push_str(&hit.story);
+    if hit.said == "pushed\n" && scene.our_tip() != scene.upstream_tip() {
+        complaints.push("G4: it says pushed, and the remote has not what we have".to_owned());
+    }
+    hit.struck
+}
+
+/// A pass that a blow was meant for.
+pub struct Hit {
+    /// Whether the blow fell before its end.
+    pub struck: bool,
+    pub said: String,
+    pub story: String,
+}
+
+/// Runs a command with a blow.
+pub fn strike_one(pass: &Command, log: &Path, point: &Point, complaints: &mut Vec<String>) -> Hit {
     let Point { call, n, blow } = point;
-    let log = scene.root().join("trace");
-    let options = [
-        "-o".into(),
-        log.display().to_string(),
-        "-e".into(),
-        format!("trace={call}"),
-        "-e".into(),
-        blow.inject(call, *n),
-    ];
-    let out = under_strace(scene, pass, &options);
-    let trace = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
-    let struck = match blow {
-        Blow::Kill => out.status.signal() == Some(9),
-        Blow::Once(_) | Blow::From(_) => trace.contains("(INJECTED)"),
-    };
-    let at = match blow {
-        Blow::Kill => trace.lines().rev().find(|line| line.contains('(')),
-        _ => trace.lines().find(|line| line.contains("(INJECTED)")),
+    let inject = blow.inject(call, *n);
+    let options = ["-o".into(), log.display().to_string(), "-e".into(), format!("trace={call}"), "-e".into(), inject];
+    let out = under_strace(pass, &options);
+    let trace = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+    let (struck, at) = match blow {
+        Blow::Kill => (out.status.signal() == Some(9), trace.lines().rev().find(|line| line.contains('('))),
+        Blow::Once(_) | Blow::From(_) => {
+            (trace.contains("(INJECTED)"), trace.lines().find(|line| line.contains("(INJECTED)")))
+        }
     };
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    story.push_str(&format!(
+    let story = format!(
         "-- {point}: {}\n   at {}\n   said {said:?}\n{}",
         out.status,
         at.unwrap_or_default(),
         String::from_utf8_lossy(&out.stderr)
-    ));
-    if *blow != Blow::Kill && (out.status.code() == Some(101) || out.status.code() == Some(134)) {
-        complaints.push("the pass panicked".to_owned());
-    }
-    if *blow != Blow::Kill && out.status.signal().is_some() {
+    );
+    if *blow != Blow::Kill && (out.status.signal().is_some() || matches!(out.status.code(), Some(101 | 134))) {
         complaints.push(format!("the pass crashed: {}", out.status));
     }
-    if said == "pushed\n" && scene.our_tip() != scene.upstream_tip() {
-        complaints.push("G4: it says pushed, and the remote has not what we have".to_owned());
-    }
-    struck
+    Hit { struck, said, story }
 }
 
 /// Paths that differ between two snapshots, but for the record.
