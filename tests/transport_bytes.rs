@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use gitsync::transport::pktline::{Packets, ValidUtf8, encode, read_advertisement, read_ls_refs};
+use gitsync::transport::pktline::{Packets, Sifted, ValidUtf8, encode, read_advertisement, read_ls_refs};
 use gitsync::transport::{Remote, redact, refusal, split_url_secret};
 use proptest::prelude::*;
 
@@ -45,6 +45,13 @@ proptest! {
         ValidUtf8::new(&bytes[..]).read_to_end(&mut mended).unwrap();
         prop_assert_eq!(mended.len(), bytes.len());
         prop_assert!(bytes.iter().zip(&mended).all(|(was, is)| was == is || (*is == b'?' && !was.is_ascii())));
+    }
+
+    #[test]
+    fn sifting(bytes in packets(), over_http in any::<bool>(), one in any::<bool>()) {
+        let wanted = one.then(|| vec!["refs/heads/main".to_owned()]);
+        let mut sifted = Vec::new();
+        Sifted::new(&bytes[..], wanted, over_http).read_to_end(&mut sifted).unwrap();
     }
 
     #[test]

@@ -343,3 +343,30 @@ fn the_connection_is_kept_through_a_whole_pass() {
     session.tip(MAIN).unwrap();
     assert!(server.seen().iter().all(|s| s.connection == 0), "{:?}", server.seen());
 }
+
+#[test]
+fn a_branch_whose_name_is_no_utf_8_does_no_harm() {
+    let upstream = Upstream::new();
+    upstream.odd_ref();
+    let server = HttpServer::plain(&upstream);
+    let path = upstream.bare().display().to_string();
+    server.on("POST git-upload-pack", Fault::OldProtocol);
+    for url in [server.url(), path] {
+        for ask_first in [true, false] {
+            let session = open(&url);
+            if ask_first {
+                assert_eq!(session.tip(MAIN).unwrap(), upstream.tip());
+            }
+            let local = Local::new();
+            let mut remote = local.repo.remote_anonymous(session.libgit2_url()).unwrap();
+            let connection = remote.connect_auth(git2::Direction::Fetch, None, None).unwrap();
+            let names: Vec<String> = connection.list().unwrap().iter().map(|h| h.name().to_owned()).collect();
+            assert_eq!(names.contains(&"HEAD".to_owned()), !ask_first, "{names:?}");
+            drop(connection);
+            assert_eq!(local.fetch(&session).unwrap(), upstream.tip());
+            let ours = local.commit("ours.txt", format!("{url}{ask_first}").as_bytes());
+            assert_eq!(local.push(&session).unwrap(), None);
+            assert_eq!(upstream.tip(), Some(ours));
+        }
+    }
+}

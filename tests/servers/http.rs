@@ -103,6 +103,15 @@ impl HttpServer {
         HttpServer::start(upstream.root(), Some(authority), Some(config))
     }
 
+    /// Over a folder that holds `upstream.git` or the like; `secure`: with TLS.
+    pub fn over(root: &Path, secure: bool) -> HttpServer {
+        if !secure {
+            return HttpServer::start(root, None, None);
+        }
+        let (authority, config) = certificates(&["127.0.0.1", "localhost"]);
+        HttpServer::start(root, Some(authority), Some(config))
+    }
+
     pub fn tls_for(upstream: &Upstream, names: &[&str]) -> HttpServer {
         let (authority, config) = certificates(names);
         HttpServer::start(upstream.root(), Some(authority), Some(config))
@@ -496,4 +505,61 @@ fn backend(
 fn raw(out: &mut Box<dyn Both>, bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes)?;
     out.flush()
+}
+
+/// A proxy that connects everybody to one server, whatever was asked for.
+pub struct Proxy {
+    pub address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    pub fn to(server: &HttpServer) -> Proxy {
+        let target = server.address;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (heads, over) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicBool::new(false)));
+        let (kept, ended) = (heads.clone(), over.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                let kept = kept.clone();
+                std::thread::spawn(move || -> io::Result<()> {
+                    let mut stream = stream?;
+                    let mut head = Vec::new();
+                    let mut byte = [0];
+                    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? == 1 {
+                        head.push(byte[0]);
+                    }
+                    kept.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
+                    stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
+                    let mut server = TcpStream::connect(target)?;
+                    let (mut back, mut to_client) = (server.try_clone()?, stream.try_clone()?);
+                    std::thread::spawn(move || io::copy(&mut back, &mut to_client));
+                    io::copy(&mut stream, &mut server)?;
+                    server.shutdown(std::net::Shutdown::Both)
+                });
+            }
+        });
+        Proxy { address, heads, over }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it was asked, each in full.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+    }
 }

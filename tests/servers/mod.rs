@@ -3,6 +3,8 @@
 //! None of them is a mock of git: what they say of refs and packs comes from git itself. Every server ends with the value
 //! that stands for it.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
+// What git2 answers is what these tests are about.
+#![allow(clippy::disallowed_methods)]
 
 pub mod http;
 pub mod inetd;
@@ -70,6 +72,14 @@ impl Upstream {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Somebody has a branch whose name is Latin-1.
+    pub fn odd_ref(&self) {
+        let mut packed =
+            format!("# pack-refs with: peeled fully-peeled sorted \n{} refs/heads/", self.tip().unwrap()).into_bytes();
+        packed.extend_from_slice(b"gr\xfcn\n");
+        std::fs::write(self.bare().join("packed-refs"), packed).unwrap();
     }
 
     /// Gives the repository this many refs more.
