@@ -114,6 +114,14 @@ pub struct Settings {
     pub home: Option<PathBuf>,
 }
 
+impl Settings {
+    /// The longest that a pass can take by all its limits together, and ten minutes for what has none: the disk.
+    pub fn longest(&self) -> Duration {
+        let limits = [self.lock_wait, self.network_timeout, self.job_timeout, self.build_timeout];
+        limits.into_iter().fold(Duration::from_secs(600), Duration::saturating_add)
+    }
+}
+
 /// `GIT_AUTHOR_*` and `GIT_COMMITTER_*`, as git reads them.
 #[derive(Clone, Debug, Default)]
 pub struct IdentityEnv {
@@ -547,9 +555,13 @@ fn truth(word: &str) -> Option<bool> {
     }
 }
 
+/// A clock can't be set further ahead than some hundreds of years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text.trim()) {
         Ok(duration) if duration.is_zero() => Err("must be longer than nothing, such as 90s or 15m".into()),
+        Ok(duration) if duration > LONGEST => Err("must be less than 100 years".into()),
         Ok(duration) => Ok(duration),
         Err(_) => Err("give a number and a unit, such as 90s, 15m or 1h".into()),
     }
@@ -640,6 +652,9 @@ mod tests {
         let error = read_with(&["sync", "--lock-wait", "15"], &[]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("90s"), "{error}");
+        for bad in ["0s", "1000000y", "-1s", "99999999999999999999s"] {
+            assert_eq!(read_with(&["sync", "--lock-wait", bad], &[]).unwrap_err().exit_code(), 2, "{bad}");
+        }
         let (_, settings) = read_with(&["tick", "--max-file-size", "1KiB"], &[]).unwrap();
         assert_eq!(settings.max_file_size, 1024);
     }

@@ -310,6 +310,15 @@ impl Repo {
             return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
         }
         let branch = &self.names.branch;
+        let symbolic = self
+            .git
+            .find_reference(&self.branch_ref())
+            .ok()
+            .and_then(|reference| reference.symbolic_target().ok().flatten().map(str::to_owned));
+        if let Some(other) = symbolic {
+            let what = format!("branch '{branch}' is a symbolic reference to {other}; nothing was touched");
+            return Err(Error::new(Sort::NotReady, what, "name that branch with --branch, or make this one a branch"));
+        }
         match self.head_branch()? {
             Some(name) if name == self.branch_ref() => Ok(()),
             Some(name) => {

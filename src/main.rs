@@ -42,6 +42,8 @@ fn main() -> color_eyre::Result<()> {
     let watch = watch(command, &settings)?;
     // What the transports started ends with us, whatever ends us.
     let _children = watch.on_kill(Box::new(transport::kill_children));
+    // Each wait has a limit of its own; this one is for what nobody thought of, such as a stderr that nobody reads.
+    let _whole = watch.limit("its own end", deadline::instant() + settings.longest());
     let outcome = pass::run(command, &settings, network, &watch);
     finish(&outcome, settings.output)
 }

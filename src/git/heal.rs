@@ -297,8 +297,15 @@ impl Repo {
     pub fn heal_index(&self, when: DateTime<Utc>, thoroughly: bool) -> Result<bool, Error> {
         let Some(head) = self.tip_of("HEAD")? else { return Ok(false) };
         let path = self.place.git_dir.join("index");
-        let sound = begins_as_index(&path) && (!thoroughly || self.git.index().is_ok());
-        if sound {
+        let begins = begins_as_index(&path);
+        let unread = if begins && thoroughly { self.git.index().err() } else { None };
+        if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
+            // A split index, say: sound, and not ours to replace.
+            let what = format!("the index has a format that gitsync can't read ({})", error.message());
+            let next = "write it in git's plain format: `git update-index --no-split-index`";
+            return Err(Error::new(Sort::NotReady, what, next));
+        }
+        if begins && unread.is_none() {
             return Ok(false);
         }
         tracing::warn!("the index is missing or damaged and is made again from HEAD");
