@@ -201,7 +201,7 @@ if [ "$1" = supervisord ]; then
     trap - TERM INT HUP
     # supervisord opens the container's stdout and stderr anew, by name. A socket refuses that, and so does a pipe that
     # belongs to another user; a pipe of our own doesn't, and cat hands on what comes through.
-    if ! { (true >>/dev/fd/3 && true >>/dev/fd/4) 2>/dev/null; } 3>&1 4>&2; then
+    if ! ( (true >>/dev/fd/3 && true >>/dev/fd/4) 2>/dev/null) 3>&1 4>&2; then
         if ! made=$(mktemp -d) || ! mkfifo "$made/log"; then
             refuse "no place for a pipe: mount a tmpfs on /tmp, or set TMPDIR to a writable folder"
         fi

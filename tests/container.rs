@@ -387,6 +387,7 @@ fn supervisord_where_stdout_can_not_be_opened_by_name() {
     started.stops_within_the_grace();
     let said = said.join().unwrap();
     assert!(said.iter().any(|line| line.contains("chore(state): tick at")), "{said:#?}");
+    assert!(!said.iter().any(|line| line.contains("/dev/fd")), "{said:#?}");
 }
 
 // ---- the files as they are shipped
