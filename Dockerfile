@@ -23,7 +23,8 @@ FROM ${BINARY} AS binary
 FROM ${BASE_IMAGE}
 # supercronic is in Debian's testing suite: its source is the stable one with the suite's name replaced, pinned so that
 # nothing else comes from it, and gone again afterwards. python is what the default commands call.
-RUN printf 'Package: *\nPin: release a=testing\nPin-Priority: 90\n' >/etc/apt/preferences.d/testing \
+RUN printf 'Package: %s\nPin: release a=testing\nPin-Priority: %d\n\n' '*' -1 supercronic 90 \
+        >/etc/apt/preferences.d/testing \
     && awk -v RS= 'NR == 1' /etc/apt/sources.list.d/debian.sources \
         | sed 's/^Suites:.*/Suites: testing/' >/etc/apt/sources.list.d/testing.sources \
     && apt-get update \

@@ -2,7 +2,7 @@
 # Installs the programs that the tests run, from Debian; says nothing and is quick where all of them are there.
 #
 # supercronic is in Debian's testing suite alone. Where the configured suites don't have it, the testing source is derived
-# from the stable one that is there, and pinned so low that nothing else ever comes from it.
+# from the stable one that is there, and pinned so that nothing else ever comes from it.
 set -euo pipefail
 
 declare -A package_of=(
@@ -42,7 +42,8 @@ candidate() { LC_ALL=C apt-cache policy "$1" | awk '/Candidate:/ { print $2 }' |
 derive_testing() {
     local codename list
     codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-    printf 'Package: *\nPin: release a=testing\nPin-Priority: 90\n' >/etc/apt/preferences.d/gitsync-testing
+    printf 'Package: %s\nPin: release a=testing\nPin-Priority: %d\n\n' '*' -1 supercronic 90 \
+        >/etc/apt/preferences.d/gitsync-testing
     for list in /etc/apt/sources.list.d/*.sources; do
         if [ -e "$list" ] && grep -Eq "^Suites:(.* )?$codename( |\$)" "$list"; then
             # A stanza whose suites include the plain code name, and the first such one only.
