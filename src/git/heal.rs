@@ -36,7 +36,7 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 /// [`Sort::Busy`] where a live git process holds a lock, and those of the file system.
 pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, start_up: bool) -> Result<(), Error> {
     let git_dir = &place.git_dir;
-    let ours_died = held.died_before_us().is_some();
+    let ours_died = held.one_died_before_us();
     let mut locks: Vec<PathBuf> = ["index", "HEAD", "config", "packed-refs", "shallow"]
         .iter()
         .map(|name| git_dir.join(format!("{name}.lock")))
