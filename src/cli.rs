@@ -140,6 +140,36 @@ pub struct IdentityEnv {
 pub enum Asked {
     /// One pass.
     Pass(crate::outcome::Command),
+    /// Where this instance stands, and whether that is good enough.
+    Status(Option<Healthy>),
+}
+
+/// What `gitsync status --max-age` takes for healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Healthy {
+    /// What must not be older.
+    pub of: Of,
+    /// Than this.
+    pub max_age: Duration,
+}
+
+/// What a health check is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Of {
+    /// The last pass that reached the remote and did what the rule says.
+    Sync,
+    /// The last tick that ended with exit code 0.
+    Tick,
+}
+
+impl Of {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Tick => "tick",
+        }
+    }
 }
 
 const EXIT_CODES: &str = "\
@@ -219,6 +249,31 @@ Example:
   gitsync tick --repo /repo -- ./job.sh --quick
   gitsync tick --tick-command 'date > state/now' --path state/";
 
+const STATUS_HELP: &str = "\
+Tells branch, local and remote tip as last seen, state, mode, a pending force push, who holds the lock, the last run of
+each subcommand with its age and result, and what was rescued. Takes no lock, writes nothing, asks nobody.
+
+With --max-age it is a health check: exit 1 if the last good sync is older, or never was. A good sync is any pass, an
+init-sync or a tick too, that reached the remote, did what the rule says and ended with exit code 0. While a pass is
+under way the others wait for it, so its time does not count: age is measured up to its beginning, as long as it keeps
+its time limits (say --job-timeout and the like here as there). So a long first tick right after init-sync is healthy.
+With --of tick it is about the last tick that ended with exit code 0.
+
+Result: lines for people; --output json: one object, whose `result` is `ok`, `unhealthy` or `error`.
+";
+
+const STATUS_EXAMPLE: &str = "\
+Example:
+  gitsync status --repo /repo
+  gitsync status --repo /repo --max-age 2m || echo nobody syncs
+  gitsync status --output json | jq .state";
+
+const STATUS_CODES: &str = "\
+Exit codes:
+  0  told, and healthy where --max-age asked for that
+  1  not healthy; or there is no repository to tell of
+  2  the command line or the environment asks for something that can't be";
+
 /// Keeps a git repository that a machine works in, and its remote, together with nobody watching.
 ///
 /// Each subcommand takes the repository's lock, does one pass and exits; a scheduler gives the cadence. stdout gets one
@@ -250,6 +305,17 @@ enum Subcommands {
         /// The job: a program and its arguments; default: --tick-command.
         #[arg(last = true, value_name = "COMMAND")]
         job: Vec<OsString>,
+    },
+    /// Where this instance stands, never touching the network; with --max-age a health check.
+    #[command(long_about = "Where this instance stands, never touching the network; with --max-age a health check.",
+        before_long_help = STATUS_HELP, after_help = format!("{STATUS_EXAMPLE}\n\n{STATUS_CODES}"))]
+    Status {
+        /// Exit 1 if the last good sync is older than this, or never was.
+        #[arg(long, value_name = "DUR", value_parser = duration, help_heading = "Health")]
+        max_age: Option<Duration>,
+        /// What must not be older.
+        #[arg(long, value_enum, default_value = "sync", requires = "max_age", help_heading = "Health")]
+        of: Of,
     },
 }
 
@@ -460,23 +526,26 @@ pub fn read(
 
     let mut remote_url = None;
     let mut tick_argv = Vec::new();
-    let command_word = match cli.command {
+    let asked = match cli.command {
         Subcommands::InitSync { remote_url: given } => {
             remote_url = given.or_else(|| {
                 let server = text("GITHUB_SERVER_URL").unwrap_or_else(|| "https://github.com".into());
                 text("GITHUB_REPOSITORY").map(|name| format!("{}/{name}.git", server.trim_end_matches('/')))
             });
-            crate::outcome::Command::InitSync
+            Asked::Pass(crate::outcome::Command::InitSync)
         }
-        Subcommands::Sync => crate::outcome::Command::Sync,
+        Subcommands::Sync => Asked::Pass(crate::outcome::Command::Sync),
         Subcommands::Tick { job } => {
             tick_argv = job;
-            crate::outcome::Command::Tick
+            Asked::Pass(crate::outcome::Command::Tick)
         }
+        Subcommands::Status { max_age, of } => Asked::Status(max_age.map(|max_age| Healthy { of, max_age })),
     };
-    let default_network = match command_word {
-        crate::outcome::Command::InitSync => Duration::from_secs(3600),
-        crate::outcome::Command::Sync | crate::outcome::Command::Tick => Duration::from_secs(300),
+    let default_network = match asked {
+        Asked::Pass(crate::outcome::Command::InitSync) => Duration::from_secs(3600),
+        Asked::Pass(crate::outcome::Command::Sync | crate::outcome::Command::Tick) | Asked::Status(_) => {
+            Duration::from_secs(300)
+        }
     };
     let build_command = match cli.flags.build_command {
         // Said on purpose: a public dir that nothing is built into.
@@ -521,7 +590,7 @@ pub fn read(
         },
         home: set("HOME").map(PathBuf::from),
     };
-    Ok((Asked::Pass(command_word), settings))
+    Ok((asked, settings))
 }
 
 /// Whether the result is wanted as JSON, for a command line that could not be read as a whole.

@@ -100,6 +100,34 @@ pub struct Repo {
     pub(crate) scratch: std::cell::RefCell<Option<remote::Scratch>>,
 }
 
+/// What can be told of a repository without the lock and without the network: a look, for `status`.
+#[derive(Clone, Debug)]
+pub struct Peek {
+    /// The two tips, the remote's as last seen by a pass.
+    pub heads: Heads,
+    /// How they stand to one another, where both are known.
+    pub relation: Option<Relation>,
+    /// Every rescue reference with its commit, oldest first.
+    pub rescues: Vec<(String, CommitId)>,
+    /// Why a pass would refuse to touch the repository now.
+    pub not_ready: Option<Error>,
+}
+
+/// Looks at a repository that a pass may be changing at this moment. Nothing is written, and nothing that can be changed
+/// by anybody is opened for it.
+///
+/// # Errors
+/// [`Sort::NotReady`] or [`Sort::Corrupt`] where it can't be read.
+pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
+    let repo = Repo::open_unlocked(place, names)?;
+    let heads = Heads { local: repo.local_tip()?, remote: repo.last_seen()? };
+    let relation = match (heads.local, heads.remote) {
+        (Some(local), Some(remote)) => Some(repo.relation(local, remote)?),
+        (None, _) | (_, None) => None,
+    };
+    Ok(Peek { heads, relation, rescues: repo.rescues()?, not_ready: repo.check_ready().err() })
+}
+
 /// Finds the repository, without opening it.
 ///
 /// # Errors
@@ -178,6 +206,10 @@ impl Repo {
     /// # Errors
     /// [`Sort::NotReady`] or [`Sort::Corrupt`] where libgit2 can't open it.
     pub fn open(place: &Place, _under: &Held, names: Names) -> Result<Self, Error> {
+        Self::open_unlocked(place, names)
+    }
+
+    fn open_unlocked(place: &Place, names: Names) -> Result<Self, Error> {
         crate::ffi::prepare_libgit2(!place.named);
         let git = open_git(place)?;
         if let Some(elsewhere) = git.workdir().filter(|dir| dir.canonicalize().is_ok_and(|dir| dir != place.work_dir)) {

@@ -27,6 +27,7 @@ pub mod private;
 pub mod publish;
 pub mod record;
 pub mod report;
+pub mod status;
 pub mod sync;
 pub mod tick;
 pub mod transport;

@@ -10,7 +10,7 @@ use gitsync::cli::{self, Asked, Output, Settings};
 use gitsync::deadline::{End, Watch};
 use gitsync::job::signal_name;
 use gitsync::outcome::{Command, Failure, Outcome, Word};
-use gitsync::{deadline, pass, report, transport};
+use gitsync::{deadline, pass, report, status, transport};
 
 fn main() -> color_eyre::Result<()> {
     color_eyre::config::HookBuilder::default().display_env_section(false).install()?;
@@ -31,11 +31,21 @@ fn main() -> color_eyre::Result<()> {
             exit(error.exit_code())
         }
     };
-    let Asked::Pass(command) = asked;
-    if let Err(error) = report::log::begin(&settings) {
+    let logs = report::log::begin(&settings).map_err(|error| {
         eprintln_quietly(&error);
+        Failure::usage(error, "mend RUST_LOG, or unset it and use -v")
+    });
+    let command = match asked {
+        Asked::Pass(command) => command,
+        Asked::Status(healthy) => {
+            let told = status::tell(logs, healthy, &settings, deadline::now());
+            report::say(&told.lines(settings.output));
+            exit(told.exit_code())
+        }
+    };
+    if let Err(failure) = logs {
         let mut outcome = Outcome::new(command, deadline::now());
-        outcome.fail(Failure::usage(error, "mend RUST_LOG, or unset it and use -v"));
+        outcome.fail(failure);
         finish(&outcome, settings.output);
     }
     let network = transport::Env::read(&env);

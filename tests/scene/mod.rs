@@ -120,6 +120,14 @@ impl Scene {
         git
     }
 
+    /// Another program that is to see no more of this machine than git and gitsync do.
+    pub fn isolated(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.root());
+        self.isolate(&mut command);
+        command
+    }
+
     fn isolate(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
