@@ -508,6 +508,7 @@ impl Repo {
             place: self.place.clone(),
             private: self.private.clone(),
             names: self.names.clone(),
+            scratch: None.into(),
         };
         let odb = beside.git.odb().doing(doing)?;
         for objects in fresh.iter().map(|old| old.join("objects")).filter(|objects| objects.is_dir()) {
