@@ -80,7 +80,8 @@ impl Show {
         line.extend(["--repo".into(), repo.into_os_string()]);
         line.extend(args[split..].iter().map(OsString::from));
         // None of the environment, so that the story is the same everywhere.
-        let (Asked::Pass(command), settings) = cli::read(line, &|_| None).expect("a valid command line");
+        let (asked, settings) = cli::read(line, &|_| None).expect("a valid command line");
+        let Asked::Pass(command) = asked else { unreachable!("the story runs passes alone") };
         report::log::begin(&settings).expect("a log");
         let outcome = pass::run(command, &settings, transport::Env::read(&|_| None), &self.watch);
         report::print(&outcome, settings.output);

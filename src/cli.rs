@@ -174,16 +174,21 @@ impl Of {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    the pass did its work, or there was none to do
-  1    it failed, and a retry alone won't help (job or build failed, bad repository, rejected by the server)
-  2    the command line or the environment asks for something that can't be
-  75   passing trouble, the next pass retries (remote out of reach, push lost a race, lock not had in time)
+  0      the pass did its work, or there was none to do
+  1      it failed, and a retry alone won't help (job or build failed, bad repository,
+         refused credentials, rejected by the server's rules)
+  2      the command line or the environment asks for something that can't be
+  75     passing trouble, the next pass retries (remote out of reach, time-out, push
+         lost a race, lock not had in time)
   128+N  ended by signal N";
 
 const INIT_HELP: &str = "\
+At start-up: make the repository exist, heal it, and follow the remote, in either mode.
+
 One pass:
   1. make the repository exist in --repo, in place (strangers' files stay), with its remote
-  2. heal what an earlier crash or a person left: stale locks, a half merge, HEAD elsewhere, a killed clone
+  2. heal what an earlier crash or a person left: stale locks, a half merge, HEAD elsewhere,
+     a killed clone; a corrupt repository is put aside and fetched anew
   3. fetch and follow the remote, in either mode; forget a pending force push
   4. build the site, so that the public dir holds exactly the fresh one
 
@@ -193,27 +198,28 @@ Result, one word on stdout:
   up-to-date    nothing differed
   empty-remote  the remote has no such branch yet; the first tick's push makes it
   offline       the remote is out of reach; local state serves (exit 75)
-  error         see stderr
-";
+  error         see stderr";
 
 const INIT_EXAMPLE: &str = "\
 Example:
-  gitsync init-sync --repo /repo --remote-url https://github.com/you/state.git --public-dir /public";
+  gitsync init-sync --repo /repo --remote-url https://github.com/you/state.git";
 
 const SYNC_HELP: &str = "\
-One pass: ask the remote for its tip, then
+Every 30 s: ask the remote for its tip, and follow it where the rule says so.
+
+One pass asks, and does by what it finds:
   up-to-date  nothing: no fetch, no look at the files
   behind      follow the remote, rebuild the site
   ahead       nothing: the next tick pushes
-  diverged    non-alpha: accept the remote, rebuild the site; --alpha: keep local, the next tick may overwrite
+  diverged    accept the remote, rebuild the site; with --alpha: keep local, and the next
+              tick's push may overwrite the remote
 
-Following makes branch, index and every tracked file equal to the remote. What is replaced is kept first under
-refs/gitsync/rescue/ (`git for-each-ref refs/gitsync/rescue`).
+Following makes branch, index and every tracked file equal to the remote. What is replaced
+and in no commit is kept first: `git for-each-ref refs/gitsync/rescue` lists it.
 
 Result, one word on stdout: the state it found, as above; or
   skipped     another sync waits for the lock already
-  error       see stderr
-";
+  error       see stderr";
 
 const SYNC_EXAMPLE: &str = "\
 Example:
@@ -221,21 +227,22 @@ Example:
   if [ \"$(gitsync sync)\" = behind ]; then echo new; fi";
 
 const TICK_HELP: &str = "\
+Every 15 min: sync, run the job, build the site, commit, push.
+
 One pass:
   1. a sync, best effort: with the remote out of reach the tick goes on
-  2. run the job: COMMAND as given, else --tick-command through `sh -c`; a failure is an error of the pass, yet
-     what it wrote is committed: state is evidence
+  2. run the job: COMMAND as given, else --tick-command through `sh -c`; a failure is an
+     error of the pass, yet what it wrote is committed: state is evidence
   3. build the site
   4. commit what is new, changed or deleted under --path, and nothing else
   5. push what the remote does not have, an earlier failed push included
 
 Result, one word on stdout:
   no-changes   nothing to commit, nothing to push
-  pushed       the remote has our commit (a failed job that still pushed says so too, and exits 1)
+  pushed       the remote has our commit (after a failed job too; the exit code is then 1)
   push-failed  the commit is kept, the next tick retries
   skipped      another tick waits for the lock already
-  error        see stderr
-";
+  error        see stderr";
 
 const TICK_EXAMPLE: &str = "\
 Example:
@@ -283,20 +290,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// At start-up: make the repository exist, heal it, and follow the remote, in either mode.
-    #[command(long_about = "At start-up: make the repository exist, heal it, and follow the remote, in either mode.",
-        before_long_help = INIT_HELP, after_help = format!("{INIT_EXAMPLE}\n\n{EXIT_CODES}"))]
+    #[command(long_about = INIT_HELP, after_help = format!("{INIT_EXAMPLE}\n\n{EXIT_CODES}"))]
     InitSync {
         /// The remote's URL; default: the one the repository has, else $GITHUB_SERVER_URL/$GITHUB_REPOSITORY.git.
         #[arg(long, value_name = "URL", env = "GIT_SYNC_REMOTE_URL", help_heading = "Repository")]
         remote_url: Option<String>,
     },
     /// Every 30 s: ask the remote for its tip, and follow it where the rule says so.
-    #[command(long_about = "Every 30 s: ask the remote for its tip, and follow it where the rule says so.",
-        before_long_help = SYNC_HELP, after_help = format!("{SYNC_EXAMPLE}\n\n{EXIT_CODES}"))]
+    #[command(long_about = SYNC_HELP, after_help = format!("{SYNC_EXAMPLE}\n\n{EXIT_CODES}"))]
     Sync,
     /// Every 15 min: sync, run the job, build the site, commit, push.
-    #[command(long_about = "Every 15 min: sync, run the job, build the site, commit, push.",
-        before_long_help = TICK_HELP, after_help = format!("{TICK_EXAMPLE}\n\n{EXIT_CODES}"))]
+    #[command(long_about = TICK_HELP, after_help = format!("{TICK_EXAMPLE}\n\n{EXIT_CODES}"))]
     Tick {
         /// The job: a program and its arguments; default: --tick-command.
         #[arg(last = true, value_name = "COMMAND")]

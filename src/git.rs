@@ -272,6 +272,25 @@ impl Repo {
         Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
     }
 
+    /// What in a commit is left as it is, because it takes more than git to bring it about: a sentence each.
+    ///
+    /// # Errors
+    /// Where the commit can't be read.
+    pub fn left_as_it_is(&self, commit: CommitId) -> Result<Vec<&'static str>, Error> {
+        let doing = "looking for submodules and LFS";
+        let tree = self.git.find_commit(commit).and_then(|commit| commit.tree()).doing(doing)?;
+        let mut notes = Vec::new();
+        if tree.get_name(".gitmodules").is_some() {
+            notes
+                .push("the repository has submodules: their folders are left as they are, gitsync does not fetch them");
+        }
+        let attributes = tree.get_name(".gitattributes").and_then(|entry| self.git.find_blob(entry.id()).ok());
+        if attributes.is_some_and(|blob| blob.content().windows(10).any(|word| word == b"filter=lfs")) {
+            notes.push("the repository has files under LFS: they are left as pointers, gitsync does not fetch them");
+        }
+        Ok(notes)
+    }
+
     /// Whether history is cut here, as a shallow clone cuts it. Ancestry that is seen is true all the same; ancestry that is
     /// not seen may be missing.
     pub fn history_is_cut(&self) -> bool {

@@ -201,6 +201,9 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     tracing::info!(branch = %repo.names.branch, remote = %tip, paths = followed.paths, "at the remote's latest");
     // A repository without a commit is none yet: an earlier start was cut short, or found the remote empty or away.
     let fresh = fresh || unborn;
+    for note in repo.left_as_it_is(tip)? {
+        tracing::info!("{note}");
+    }
     Ok(match (fresh, followed.changed) {
         (true, _) => Word::Cloned,
         (false, true) => Word::Reset,

@@ -42,14 +42,14 @@ impl std::fmt::Display for Holder {
 pub struct Held {
     /// `None` where there was no lock file, and this pass only looks.
     guard: Option<RwLockWriteGuard<'static, File>>,
-    died: Option<Holder>,
+    died: bool,
     looking: bool,
 }
 
 impl Held {
-    /// The pass before this one, if it died without giving the lock back: what it left half done is ours to heal.
-    pub fn died_before_us(&self) -> Option<&Holder> {
-        self.died.as_ref()
+    /// Whether the pass before this one died without giving the lock back: what it left half done is ours to heal.
+    pub fn one_died_before_us(&self) -> bool {
+        self.died
     }
 }
 
@@ -123,7 +123,7 @@ pub fn peek(private: &PrivateDir) -> Option<Option<Holder>> {
 /// # Errors
 /// Those of the file system.
 pub fn take_for_looking(private: &PrivateDir, wait: Duration) -> io::Result<Taken> {
-    let looking = |guard| Taken::Held(Held { guard, died: None, looking: true });
+    let looking = |guard| Taken::Held(Held { guard, died: false, looking: true });
     match File::open(private.file(NAME)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(looking(None)),
         Err(error) => Err(error),
@@ -149,11 +149,13 @@ fn held(
     command: &str,
     now: DateTime<Utc>,
 ) -> io::Result<Taken> {
-    let died = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let died = fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
     let us = Holder { pid: std::process::id(), command: command.to_owned(), since: now };
-    guard.set_len(0)?;
+    // Over what is there, and cut to length only then: the file must at no moment look as if all had ended well.
+    let text = serde_json::to_vec(&us).map_err(io::Error::other)?;
     guard.rewind()?;
-    guard.write_all(&serde_json::to_vec(&us).map_err(io::Error::other)?)?;
+    guard.write_all(&text)?;
+    guard.set_len(text.len() as u64)?;
     Ok(Taken::Held(Held { guard: Some(guard), died, looking: false }))
 }
 

@@ -568,3 +568,20 @@ mod the_site {
         assert_eq!(fs::read_dir(s.public()).unwrap().count(), 0, "{}", s.last());
     }
 }
+
+#[test]
+fn submodules_and_lfs_are_left_as_they_are_and_said_once() {
+    let s = Scene::without_ours();
+    s.rival_writes(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n");
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    s.rival_writes("big.bin", pointer);
+    s.git_in(&s.rival(), &["-c", "filter.lfs.required=false", "add", "-A"]);
+    let sub = s.upstream();
+    s.git_in(&s.rival(), &["-c", "protocol.file.allow=always", "submodule", "add", "-q", sub.to_str().unwrap(), "sub"]);
+    s.rival_commits("a submodule").git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.init_sync().exits(0).says("cloned").logs("submodules: their folders are left").logs("LFS: they are left");
+    s.our_file("big.bin", pointer).work_tree_is_clean();
+    assert_eq!(std::fs::read_dir(s.ours().join("sub")).unwrap().count(), 0);
+    s.sync().says("up-to-date").logs_not("LFS");
+    s.tick_with("echo 1 > state/b").says("pushed").logs_not("LFS");
+}

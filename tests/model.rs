@@ -194,7 +194,9 @@ impl World {
             Step::Struck { at, pass, call, n, blow } => {
                 let blows =
                     [Blow::Kill, Blow::Kill, Blow::Kill, Blow::Once("EIO"), Blow::From("ENOSPC"), Blow::Once("ENOSPC")];
-                let point = Point { call: CALLS[call].to_owned(), n, blow: blows[blow] };
+                // A file that can't be removed is a leftover that nobody can help.
+                let blow = if CALLS[call].starts_with("unlink") { Blow::Kill } else { blows[blow] };
+                let point = Point { call: CALLS[call].to_owned(), n, blow };
                 return self.passes(at, pass, Some(point));
             }
             Step::Settles { at } => return self.settles(at),

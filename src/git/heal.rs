@@ -36,16 +36,16 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 /// [`Sort::Busy`] where a live git process holds a lock, and those of the file system.
 pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, start_up: bool) -> Result<(), Error> {
     let git_dir = &place.git_dir;
-    let ours_died = held.died_before_us().is_some();
+    let ours_died = held.one_died_before_us();
     let mut locks: Vec<PathBuf> = ["index", "HEAD", "config", "packed-refs", "shallow"]
         .iter()
         .map(|name| git_dir.join(format!("{name}.lock")))
         .collect();
     locks.push(git_dir.join(format!("refs/heads/{branch}.lock")));
     locks.push(git_dir.join(format!("refs/remotes/{remote}/{branch}.lock")));
-    if start_up || ours_died {
-        collect_locks(&git_dir.join("refs"), &mut locks);
-    }
+    // A rescue is made once and its lock is in nobody's way, until the rescue has been kept long enough and is to go.
+    let refs = if start_up || ours_died { "refs" } else { "refs/gitsync" };
+    collect_locks(&git_dir.join(refs), &mut locks);
     for lock in locks {
         let Ok(meta) = lock.symlink_metadata() else { continue };
         let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default();
@@ -152,11 +152,16 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
         tracing::warn!("HEAD was damaged and is put on '{branch}'");
         fs::write(git_dir.join("HEAD"), format!("ref: refs/heads/{branch}\n")).doing("mending HEAD")?;
     }
-    if fs::metadata(git_dir.join("config")).map_or(0, |meta| meta.len()) == 0 {
-        tracing::warn!("the repository's configuration was empty and is made anew");
+    let config = git_dir.join("config");
+    if is_damaged_config(&config) {
+        tracing::warn!("the repository's configuration was empty or damaged and is made anew");
+        if config.exists() {
+            fs::rename(&config, private.file("damaged-config")).doing("setting the damaged configuration aside")?;
+        }
         init(place, branch)?;
     }
     mend_refs(git_dir, &git_dir.join("refs"))?;
+    bring_back_branch(git_dir, branch)?;
     set_aside_empty_objects(git_dir, &private, when)?;
     Ok(false)
 }
@@ -173,24 +178,51 @@ pub fn begin_anew(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>,
 
 #[allow(clippy::disallowed_methods)]
 fn init(place: &Place, branch: &str) -> Result<(), Error> {
+    // Before there is a HEAD: killed in between, this is put aside in its turn and taken over from there.
+    take_over(place)?;
     let mut options = git2::RepositoryInitOptions::new();
     options.initial_head(branch).external_template(false).mkdir(false);
     git2::Repository::init_opts(&place.work_dir, &options)
         .doing(format!("making a repository in {}", place.work_dir.display()))?;
-    // Of a repository that was put aside, what a person configured is kept.
+    sync_dir(&place.git_dir).doing("waiting for the disk")
+}
+
+/// Takes over from a repository that was put aside what a person configured, and its index.
+///
+/// Which files were git's is known by the old index alone. Without it, what the remote has removed since would stay in the
+/// work tree as if somebody had just made it, and the next tick would commit it.
+fn take_over(place: &Place) -> Result<(), Error> {
+    let doing = "keeping the repository's configuration";
     let private = PrivateDir::of(&place.git_dir);
-    if let Some(old) = broken(&private).last() {
-        for name in ["config", "info/exclude", "info/attributes"] {
-            let from = old.join(name);
-            if fs::metadata(&from).is_ok_and(|meta| meta.len() > 0) && git2::Config::open(&old.join("config")).is_ok() {
-                if let Some(parent) = place.git_dir.join(name).parent() {
-                    fs::create_dir_all(parent).doing("keeping the repository's configuration")?;
-                }
-                fs::copy(&from, place.git_dir.join(name)).doing("keeping the repository's configuration")?;
+    for name in ["config", "info/exclude", "info/attributes", "index"] {
+        let to = place.git_dir.join(name);
+        let sound = |old: &PathBuf| match name {
+            "config" => !is_damaged_config(&old.join(name)),
+            "index" => {
+                !old.join(CARRIED).exists()
+                    && fs::metadata(old.join(name)).is_ok_and(|meta| meta.len() > 0)
+                    && git2::Index::open(&old.join(name)).is_ok()
             }
+            _ => fs::metadata(old.join(name)).is_ok_and(|meta| meta.len() > 0),
+        };
+        if !to.exists()
+            && let Some(old) = broken(&private).into_iter().rev().find(sound)
+        {
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent).doing(doing)?;
+            }
+            fs::copy(old.join(name), &to).doing(doing)?;
         }
     }
-    sync_dir(&place.git_dir).doing("waiting for the disk")
+    Ok(())
+}
+
+/// A power loss leaves files of no length, or full of zeros; libgit2 reads the latter as empty and then can't write it.
+fn is_damaged_config(path: &Path) -> bool {
+    let content = fs::read(path).unwrap_or_default();
+    content.is_empty()
+        || content.contains(&0)
+        || git2::Config::open(path).and_then(|mut config| config.snapshot()).is_err()
 }
 
 fn put_aside(place: &Place, private: &PrivateDir, _held: &Held, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
@@ -239,15 +271,12 @@ fn mend_refs(git_dir: &Path, folder: &Path) -> Result<(), Error> {
         }
         let content = fs::read_to_string(&path).unwrap_or_default();
         let text = content.trim();
-        let good = text.starts_with("ref: ") || (text.len() == 40 && CommitId::from_str(text).is_ok());
+        let good = text.starts_with("ref: ") || is_commit_id(text);
         if good || path.extension() == Some(OsStr::new("lock")) {
             continue;
         }
         let name = path.strip_prefix(git_dir).unwrap_or(&path);
-        let last = fs::read_to_string(git_dir.join("logs").join(name)).ok().and_then(|log| {
-            let line = log.lines().rev().find(|line| line.len() > 81)?;
-            line.split(' ').nth(1).filter(|id| id.len() == 40 && CommitId::from_str(id).is_ok()).map(str::to_owned)
-        });
+        let last = last_in_log(git_dir, name);
         match last {
             Some(id) => {
                 tracing::warn!(reference = %name.display(), commit = %id, "a damaged reference is mended from its log");
@@ -260,6 +289,31 @@ fn mend_refs(git_dir: &Path, folder: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The branch's reference is gone and its log is not: git would have removed both, so a crash took it.
+fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
+    let name = format!("refs/heads/{branch}");
+    let packed = fs::read_to_string(git_dir.join("packed-refs")).unwrap_or_default();
+    if git_dir.join(&name).exists() || packed.lines().any(|line| line.ends_with(&format!(" {name}"))) {
+        return Ok(());
+    }
+    let Some(id) = last_in_log(git_dir, Path::new(&name)) else { return Ok(()) };
+    tracing::warn!(reference = %name, commit = %id, "the branch was gone and is brought back from its log");
+    let path = git_dir.join(&name);
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, format!("{id}\n")));
+    made.doing(format!("bringing back {name}"))
+}
+
+/// The last commit that a reference's log knows.
+fn last_in_log(git_dir: &Path, name: &Path) -> Option<String> {
+    let log = fs::read_to_string(git_dir.join("logs").join(name)).ok()?;
+    let line = log.lines().rev().find(|line| line.len() > 81)?;
+    line.split(' ').nth(1).filter(|id| is_commit_id(id)).map(str::to_owned)
+}
+
+fn is_commit_id(text: &str) -> bool {
+    text.len() == 40 && CommitId::from_str(text).is_ok_and(|id| !id.is_zero())
 }
 
 /// Object files of no length: git takes them for damage, and a fetch will not replace them while they are there.
@@ -441,23 +495,35 @@ impl Repo {
     /// # Errors
     /// Where this repository can't be written.
     pub fn carry_over(&self, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
+        let doing = "reading the repository put aside";
         let mut kept = Vec::new();
-        for old in broken(&self.private) {
-            if old.join(CARRIED).exists() {
-                continue;
+        // Several, where a pass was killed in the middle of putting one aside: what one names another may hold.
+        let fresh: Vec<PathBuf> = broken(&self.private).into_iter().filter(|old| !old.join(CARRIED).exists()).collect();
+        if fresh.is_empty() {
+            return Ok(kept);
+        }
+        // A handle of its own: what is written through one that sees the old objects is left out where they have it.
+        let beside = Self {
+            git: super::open_git(&self.place)?,
+            place: self.place.clone(),
+            private: self.private.clone(),
+            names: self.names.clone(),
+            scratch: None.into(),
+        };
+        let odb = beside.git.odb().doing(doing)?;
+        for objects in fresh.iter().map(|old| old.join("objects")).filter(|objects| objects.is_dir()) {
+            odb.add_disk_alternate(&objects.to_string_lossy()).doing(doing)?;
+        }
+        let tips: BTreeSet<CommitId> = fresh.iter().flat_map(|old| old_tips(old)).collect();
+        for id in tips {
+            if !beside.is_kept(id)?
+                && let Some(id) = beside.copy_readable(id)?
+            {
+                self.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
+                kept.push(self.rescue(What::Local, id, when, "carried over from the damaged repository")?);
             }
-            let odb = self.git.odb().doing("reading the repository put aside")?;
-            if old.join("objects").is_dir() {
-                odb.add_disk_alternate(&old.join("objects").to_string_lossy())
-                    .doing("reading the repository put aside")?;
-                for id in old_tips(&old) {
-                    if !self.is_kept(id)?
-                        && let Some(id) = self.copy_readable(id)?
-                    {
-                        kept.push(self.rescue(What::Local, id, when, "carried over from the damaged repository")?);
-                    }
-                }
-            }
+        }
+        for old in fresh {
             fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
         }
         Ok(kept)

@@ -563,7 +563,11 @@ impl Repo {
                 self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).is_ok_and(|d| d.deltas().len() == 0)
             };
             if !in_target && !in_file() {
-                return index.write_tree_to(&self.git).map(Some).doing(doing);
+                return match index.write_tree_to(&self.git) {
+                    // An index taken over from a repository that was put aside names objects that stayed there.
+                    Err(_) if head.is_none() => Ok(None),
+                    written => written.map(Some).doing(doing),
+                };
             }
         }
         Ok(None)
