@@ -90,7 +90,9 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
     pass.outcome.local = repo.local_tip()?.map(|id| id.to_string());
     pass.forget_old_rescues(&repo);
     let remote = repo.last_seen()?;
-    if pass.builds_site() {
+    // On a branch without a commit there is nothing to build from, and no fault in that: the first tick makes the commit and
+    // the site.
+    if pass.builds_site() && pass.outcome.local.is_some() {
         pass.build_site(&repo, remote, pass.settings.mode);
     } else {
         pass.empty_site()?;

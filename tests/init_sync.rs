@@ -585,3 +585,13 @@ fn submodules_and_lfs_are_left_as_they_are_and_said_once() {
     s.sync().says("up-to-date").logs_not("LFS");
     s.tick_with("echo 1 > state/b").says("pushed").logs_not("LFS");
 }
+
+#[test]
+fn an_empty_remote_is_no_failed_build() {
+    let s = Scene::empty_upstream();
+    s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap());
+    s.env("GIT_SYNC_BUILD_COMMAND", "cp state/page {public_dir}/index.html");
+    s.init_sync().exits(0).says("empty-remote");
+    s.tick_with("mkdir state; echo page > state/page").exits(0).says("pushed");
+    assert_eq!(std::fs::read_to_string(s.public().join("index.html")).unwrap(), "page\n");
+}
