@@ -31,6 +31,26 @@ pub enum LogFormat {
     Json,
 }
 
+/// How the site gets into the public dir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Publish {
+    /// Built aside, then exchanged as a whole, or file by file inside a mounted volume.
+    Whole,
+    /// Built aside, then file by file even where it could be exchanged: for a folder that others have mounted or entered.
+    Files,
+    /// Built in the public dir itself: for builds that need their old output.
+    InPlace,
+}
+
+/// What happens when the histories part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnDivergence {
+    /// The mode decides which side wins.
+    Policy,
+    /// Our unpushed commits are replayed on the remote's, if it only moved forward; on a conflict the mode decides.
+    Rebase,
+}
+
 /// Everything that the command line and the environment say, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -44,8 +64,16 @@ pub struct Settings {
     pub remote_url: Option<String>,
     /// Which side is dominant.
     pub mode: Mode,
+    /// What happens when the histories part.
+    pub on_divergence: OnDivergence,
+    /// How long a rescue is kept.
+    pub keep_rescues: Duration,
+    /// Whether to say what the pass would do, and do nothing.
+    pub dry_run: bool,
     /// Where the site is published.
     pub public_dir: Option<PathBuf>,
+    /// How the site gets there.
+    pub publish: Publish,
     /// The job's command string.
     pub tick_command: String,
     /// The job as a program and its arguments, where given after `--`.
@@ -86,6 +114,14 @@ pub struct Settings {
     pub home: Option<PathBuf>,
 }
 
+impl Settings {
+    /// The longest that a pass can take by all its limits together, and ten minutes for what has none: the disk.
+    pub fn longest(&self) -> Duration {
+        let limits = [self.lock_wait, self.network_timeout, self.job_timeout, self.build_timeout];
+        limits.into_iter().fold(Duration::from_secs(600), Duration::saturating_add)
+    }
+}
+
 /// `GIT_AUTHOR_*` and `GIT_COMMITTER_*`, as git reads them.
 #[derive(Clone, Debug, Default)]
 pub struct IdentityEnv {
@@ -104,20 +140,55 @@ pub struct IdentityEnv {
 pub enum Asked {
     /// One pass.
     Pass(crate::outcome::Command),
+    /// Where this instance stands, and whether that is good enough.
+    Status(Option<Healthy>),
+}
+
+/// What `gitsync status --max-age` takes for healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Healthy {
+    /// What must not be older.
+    pub of: Of,
+    /// Than this.
+    pub max_age: Duration,
+}
+
+/// What a health check is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Of {
+    /// The last pass that reached the remote and did what the rule says.
+    Sync,
+    /// The last tick that ended with exit code 0.
+    Tick,
+}
+
+impl Of {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Tick => "tick",
+        }
+    }
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    the pass did its work, or there was none to do
-  1    it failed, and a retry alone won't help (job or build failed, bad repository, rejected by the server)
-  2    the command line or the environment asks for something that can't be
-  75   passing trouble, the next pass retries (remote out of reach, push lost a race, lock not had in time)
+  0      the pass did its work, or there was none to do
+  1      it failed, and a retry alone won't help (job or build failed, bad repository,
+         refused credentials, rejected by the server's rules)
+  2      the command line or the environment asks for something that can't be
+  75     passing trouble, the next pass retries (remote out of reach, time-out, push
+         lost a race, lock not had in time)
   128+N  ended by signal N";
 
 const INIT_HELP: &str = "\
+At start-up: make the repository exist, heal it, and follow the remote, in either mode.
+
 One pass:
   1. make the repository exist in --repo, in place (strangers' files stay), with its remote
-  2. heal what an earlier crash or a person left: stale locks, a half merge, HEAD elsewhere, a killed clone
+  2. heal what an earlier crash or a person left: stale locks, a half merge, HEAD elsewhere,
+     a killed clone; a corrupt repository is put aside and fetched anew
   3. fetch and follow the remote, in either mode; forget a pending force push
   4. build the site, so that the public dir holds exactly the fresh one
 
@@ -127,27 +198,28 @@ Result, one word on stdout:
   up-to-date    nothing differed
   empty-remote  the remote has no such branch yet; the first tick's push makes it
   offline       the remote is out of reach; local state serves (exit 75)
-  error         see stderr
-";
+  error         see stderr";
 
 const INIT_EXAMPLE: &str = "\
 Example:
-  gitsync init-sync --repo /repo --remote-url https://github.com/you/state.git --public-dir /public";
+  gitsync init-sync --repo /repo --remote-url https://github.com/you/state.git";
 
 const SYNC_HELP: &str = "\
-One pass: ask the remote for its tip, then
+Every 30 s: ask the remote for its tip, and follow it where the rule says so.
+
+One pass asks, and does by what it finds:
   up-to-date  nothing: no fetch, no look at the files
   behind      follow the remote, rebuild the site
   ahead       nothing: the next tick pushes
-  diverged    non-alpha: accept the remote, rebuild the site; --alpha: keep local, the next tick may overwrite
+  diverged    accept the remote, rebuild the site; with --alpha: keep local, and the next
+              tick's push may overwrite the remote
 
-Following makes branch, index and every tracked file equal to the remote. What is replaced is kept first under
-refs/gitsync/rescue/ (`git for-each-ref refs/gitsync/rescue`).
+Following makes branch, index and every tracked file equal to the remote. What is replaced
+and in no commit is kept first: `git for-each-ref refs/gitsync/rescue` lists it.
 
 Result, one word on stdout: the state it found, as above; or
   skipped     another sync waits for the lock already
-  error       see stderr
-";
+  error       see stderr";
 
 const SYNC_EXAMPLE: &str = "\
 Example:
@@ -155,26 +227,52 @@ Example:
   if [ \"$(gitsync sync)\" = behind ]; then echo new; fi";
 
 const TICK_HELP: &str = "\
+Every 15 min: sync, run the job, build the site, commit, push.
+
 One pass:
   1. a sync, best effort: with the remote out of reach the tick goes on
-  2. run the job: COMMAND as given, else --tick-command through `sh -c`; a failure is an error of the pass, yet
-     what it wrote is committed: state is evidence
+  2. run the job: COMMAND as given, else --tick-command through `sh -c`; a failure is an
+     error of the pass, yet what it wrote is committed: state is evidence
   3. build the site
   4. commit what is new, changed or deleted under --path, and nothing else
   5. push what the remote does not have, an earlier failed push included
 
 Result, one word on stdout:
   no-changes   nothing to commit, nothing to push
-  pushed       the remote has our commit (a failed job that still pushed says so too, and exits 1)
+  pushed       the remote has our commit (after a failed job too; the exit code is then 1)
   push-failed  the commit is kept, the next tick retries
   skipped      another tick waits for the lock already
-  error        see stderr
-";
+  error        see stderr";
 
 const TICK_EXAMPLE: &str = "\
 Example:
   gitsync tick --repo /repo -- ./job.sh --quick
   gitsync tick --tick-command 'date > state/now' --path state/";
+
+const STATUS_HELP: &str = "\
+Tells branch, local and remote tip as last seen, state, mode, a pending force push, who holds the lock, the last run of
+each subcommand with its age and result, and what was rescued. Takes no lock, writes nothing, asks nobody.
+
+With --max-age it is a health check: exit 1 if the last good sync is older, or never was. A good sync is any pass, an
+init-sync or a tick too, that reached the remote, did what the rule says and ended with exit code 0. While a pass is
+under way the others wait for it, so its time does not count: age is measured up to its beginning, as long as it keeps
+its time limits (say --job-timeout and the like here as there). So a long first tick right after init-sync is healthy.
+With --of tick it is about the last tick that ended with exit code 0.
+
+Result: lines for people; --output json: one object, whose `result` is `ok`, `unhealthy` or `error`.
+";
+
+const STATUS_EXAMPLE: &str = "\
+Example:
+  gitsync status --repo /repo
+  gitsync status --repo /repo --max-age 2m || echo nobody syncs
+  gitsync status --output json | jq .state";
+
+const STATUS_CODES: &str = "\
+Exit codes:
+  0  told, and healthy where --max-age asked for that
+  1  not healthy; or there is no repository to tell of
+  2  the command line or the environment asks for something that can't be";
 
 /// Keeps a git repository that a machine works in, and its remote, together with nobody watching.
 ///
@@ -192,24 +290,32 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// At start-up: make the repository exist, heal it, and follow the remote, in either mode.
-    #[command(long_about = "At start-up: make the repository exist, heal it, and follow the remote, in either mode.",
-        before_long_help = INIT_HELP, after_help = format!("{INIT_EXAMPLE}\n\n{EXIT_CODES}"))]
+    #[command(long_about = INIT_HELP, after_help = format!("{INIT_EXAMPLE}\n\n{EXIT_CODES}"))]
     InitSync {
         /// The remote's URL; default: the one the repository has, else $GITHUB_SERVER_URL/$GITHUB_REPOSITORY.git.
         #[arg(long, value_name = "URL", env = "GIT_SYNC_REMOTE_URL", help_heading = "Repository")]
         remote_url: Option<String>,
     },
     /// Every 30 s: ask the remote for its tip, and follow it where the rule says so.
-    #[command(long_about = "Every 30 s: ask the remote for its tip, and follow it where the rule says so.",
-        before_long_help = SYNC_HELP, after_help = format!("{SYNC_EXAMPLE}\n\n{EXIT_CODES}"))]
+    #[command(long_about = SYNC_HELP, after_help = format!("{SYNC_EXAMPLE}\n\n{EXIT_CODES}"))]
     Sync,
     /// Every 15 min: sync, run the job, build the site, commit, push.
-    #[command(long_about = "Every 15 min: sync, run the job, build the site, commit, push.",
-        before_long_help = TICK_HELP, after_help = format!("{TICK_EXAMPLE}\n\n{EXIT_CODES}"))]
+    #[command(long_about = TICK_HELP, after_help = format!("{TICK_EXAMPLE}\n\n{EXIT_CODES}"))]
     Tick {
         /// The job: a program and its arguments; default: --tick-command.
         #[arg(last = true, value_name = "COMMAND")]
         job: Vec<OsString>,
+    },
+    /// Where this instance stands, never touching the network; with --max-age a health check.
+    #[command(long_about = "Where this instance stands, never touching the network; with --max-age a health check.",
+        before_long_help = STATUS_HELP, after_help = format!("{STATUS_EXAMPLE}\n\n{STATUS_CODES}"))]
+    Status {
+        /// Exit 1 if the last good sync is older than this, or never was.
+        #[arg(long, value_name = "DUR", value_parser = duration, help_heading = "Health")]
+        max_age: Option<Duration>,
+        /// What must not be older.
+        #[arg(long, value_enum, default_value = "sync", requires = "max_age", help_heading = "Health")]
+        of: Of,
     },
 }
 
@@ -243,6 +349,25 @@ struct Flags {
     #[arg(long, global = true, help_heading = "Repository")]
     alpha: bool,
 
+    /// What happens when the histories part: the mode decides which side wins, or our unpushed commits are replayed on the
+    /// remote's if it only moved forward (on a conflict the mode decides).
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "HOW",
+        env = "GIT_SYNC_ON_DIVERGENCE",
+        default_value = "policy",
+        help_heading = "Repository"
+    )]
+    on_divergence: OnDivergence,
+    /// How long what was rescued is kept under refs/gitsync/rescue/.
+    #[arg(long, global = true, value_name = "DUR", env = "GIT_SYNC_KEEP_RESCUES", default_value = "90d",
+        value_parser = duration, help_heading = "Repository")]
+    keep_rescues: Duration,
+    /// Say what the pass would do; change nothing, run nothing. [env: GIT_SYNC_DRY_RUN=true|1|yes|on]
+    #[arg(long, global = true, help_heading = "Output")]
+    dry_run: bool,
     /// A file whose content is the token; read anew each pass. Else the token is GIT_SYNC_TOKEN, or GITHUB_TOKEN for the
     /// host of GITHUB_SERVER_URL, or what git's credential helpers know.
     #[arg(long, global = true, value_name = "PATH", env = "GIT_SYNC_TOKEN_FILE", help_heading = "Repository")]
@@ -284,9 +409,20 @@ struct Flags {
     #[arg(long, global = true, value_name = "PATH", env = "GIT_SYNC_PUBLIC_DIR", help_heading = "Site")]
     public_dir: Option<PathBuf>,
     /// Builds the site into {public_dir}, through `sh -c` in the repository
-    /// [default with a public dir: python -m src.main build-site --output {public_dir}].
+    /// [default with a public dir: python -m src.main build-site --output {public_dir}; '': no build].
     #[arg(long, global = true, value_name = "STR", env = "GIT_SYNC_BUILD_COMMAND", help_heading = "Site")]
     build_command: Option<String>,
+    /// How the site gets into the public dir.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "HOW",
+        env = "GIT_SYNC_PUBLISH",
+        default_value = "whole",
+        help_heading = "Site"
+    )]
+    publish: Publish,
 
     /// How long to wait for another pass to give the lock back.
     #[arg(long, global = true, value_name = "DUR", env = "GIT_SYNC_LOCK_WAIT", default_value = "15m",
@@ -349,6 +485,7 @@ pub fn read(
     };
     let alpha = switch("GIT_SYNC_ALPHA")?;
     let insecure = switch("GIT_SYNC_ALLOW_INSECURE_HTTP")?;
+    let dry_run = switch("GIT_SYNC_DRY_RUN")?;
 
     let mut paths = cli.flags.paths;
     if paths.is_empty()
@@ -377,12 +514,8 @@ pub fn read(
             return Err(usage(format!("{flag} '{name}' is not a name that git allows")));
         }
     }
-    for (flag, value) in
-        [("--tick-command", Some(&cli.flags.tick_command)), ("--build-command", cli.flags.build_command.as_ref())]
-    {
-        if value.is_some_and(|value| value.trim().is_empty()) {
-            return Err(usage(format!("{flag} is empty: give a command, or leave the option out")));
-        }
+    if cli.flags.tick_command.trim().is_empty() {
+        return Err(usage("--tick-command is empty: give a command, or leave the option out".into()));
     }
     if cli.flags.message.trim().is_empty() {
         return Err(usage("--message is empty: git refuses a commit without a message".into()));
@@ -393,27 +526,33 @@ pub fn read(
 
     let mut remote_url = None;
     let mut tick_argv = Vec::new();
-    let command_word = match cli.command {
+    let asked = match cli.command {
         Subcommands::InitSync { remote_url: given } => {
             remote_url = given.or_else(|| {
                 let server = text("GITHUB_SERVER_URL").unwrap_or_else(|| "https://github.com".into());
                 text("GITHUB_REPOSITORY").map(|name| format!("{}/{name}.git", server.trim_end_matches('/')))
             });
-            crate::outcome::Command::InitSync
+            Asked::Pass(crate::outcome::Command::InitSync)
         }
-        Subcommands::Sync => crate::outcome::Command::Sync,
+        Subcommands::Sync => Asked::Pass(crate::outcome::Command::Sync),
         Subcommands::Tick { job } => {
             tick_argv = job;
-            crate::outcome::Command::Tick
+            Asked::Pass(crate::outcome::Command::Tick)
+        }
+        Subcommands::Status { max_age, of } => Asked::Status(max_age.map(|max_age| Healthy { of, max_age })),
+    };
+    let default_network = match asked {
+        Asked::Pass(crate::outcome::Command::InitSync) => Duration::from_secs(3600),
+        Asked::Pass(crate::outcome::Command::Sync | crate::outcome::Command::Tick) | Asked::Status(_) => {
+            Duration::from_secs(300)
         }
     };
-    let default_network = match command_word {
-        crate::outcome::Command::InitSync => Duration::from_secs(3600),
-        crate::outcome::Command::Sync | crate::outcome::Command::Tick => Duration::from_secs(300),
+    let build_command = match cli.flags.build_command {
+        // Said on purpose: a public dir that nothing is built into.
+        Some(command) if command.trim().is_empty() => None,
+        Some(command) => Some(command),
+        None => cli.flags.public_dir.as_ref().map(|_| "python -m src.main build-site --output {public_dir}".to_owned()),
     };
-    let build_command = cli.flags.build_command.or_else(|| {
-        cli.flags.public_dir.as_ref().map(|_| "python -m src.main build-site --output {public_dir}".to_owned())
-    });
 
     let settings = Settings {
         repo: cli.flags.repo,
@@ -421,7 +560,11 @@ pub fn read(
         branch: cli.flags.branch,
         remote_url,
         mode: if alpha || cli.flags.alpha { Mode::Alpha } else { Mode::NonAlpha },
+        on_divergence: cli.flags.on_divergence,
+        keep_rescues: cli.flags.keep_rescues,
+        dry_run: cli.flags.dry_run || dry_run,
         public_dir: cli.flags.public_dir,
+        publish: cli.flags.publish,
         tick_command: cli.flags.tick_command,
         tick_argv,
         build_command,
@@ -447,7 +590,7 @@ pub fn read(
         },
         home: set("HOME").map(PathBuf::from),
     };
-    Ok((Asked::Pass(command_word), settings))
+    Ok((asked, settings))
 }
 
 /// Whether the result is wanted as JSON, for a command line that could not be read as a whole.
@@ -458,9 +601,13 @@ pub fn wants_json(args: &[OsString], env: &dyn Fn(&str) -> Option<OsString>) -> 
         || env("GIT_SYNC_OUTPUT").is_some_and(|value| value == "json")
 }
 
-/// The result object for a command line that could not be read.
-pub fn usage_json(error: &str) -> String {
-    serde_json::json!({ "command": null, "result": "error", "exit_code": 2, "error": error.trim() }).to_string()
+/// The result object for a command line that could not be read: the keys of any other, and no command.
+pub fn usage_json(error: &str, now: chrono::DateTime<chrono::Utc>) -> String {
+    let mut object = crate::outcome::Outcome::new(crate::outcome::Command::Sync, now).json();
+    object["command"] = serde_json::Value::Null;
+    object["exit_code"] = 2.into();
+    object["error"] = error.trim().into();
+    object.to_string()
 }
 
 /// clap takes a variable that is set to nothing for a value. Takes such variables out of the definition.
@@ -481,9 +628,13 @@ fn truth(word: &str) -> Option<bool> {
     }
 }
 
+/// A clock can't be set further ahead than some hundreds of years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text.trim()) {
         Ok(duration) if duration.is_zero() => Err("must be longer than nothing, such as 90s or 15m".into()),
+        Ok(duration) if duration > LONGEST => Err("must be less than 100 years".into()),
         Ok(duration) => Ok(duration),
         Err(_) => Err("give a number and a unit, such as 90s, 15m or 1h".into()),
     }
@@ -574,7 +725,53 @@ mod tests {
         let error = read_with(&["sync", "--lock-wait", "15"], &[]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("90s"), "{error}");
+        for bad in ["0s", "1000000y", "-1s", "99999999999999999999s"] {
+            assert_eq!(read_with(&["sync", "--lock-wait", bad], &[]).unwrap_err().exit_code(), 2, "{bad}");
+        }
         let (_, settings) = read_with(&["tick", "--max-file-size", "1KiB"], &[]).unwrap();
         assert_eq!(settings.max_file_size, 1024);
+    }
+
+    /// The page cannot lie: its tables are read and compared with the definition and with the result object.
+    #[test]
+    fn the_tables_in_the_docs_are_the_program() {
+        use std::collections::BTreeMap;
+        let page = include_str!("../docs/usage.md");
+        let rows: BTreeMap<&str, (String, &str)> = page
+            .lines()
+            .filter(|line| line.starts_with("| `--"))
+            .map(|line| {
+                let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+                (cells[0].trim_matches('`'), (cells[1].replace('`', ""), cells[2]))
+            })
+            .collect();
+        let command = Cli::command();
+        let mut known = std::collections::BTreeSet::new();
+        for arg in command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments)) {
+            let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
+            let flag = format!("--{long}");
+            let (env, default) = rows.get(flag.as_str()).unwrap_or_else(|| panic!("{flag} is not in docs/usage.md"));
+            if let Some(name) = arg.get_env() {
+                assert_eq!(*env, name.to_string_lossy(), "{flag}");
+            }
+            if let [value] = arg.get_default_values() {
+                assert_eq!(*default, format!("`{}`", value.to_string_lossy()), "{flag}");
+            }
+            known.insert(flag);
+        }
+        for flag in rows.keys() {
+            assert!(known.contains(*flag), "docs/usage.md has {flag}, the program has not");
+        }
+        let outcome = crate::outcome::Outcome::new(crate::outcome::Command::Sync, chrono::DateTime::UNIX_EPOCH);
+        let told = outcome.json();
+        let keys: Vec<&str> = told.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut in_docs: Vec<&str> = page
+            .lines()
+            .skip_while(|line| !line.starts_with("| key |"))
+            .take_while(|line| line.starts_with('|'))
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        in_docs.sort_unstable();
+        assert_eq!(keys, in_docs);
     }
 }

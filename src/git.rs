@@ -8,6 +8,7 @@ pub mod commit;
 pub mod error;
 pub mod heal;
 pub mod remote;
+pub mod replay;
 pub mod rescue;
 pub mod tree_dir;
 pub mod worktree;
@@ -95,6 +96,36 @@ pub struct Repo {
     pub private: PrivateDir,
     /// The names this pass works with.
     pub names: Names,
+    /// Where a dry run fetched to.
+    pub(crate) scratch: std::cell::RefCell<Option<remote::Scratch>>,
+}
+
+/// What can be told of a repository without the lock and without the network: a look, for `status`.
+#[derive(Clone, Debug)]
+pub struct Peek {
+    /// The two tips, the remote's as last seen by a pass.
+    pub heads: Heads,
+    /// How they stand to one another, where both are known.
+    pub relation: Option<Relation>,
+    /// Every rescue reference with its commit, oldest first.
+    pub rescues: Vec<(String, CommitId)>,
+    /// Why a pass would refuse to touch the repository now.
+    pub not_ready: Option<Error>,
+}
+
+/// Looks at a repository that a pass may be changing at this moment. Nothing is written, and nothing that can be changed
+/// by anybody is opened for it.
+///
+/// # Errors
+/// [`Sort::NotReady`] or [`Sort::Corrupt`] where it can't be read.
+pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
+    let repo = Repo::open_unlocked(place, names)?;
+    let heads = Heads { local: repo.local_tip()?, remote: repo.last_seen()? };
+    let relation = match (heads.local, heads.remote) {
+        (Some(local), Some(remote)) => Some(repo.relation(local, remote)?),
+        (None, _) | (_, None) => None,
+    };
+    Ok(Peek { heads, relation, rescues: repo.rescues()?, not_ready: repo.check_ready().err() })
 }
 
 /// Finds the repository, without opening it.
@@ -145,9 +176,10 @@ pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
 fn place(folder: &Path, named: bool) -> Result<Place, Error> {
     let work_dir = folder.canonicalize().doing(format!("looking at {}", folder.display()))?;
     let dot_git = work_dir.join(".git");
-    let kind = dot_git.symlink_metadata().doing(format!("looking at {}", dot_git.display()))?;
-    if kind.is_dir() {
-        return Ok(Place { git_dir: dot_git, work_dir, named });
+    if dot_git.is_dir() {
+        // As git has it, this may be a link to where the folder is.
+        let git_dir = dot_git.canonicalize().doing(format!("looking at {}", dot_git.display()))?;
+        return Ok(Place { git_dir, work_dir, named });
     }
     // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
     let text = std::fs::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
@@ -174,9 +206,21 @@ impl Repo {
     /// # Errors
     /// [`Sort::NotReady`] or [`Sort::Corrupt`] where libgit2 can't open it.
     pub fn open(place: &Place, _under: &Held, names: Names) -> Result<Self, Error> {
+        Self::open_unlocked(place, names)
+    }
+
+    fn open_unlocked(place: &Place, names: Names) -> Result<Self, Error> {
         crate::ffi::prepare_libgit2(!place.named);
         let git = open_git(place)?;
-        Ok(Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names })
+        if let Some(elsewhere) = git.workdir().filter(|dir| dir.canonicalize().is_ok_and(|dir| dir != place.work_dir)) {
+            let what = format!(
+                "core.worktree says that the files of {} are in {}",
+                place.work_dir.display(),
+                elsewhere.display()
+            );
+            return Err(Error::new(Sort::NotReady, what, "`git config --unset core.worktree`, or name that folder"));
+        }
+        Ok(Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names, scratch: None.into() })
     }
 
     /// The full name of the local branch.
@@ -226,6 +270,45 @@ impl Repo {
         let remote_is_ancestor = self.git.graph_descendant_of(local, remote).doing(doing)?;
         let (ahead, behind) = self.git.graph_ahead_behind(local, remote).doing(doing)?;
         Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
+    }
+
+    /// What in a commit is left as it is, because it takes more than git to bring it about: a sentence each.
+    ///
+    /// # Errors
+    /// Where the commit can't be read.
+    pub fn left_as_it_is(&self, commit: CommitId) -> Result<Vec<&'static str>, Error> {
+        let doing = "looking for submodules and LFS";
+        let tree = self.git.find_commit(commit).and_then(|commit| commit.tree()).doing(doing)?;
+        let mut notes = Vec::new();
+        if tree.get_name(".gitmodules").is_some() {
+            notes
+                .push("the repository has submodules: their folders are left as they are, gitsync does not fetch them");
+        }
+        let attributes = tree.get_name(".gitattributes").and_then(|entry| self.git.find_blob(entry.id()).ok());
+        if attributes.is_some_and(|blob| blob.content().windows(10).any(|word| word == b"filter=lfs")) {
+            notes.push("the repository has files under LFS: they are left as pointers, gitsync does not fetch them");
+        }
+        Ok(notes)
+    }
+
+    /// Whether history is cut here, as a shallow clone cuts it. Ancestry that is seen is true all the same; ancestry that is
+    /// not seen may be missing.
+    pub fn history_is_cut(&self) -> bool {
+        self.git.is_shallow()
+    }
+
+    /// Whether `commit` is `tip` or one of its ancestors. One that is not here is not.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] where history is missing.
+    pub fn contains(&self, tip: CommitId, commit: CommitId) -> Result<bool, Error> {
+        if tip == commit {
+            return Ok(true);
+        }
+        if self.git.find_commit(commit).is_err() {
+            return Ok(false);
+        }
+        self.git.graph_descendant_of(tip, commit).doing("comparing histories")
     }
 
     /// Whether a commit is reachable from the branch or from the remote's tip as last seen, so that everything it needs is
@@ -278,6 +361,15 @@ impl Repo {
             return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
         }
         let branch = &self.names.branch;
+        let symbolic = self
+            .git
+            .find_reference(&self.branch_ref())
+            .ok()
+            .and_then(|reference| reference.symbolic_target().ok().flatten().map(str::to_owned));
+        if let Some(other) = symbolic {
+            let what = format!("branch '{branch}' is a symbolic reference to {other}; nothing was touched");
+            return Err(Error::new(Sort::NotReady, what, "name that branch with --branch, or make this one a branch"));
+        }
         match self.head_branch()? {
             Some(name) if name == self.branch_ref() => Ok(()),
             Some(name) => {
@@ -360,6 +452,38 @@ impl Repo {
     }
 }
 
+/// Refuses a repository in a format that libgit2 does not read, such as SHA-256 objects or reftable. It is sound, and what
+/// heals damage must not come near it.
+pub(crate) fn check_format(git_dir: &Path) -> Result<(), Error> {
+    let Ok(config) = git2::Config::open(&git_dir.join("config")) else { return Ok(()) };
+    let version = config.get_i32("core.repositoryformatversion").unwrap_or(0);
+    let unread = |name: &str, value: &str| match name {
+        "extensions.noop" | "extensions.worktreeconfig" | "extensions.preciousobjects" => false,
+        "extensions.objectformat" => !value.eq_ignore_ascii_case("sha1"),
+        "extensions.refstorage" => !value.eq_ignore_ascii_case("files"),
+        _ => true,
+    };
+    let mut found = (version > 1).then(|| format!("core.repositoryformatversion = {version}"));
+    if version == 1
+        && let Ok(mut entries) = config.entries(Some("^extensions\\."))
+    {
+        while let Some(Ok(entry)) = entries.next() {
+            let (name, value) = (entry.name().unwrap_or_default(), entry.value().unwrap_or_default());
+            if unread(&name.to_ascii_lowercase(), value) {
+                found = Some(format!("{name} = {value}"));
+            }
+        }
+    }
+    found.map_or(Ok(()), |found| {
+        let what = format!("the repository in {} has a format that gitsync can't read ({found})", git_dir.display());
+        Err(Error::new(
+            Sort::NotReady,
+            what,
+            "nothing was touched; use a clone in git's plain format (`git init --object-format=sha1 --ref-format=files`)",
+        ))
+    })
+}
+
 /// The one place where libgit2 opens a repository.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
@@ -370,6 +494,9 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
                 format!("{} belongs to another user", place.work_dir.display()),
                 "name it with --repo to trust it, or `git config --global --add safe.directory` it",
             );
+        }
+        if let Err(format) = check_format(&place.git_dir) {
+            return format;
         }
         let what = format!("{} can't be opened as a repository: {}", place.work_dir.display(), error.message());
         Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew")

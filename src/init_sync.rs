@@ -88,6 +88,7 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
     };
     let word = brought?;
     pass.outcome.local = repo.local_tip()?.map(|id| id.to_string());
+    pass.forget_old_rescues(&repo);
     let remote = repo.last_seen()?;
     if pass.builds_site() {
         pass.build_site(&repo, remote, pass.settings.mode);
@@ -161,7 +162,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
         Err(error) => return Err(error),
     }
     pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
-    repo.heal_index(now())?;
+    repo.heal_index(now(), true)?;
     if let Some(tip) = repo.local_tip()?
         && !repo.is_whole(tip)
     {
@@ -184,18 +185,25 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     let Some(tip) = fetched.tip else { return empty_remote(pass, repo) };
     pass.outcome.remote = Some(tip.to_string());
     pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
-    if let Some(local) = repo.local_tip()? {
+    let local = repo.local_tip()?;
+    let unborn = local.is_none();
+    if let Some(local) = local {
         let relation = repo.relation(local, tip)?;
         pass.outcome.ahead = Some(relation.ahead);
         pass.outcome.behind = Some(relation.behind);
         pass.outcome.state =
             Some(crate::policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor));
     }
-    pass.site_goes_stale(repo).map_err(here)?;
+    pass.site_goes_stale(repo)?;
     let followed = repo.follow(tip, "following the remote at start-up", now())?;
     pass.outcome.rescue_refs.extend(followed.rescue_refs);
     marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
     tracing::info!(branch = %repo.names.branch, remote = %tip, paths = followed.paths, "at the remote's latest");
+    // A repository without a commit is none yet: an earlier start was cut short, or found the remote empty or away.
+    let fresh = fresh || unborn;
+    for note in repo.left_as_it_is(tip)? {
+        tracing::info!("{note}");
+    }
     Ok(match (fresh, followed.changed) {
         (true, _) => Word::Cloned,
         (false, true) => Word::Reset,
@@ -228,8 +236,4 @@ fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
     marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
     tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
     Ok(Word::EmptyRemote)
-}
-
-fn here(failure: Failure) -> git::Error {
-    git::Error::new(Sort::Broken, failure.what, failure.next)
 }

@@ -145,7 +145,7 @@ pub fn signal_name(signal: i32) -> String {
     signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
 }
 
-/// Why a command could not be run at all. Each says what to do about it.
+/// Why a command could not be run at all.
 #[derive(Debug)]
 pub enum JobError {
     /// There is no command.
@@ -180,39 +180,48 @@ pub enum JobError {
     },
 }
 
+impl JobError {
+    /// What to do about it.
+    #[must_use]
+    pub fn next(&self) -> String {
+        match self {
+            JobError::Empty { label } => format!("give the {label} a program to run"),
+            JobError::NotStarted { dir, .. } if !dir.is_dir() => "see where the folder has gone".into(),
+            JobError::NotStarted { program, source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => {
+                    "check its spelling, PATH, and the interpreter that its first line names".into()
+                }
+                io::ErrorKind::PermissionDenied => format!("make it executable: chmod +x {}", program.display()),
+                io::ErrorKind::ArgumentListTooLong => "shorten its arguments and the environment".into(),
+                _ => "see what kind of file it is; a script starts with #! and its interpreter".into(),
+            },
+            JobError::EarlierStillRuns { lock, .. } => {
+                format!("end what holds {} open, or wait until it has ended; the next pass tries again", lock.display())
+            }
+            JobError::System { .. } => "see what the machine is short of; the next pass tries again".into(),
+        }
+    }
+}
+
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            JobError::Empty { label } => write!(f, "the {label} command is empty; give a program to run"),
+            JobError::Empty { label } => write!(f, "the {label} command is empty"),
             JobError::NotStarted { label, program, dir, source } => {
-                let program = program.display();
-                if !dir.is_dir() {
-                    return write!(f, "the {label} could not be started: its folder {} is not there", dir.display());
-                }
+                write!(f, "the {label} could not be started: ")?;
                 match source.kind() {
-                    io::ErrorKind::NotFound => write!(
-                        f,
-                        "the {label} could not be started: no program `{program}` was found; check its spelling, PATH, \
-                         and the interpreter its first line names"
-                    ),
-                    io::ErrorKind::PermissionDenied => write!(
-                        f,
-                        "the {label} could not be started: `{program}` may not be executed; make it executable \
-                         (chmod +x) for this user"
-                    ),
-                    io::ErrorKind::ArgumentListTooLong => {
-                        write!(f, "the {label} could not be started: its arguments and environment are too long")
-                    }
-                    _ => write!(f, "the {label} could not be started: `{program}`: {source}"),
+                    _ if !dir.is_dir() => write!(f, "its folder {} is not there", dir.display()),
+                    io::ErrorKind::NotFound => write!(f, "no program `{}` was found", program.display()),
+                    io::ErrorKind::PermissionDenied => write!(f, "`{}` may not be executed", program.display()),
+                    _ => write!(f, "`{}`: {source}", program.display()),
                 }
             }
-            JobError::EarlierStillRuns { pids, lock } => {
-                write!(f, "a job that an earlier gitsync started still runs ")?;
+            JobError::EarlierStillRuns { pids, .. } => {
+                write!(f, "a job that an earlier gitsync started still runs")?;
                 match pids.as_slice() {
-                    [] => write!(f, "out of sight, in another container or as another user; ")?,
-                    pids => write!(f, "(pid {}); ", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))?,
+                    [] => write!(f, " out of sight, in another container or as another user"),
+                    pids => write!(f, " (pid {})", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
                 }
-                write!(f, "it holds {}; end it, or wait until it has ended", lock.display())
             }
             JobError::System { what, source } => write!(f, "could not {what}: {source}"),
         }

@@ -40,23 +40,24 @@ impl std::fmt::Display for Holder {
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub struct Held {
-    guard: RwLockWriteGuard<'static, File>,
-    died: Option<Holder>,
+    /// `None` where there was no lock file, and this pass only looks.
+    guard: Option<RwLockWriteGuard<'static, File>>,
+    died: bool,
     looking: bool,
 }
 
 impl Held {
-    /// The pass before this one, if it died without giving the lock back: what it left half done is ours to heal.
-    pub fn died_before_us(&self) -> Option<&Holder> {
-        self.died.as_ref()
+    /// Whether the pass before this one died without giving the lock back: what it left half done is ours to heal.
+    pub fn one_died_before_us(&self) -> bool {
+        self.died
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.looking {
+        if let Some(guard) = self.guard.as_ref().filter(|_| !self.looking) {
             // An empty lock file is how the next pass knows that this one came to its end.
-            let _ = self.guard.set_len(0);
+            let _ = guard.set_len(0);
         }
     }
 }
@@ -100,15 +101,9 @@ pub fn take(
     if let Some(holder) = holder(private) {
         tracing::info!(holder = %holder, "waiting for the lock");
     }
-    // flock has no time-out. A thread of its own may block in it for ever; if it outlives our patience the process ends.
-    let (tell, told) = mpsc::channel();
-    let file = open(&path)?;
-    std::thread::Builder::new().name("lock".into()).spawn(move || {
-        let _ = tell.send(Box::leak(Box::new(RwLock::new(file))).write());
-    })?;
-    match told.recv_timeout(wait) {
-        Ok(guard) => held(guard?, &path, command, now()),
-        Err(_) => Ok(Taken::Busy(holder(private))),
+    match wait_for(open(&path)?, wait)? {
+        Some(guard) => held(guard, &path, command, now()),
+        None => Ok(Taken::Busy(holder(private))),
     }
 }
 
@@ -127,20 +122,25 @@ pub fn peek(private: &PrivateDir) -> Option<Option<Holder>> {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn take_for_looking(private: &PrivateDir, wait: Duration) -> io::Result<Option<Taken>> {
-    let file = match File::open(private.file(NAME)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
+pub fn take_for_looking(private: &PrivateDir, wait: Duration) -> io::Result<Taken> {
+    let looking = |guard| Taken::Held(Held { guard, died: false, looking: true });
+    match File::open(private.file(NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(looking(None)),
+        Err(error) => Err(error),
+        Ok(file) => match wait_for(file, wait)? {
+            Some(guard) => Ok(looking(Some(guard))),
+            None => Ok(Taken::Busy(holder(private))),
+        },
+    }
+}
+
+/// flock has no time-out. A thread of its own may block in it for ever; if it outlives our patience the process ends.
+fn wait_for(file: File, wait: Duration) -> io::Result<Option<RwLockWriteGuard<'static, File>>> {
     let (tell, told) = mpsc::channel();
     std::thread::Builder::new().name("lock".into()).spawn(move || {
         let _ = tell.send(Box::leak(Box::new(RwLock::new(file))).write());
     })?;
-    match told.recv_timeout(wait) {
-        Ok(guard) => Ok(Some(Taken::Held(Held { guard: guard?, died: None, looking: true }))),
-        Err(_) => Ok(Some(Taken::Busy(holder(private)))),
-    }
+    told.recv_timeout(wait).ok().transpose()
 }
 
 fn held(
@@ -149,12 +149,14 @@ fn held(
     command: &str,
     now: DateTime<Utc>,
 ) -> io::Result<Taken> {
-    let died = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let died = fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
     let us = Holder { pid: std::process::id(), command: command.to_owned(), since: now };
-    guard.set_len(0)?;
+    // Over what is there, and cut to length only then: the file must at no moment look as if all had ended well.
+    let text = serde_json::to_vec(&us).map_err(io::Error::other)?;
     guard.rewind()?;
-    guard.write_all(&serde_json::to_vec(&us).map_err(io::Error::other)?)?;
-    Ok(Taken::Held(Held { guard, died, looking: false }))
+    guard.write_all(&text)?;
+    guard.set_len(text.len() as u64)?;
+    Ok(Taken::Held(Held { guard: Some(guard), died, looking: false }))
 }
 
 fn holder(private: &PrivateDir) -> Option<Holder> {

@@ -8,8 +8,9 @@ use std::sync::Mutex;
 
 use gitsync::cli::{self, Asked, Output, Settings};
 use gitsync::deadline::{End, Watch};
+use gitsync::job::signal_name;
 use gitsync::outcome::{Command, Failure, Outcome, Word};
-use gitsync::{deadline, pass, report, transport};
+use gitsync::{deadline, pass, report, status, transport};
 
 fn main() -> color_eyre::Result<()> {
     color_eyre::config::HookBuilder::default().display_env_section(false).install()?;
@@ -24,22 +25,35 @@ fn main() -> color_eyre::Result<()> {
             if error.use_stderr() {
                 let json = cli::wants_json(&args, &env);
                 let text = error.to_string();
-                let line = if json { cli::usage_json(&text) } else { Word::Error.word().to_owned() };
+                let line = if json { cli::usage_json(&text, deadline::now()) } else { Word::Error.word().to_owned() };
                 let _ = writeln!(std::io::stdout(), "{line}");
             }
             exit(error.exit_code())
         }
     };
-    if let Err(error) = report::log::begin(&settings) {
+    let logs = report::log::begin(&settings).map_err(|error| {
         eprintln_quietly(&error);
-        let _ = writeln!(std::io::stdout(), "{}", Word::Error.word());
-        exit(2);
+        Failure::usage(error, "mend RUST_LOG, or unset it and use -v")
+    });
+    let command = match asked {
+        Asked::Pass(command) => command,
+        Asked::Status(healthy) => {
+            let told = status::tell(logs, healthy, &settings, deadline::now());
+            report::say(&told.lines(settings.output));
+            exit(told.exit_code())
+        }
+    };
+    if let Err(failure) = logs {
+        let mut outcome = Outcome::new(command, deadline::now());
+        outcome.fail(failure);
+        finish(&outcome, settings.output);
     }
-    let Asked::Pass(command) = asked;
     let network = transport::Env::read(&env);
     let watch = watch(command, &settings)?;
     // What the transports started ends with us, whatever ends us.
     let _children = watch.on_kill(Box::new(transport::kill_children));
+    // Each wait has a limit of its own; this one is for what nobody thought of, such as a stderr that nobody reads.
+    let _whole = watch.limit("its own end", deadline::instant() + settings.longest());
     let outcome = pass::run(command, &settings, network, &watch);
     finish(&outcome, settings.output)
 }
@@ -52,7 +66,10 @@ fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
         let mut outcome = Outcome::new(command, started);
         let code = match end {
             End::Signal(signal) => {
-                tracing::warn!(signal, "asked to end; what was under way is finished by the next pass");
+                let (what, next) =
+                    (format!("asked to end by {}", signal_name(signal)), "the next pass goes on from here");
+                tracing::warn!(next, "{what}");
+                outcome.failures.push(Failure::retry(what, next));
                 Some(128 + signal)
             }
             End::Overstayed { waiting_for } => {

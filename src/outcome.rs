@@ -158,6 +158,8 @@ pub struct Outcome {
     pub started: DateTime<Utc>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+    /// What a dry run says that the pass would do.
+    pub plan: Option<Vec<String>>,
     /// The exit code of a pass that a signal ended.
     pub ended_by: Option<i32>,
     /// What failed, in order.
@@ -184,6 +186,7 @@ impl Outcome {
             job_exit_code: None,
             started,
             duration_ms: 0,
+            plan: None,
             ended_by: None,
             failures: Vec::new(),
         }
@@ -226,6 +229,7 @@ impl Outcome {
             "job_exit_code": self.job_exit_code,
             "started": self.started.to_rfc3339_opts(SecondsFormat::Secs, true),
             "duration_ms": self.duration_ms,
+            "plan": self.plan,
             "error": self.error(),
         })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use crate::cli::Settings;
+use crate::cli::{Publish, Settings};
 use crate::deadline::{self, Watch};
 use crate::git::remote::Remote;
 use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, heal};
@@ -16,9 +16,9 @@ use crate::lock::{self, Held, Taken};
 use crate::outcome::{Command, Failure, Kind, Outcome, Word};
 use crate::policy::Mode;
 use crate::private::PrivateDir;
-use crate::publish::{self, Site};
+use crate::publish::{self, Ground, Site, Way};
 use crate::record::Record;
-use crate::{init_sync, report, sync, tick, transport};
+use crate::{init_sync, plan, report, sync, tick, transport};
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 const SITE_STALE: &str = "site-stale";
@@ -56,6 +56,8 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
         Ok(word) => pass.outcome.result = word,
         Err(failure) => pass.outcome.fail(failure),
     }
+    pass.outcome.rescue_refs.sort();
+    pass.outcome.rescue_refs.dedup();
     pass.outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
     if let Some((private, _held)) = locked
         && let Err(error) = Record::keep(&private, &pass.outcome, deadline::now())
@@ -71,6 +73,10 @@ type Locked = Option<(PrivateDir, Held)>;
 impl Pass<'_> {
     /// The lock is given back by the caller, after the record is written.
     fn go(&mut self, clock: Instant) -> (Result<Word, Failure>, Locked) {
+        if self.settings.dry_run {
+            self.outcome.plan = Some(Vec::new());
+            return (self.plan(), None);
+        }
         match self.enter() {
             Ok(Some((place, private, held))) => {
                 let told = self.work(&place, &private, &held, clock);
@@ -81,16 +87,26 @@ impl Pass<'_> {
         }
     }
 
+    /// A dry run: neither a folder nor a lock is made.
+    fn plan(&mut self) -> Result<Word, Failure> {
+        let settings = self.settings;
+        let here = current_folder()?;
+        let place = match (self.outcome.command, git::find(settings.repo.as_deref(), &here)) {
+            (_, Ok(place)) => Some(place),
+            (Command::InitSync, Err(_)) if settings.remote_url.is_some() => None,
+            (_, Err(error)) => return Err(error.into()),
+        };
+        if let Some(place) = &place {
+            self.site = self.check_site(place, &here)?;
+        }
+        plan::run(self, place.as_ref())
+    }
+
     /// Finds the repository and takes its lock; `None` where another of our kind waits for it already.
     fn enter(&mut self) -> Result<Option<(Place, PrivateDir, Held)>, Failure> {
         let settings = self.settings;
         let command = self.outcome.command;
-        let here = std::env::current_dir().map_err(|error| {
-            Failure::person(
-                format!("the current folder can't be found: {error}"),
-                "run gitsync in a folder that exists",
-            )
-        })?;
+        let here = current_folder()?;
         let place = match command {
             Command::InitSync => init_sync::place(settings, &here)?,
             Command::Sync | Command::Tick => git::find(settings.repo.as_deref(), &here)?,
@@ -98,19 +114,7 @@ impl Pass<'_> {
         let private = PrivateDir::of(&place.git_dir);
         let doing = format!("making the private folder {}", private.path().display());
         private.create().map_err(|error| git::Error::io(doing, &error))?;
-        if let Some(public_dir) = &settings.public_dir {
-            let public_dir = here.join(public_dir);
-            let paths: Vec<PathBuf> = settings.paths.iter().map(|path| place.work_dir.join(path)).collect();
-            let site = publish::check(
-                &public_dir,
-                &place.work_dir,
-                &place.git_dir,
-                private.path(),
-                &paths,
-                settings.home.as_deref(),
-            );
-            self.site = Some(site.map_err(|refusal| Failure::usage(refusal.what, refusal.next))?);
-        }
+        self.site = self.check_site(&place, &here)?;
         let queued = match command {
             Command::InitSync => false,
             Command::Sync | Command::Tick => true,
@@ -123,15 +127,48 @@ impl Pass<'_> {
                 tracing::info!("skipped: another {} waits for the lock already", command.word());
                 Ok(None)
             }
-            Taken::Busy(holder) => {
-                let holder = holder.map_or_else(|| "another gitsync".to_owned(), |holder| holder.to_string());
-                let waited = humantime::format_duration(settings.lock_wait);
-                Err(Failure::retry(
-                    format!("{holder} has held the lock for all the {waited} we waited"),
-                    "the next pass tries again; raise --lock-wait if passes take that long",
-                ))
-            }
+            Taken::Busy(holder) => Err(self.lock_was_busy(holder)),
         }
+    }
+
+    /// Refuses a public dir that must not be published over.
+    fn check_site(&self, place: &Place, here: &Path) -> Result<Option<Site>, Failure> {
+        let settings = self.settings;
+        let Some(public_dir) = &settings.public_dir else { return Ok(None) };
+        let public_dir = here.join(public_dir);
+        let paths: Vec<PathBuf> = settings.paths.iter().map(|path| place.work_dir.join(path)).collect();
+        let way = match settings.publish {
+            Publish::Whole => Way::Whole,
+            Publish::Files => Way::FileByFile,
+            Publish::InPlace => Way::InPlace,
+        };
+        let private = PrivateDir::of(&place.git_dir);
+        let ground = Ground {
+            repo: &place.work_dir,
+            git_dir: &place.git_dir,
+            private_dir: private.path(),
+            paths: &paths,
+            home: settings.home.as_deref(),
+        };
+        let site = publish::check(&public_dir, &ground, way);
+        site.map(Some).map_err(|refusal| Failure::usage(refusal.what, refusal.next))
+    }
+
+    /// The failure of a pass that could not have the lock.
+    pub fn lock_was_busy(&self, holder: Option<lock::Holder>) -> Failure {
+        let holder = holder.map_or_else(|| "another gitsync".to_owned(), |holder| holder.to_string());
+        let waited = humantime::format_duration(self.settings.lock_wait);
+        Failure::retry(
+            format!("{holder} has held the lock for all the {waited} we waited"),
+            "the next pass tries again; raise --lock-wait if passes take that long",
+        )
+    }
+
+    /// A sentence of a dry run's plan.
+    pub fn would(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        tracing::info!(dry_run = true, "would {what}");
+        self.outcome.plan.get_or_insert_default().push(what);
     }
 
     fn work(&mut self, place: &Place, private: &PrivateDir, held: &Held, clock: Instant) -> Result<Word, Failure> {
@@ -140,9 +177,7 @@ impl Pass<'_> {
             tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
         }
         let until = deadline::instant() + self.settings.lock_wait;
-        job::end_orphans(private.path(), until).map_err(|error| {
-            Failure::retry(error.to_string(), "the next pass tries again; nothing is committed while it runs")
-        })?;
+        job::end_orphans(private.path(), until).map_err(|error| Failure::retry(error.to_string(), error.next()))?;
         let command = self.outcome.command;
         if command == Command::InitSync {
             return init_sync::run(self, place, held);
@@ -155,7 +190,7 @@ impl Pass<'_> {
             self.outcome.rescue_refs.extend(finished.rescue_refs);
         }
         repo.check_ready()?;
-        repo.heal_index(now)?;
+        repo.heal_index(now, false)?;
         self.outcome.local_before = repo.local_tip()?.map(|id| id.to_string());
         let told = match command {
             Command::InitSync => unreachable!("handled above"),
@@ -163,7 +198,17 @@ impl Pass<'_> {
             Command::Tick => tick::run(self, &repo),
         };
         self.outcome.local = repo.local_tip().ok().flatten().map(|id| id.to_string());
+        if command == Command::Tick {
+            self.forget_old_rescues(&repo);
+        }
         told
+    }
+
+    /// Lets go of rescues older than `--keep-rescues`.
+    pub fn forget_old_rescues(&self, repo: &Repo) {
+        if let Err(error) = repo.forget_rescues(self.settings.keep_rescues, deadline::now()) {
+            tracing::warn!("old rescues could not be let go: {}", error.what);
+        }
     }
 
     /// The names that the settings give.
@@ -220,7 +265,7 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn site_goes_stale(&self, repo: &Repo) -> Result<(), Failure> {
+    pub fn site_goes_stale(&self, repo: &Repo) -> Result<(), git::Error> {
         if self.builds_site() {
             let noted = repo.private.write_durably(SITE_STALE, b"");
             noted.map_err(|error| git::Error::io("noting that the site is to be built again", &error))?;
@@ -237,7 +282,8 @@ impl Pass<'_> {
     pub fn build_site(&mut self, repo: &Repo, remote: Option<CommitId>, mode: Mode) {
         let Some(command) = self.settings.build_command.clone() else { return };
         self.outcome.site_built = Some(false);
-        if let Err(failure) = self.site_goes_stale(repo).and_then(|()| self.build(repo, &command, remote, mode)) {
+        let stale = self.site_goes_stale(repo).map_err(Failure::from);
+        if let Err(failure) = stale.and_then(|()| self.build(repo, &command, remote, mode)) {
             self.outcome.fail(failure);
             return;
         }
@@ -301,9 +347,7 @@ impl Pass<'_> {
         mode: Mode,
         public_dir: Option<&Path>,
     ) -> Result<Ended, Failure> {
-        let redact = |line: &str| transport::redact::text(line.as_bytes());
         let mut job = Job::new(label, program, &repo.place.work_dir, timeout, repo.private.path(), self.watch);
-        job.redact = Some(&redact);
         let head = repo.local_tip()?.map(|id| id.to_string()).unwrap_or_default();
         let mut tell = |name: &str, value: OsString| job.env.push((name.into(), value));
         tell("GITSYNC_COMMAND", self.outcome.command.word().into());
@@ -316,8 +360,15 @@ impl Pass<'_> {
         // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
         job.env_remove = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE"].map(OsString::from).to_vec();
         tracing::debug!("running the {label}");
-        job::run(&job).map_err(|error| Failure::person(error.to_string(), format!("mend the {label} command")))
+        job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))
     }
+}
+
+fn current_folder() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|error| {
+        let what = format!("the current folder can't be found: {error}");
+        Failure::person(what, "run gitsync in a folder that exists")
+    })
 }
 
 /// A path as one word for `sh`.

@@ -1,6 +1,9 @@
 //! `status.json`: what each subcommand's last run said, for `gitsync status` and for programs.
 //!
 //! Replaced whole and not synced to disk: it is not precious, and the poll must not wait for a disk.
+//!
+//! A *good sync* is a pass that reached the remote, did what the rule says and ended with exit code 0, whichever subcommand it
+//! was: init-sync and tick look at the remote as sync does. A tick that went on without the remote is none.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,7 +11,7 @@ use std::io;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::outcome::Outcome;
+use crate::outcome::{Command, Outcome};
 use crate::private::PrivateDir;
 
 const NAME: &str = "status.json";
@@ -40,6 +43,9 @@ pub struct Record {
     /// By subcommand: `init-sync`, `sync`, `tick`.
     #[serde(default)]
     pub runs: BTreeMap<String, Run>,
+    /// When the last good sync ended.
+    #[serde(default)]
+    pub last_good_sync: Option<DateTime<Utc>>,
 }
 
 impl Record {
@@ -68,6 +74,14 @@ impl Record {
             last_good: if exit_code == 0 { Some(ended) } else { before },
         };
         record.runs.insert(name.to_owned(), run);
+        let looked = match outcome.command {
+            // An empty remote has no state to name, yet it was asked; offline is exit code 75.
+            Command::InitSync => true,
+            Command::Sync | Command::Tick => outcome.state.is_some(),
+        };
+        if looked && exit_code == 0 {
+            record.last_good_sync = Some(ended);
+        }
         let text = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
         private.write(NAME, &text)
     }

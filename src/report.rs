@@ -8,14 +8,18 @@ use crate::cli::{LogFormat, Output, Settings};
 use crate::outcome::Outcome;
 use crate::transport::Progress;
 
-/// Prints the result: one line on stdout. A reader that has gone away is no reason to fail.
+/// Prints the result: one line on stdout.
 pub fn print(outcome: &Outcome, output: Output) {
-    let line = match output {
+    say(&match output {
         Output::Text => outcome.result.word().to_owned(),
         Output::Json => outcome.json().to_string(),
-    };
+    });
+}
+
+/// Prints to stdout. A reader that has gone away is no reason to fail.
+pub fn say(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}");
+    let _ = writeln!(stdout, "{text}");
     let _ = stdout.flush();
 }
 

@@ -2,6 +2,7 @@
 //!
 //! If the tip is what we have, that is the whole pass: one round trip, no fetch, no look at the files.
 
+use crate::cli::OnDivergence;
 use crate::git::{self, CommitId, Heads, Repo};
 use crate::marker;
 use crate::outcome::{Failure, Word};
@@ -17,6 +18,8 @@ pub struct Seen {
     pub state: SyncState,
     /// Whether the remote's branch was there before and is gone.
     pub vanished: bool,
+    /// Whether the remote's history was rewritten since it was last seen.
+    pub rewritten: bool,
 }
 
 /// The pass.
@@ -39,6 +42,7 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
 /// Those of the remote and of the repository, told apart by their sort.
 pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
     let local = repo.local_tip()?;
+    let before = repo.last_seen()?;
     // One session for both, so that a fetch can go by the tip just told.
     let (tip, fetched) = pass.with_remote(repo, "the remote", |remote| {
         let tip = remote.tip()?;
@@ -55,34 +59,59 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
         None => tip,
     };
     let seen = match (local, tip) {
-        (None, None) => Seen { heads: Heads { local, remote: None }, state: SyncState::UpToDate, vanished: false },
+        (None, None) => {
+            Seen { heads: Heads { local, remote: None }, state: SyncState::UpToDate, vanished: false, rewritten: false }
+        }
         (Some(_), None) => {
             let vanished = repo.last_seen()?.is_some();
-            Seen { heads: Heads { local, remote: None }, state: SyncState::Ahead, vanished }
+            Seen { heads: Heads { local, remote: None }, state: SyncState::Ahead, vanished, rewritten: false }
         }
         (Some(ours), Some(theirs)) if ours == theirs => {
             pass.outcome.rescue_refs.extend(repo.remember_seen(theirs, now())?);
             pass.outcome.ahead = Some(0);
             pass.outcome.behind = Some(0);
-            Seen { heads: Heads { local, remote: tip }, state: SyncState::UpToDate, vanished: false }
+            Seen { heads: Heads { local, remote: tip }, state: SyncState::UpToDate, vanished: false, rewritten: false }
         }
         (local, Some(theirs)) => {
             pass.outcome.rescue_refs.extend(repo.remember_seen(theirs, now())?);
             let state = match local {
                 None => SyncState::Behind,
                 Some(ours) => {
-                    let relation = repo.relation(ours, theirs)?;
+                    let relation = relation(pass, repo, ours, theirs)?;
                     pass.outcome.ahead = Some(relation.ahead);
                     pass.outcome.behind = Some(relation.behind);
                     policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor)
                 }
             };
-            Seen { heads: Heads { local, remote: Some(theirs) }, state, vanished: false }
+            let rewritten = match before {
+                Some(before) => !repo.contains(theirs, before)?,
+                None => false,
+            };
+            Seen { heads: Heads { local, remote: Some(theirs) }, state, vanished: false, rewritten }
         }
     };
     pass.outcome.state = Some(seen.state);
     pass.outcome.remote = seen.heads.remote.map(|id| id.to_string());
     Ok(seen)
+}
+
+/// How the two stand to one another, with the history that it takes to know.
+fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) -> Result<git::Relation, git::Error> {
+    let relation = repo.relation(ours, theirs)?;
+    let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
+    if !parted || !repo.history_is_cut() {
+        return Ok(relation);
+    }
+    tracing::info!(branch = %repo.names.branch, "this is a shallow clone: fetching the history that it takes to judge");
+    let fetched = pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole(now()))?;
+    pass.outcome.rescue_refs.extend(fetched.rescue_ref);
+    let relation = repo.relation(ours, theirs)?;
+    let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
+    if parted && repo.history_is_cut() {
+        let what = "history is cut here (a shallow clone), so that it can't be known whether the histories parted";
+        return Err(git::Error::new(git::Sort::NotReady, what, "fetch it whole: `git fetch --unshallow`"));
+    }
+    Ok(relation)
 }
 
 /// Does what the rule says. Whether the work tree followed the remote, so that the site is to be built again.
@@ -95,6 +124,9 @@ pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<
     let (branch, state) = (repo.names.branch.as_str(), seen.state.word());
     if seen.vanished {
         return vanished(repo, mode).map(|()| false);
+    }
+    if seen.state == SyncState::Diverged && replay(pass, repo, seen)?.is_some() {
+        return Ok(true);
     }
     match policy::decide(seen.state, mode) {
         Action::Rest => {
@@ -163,6 +195,32 @@ pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<
     }
 }
 
+/// With `--on-divergence rebase`, replays our unpushed commits on the remote's. The new local tip; `None` where the policy is
+/// to decide.
+///
+/// # Errors
+/// What keeps the replay from its end.
+pub fn replay(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen) -> Result<Option<CommitId>, git::Error> {
+    let (Some(ours), Some(theirs)) = (seen.heads.local, seen.heads.remote) else { return Ok(None) };
+    match pass.settings.on_divergence {
+        OnDivergence::Policy => return Ok(None),
+        OnDivergence::Rebase if seen.rewritten => {
+            tracing::info!("not replayed: the remote rewrote its history");
+            return Ok(None);
+        }
+        OnDivergence::Rebase => {}
+    }
+    let Some(tip) = repo.replay(ours, theirs, now())? else { return Ok(None) };
+    pass.site_goes_stale(repo)?;
+    let followed = repo.follow(tip, "replaying on the remote", now())?;
+    pass.outcome.rescue_refs.extend(followed.rescue_refs);
+    tracing::info!(
+        state = seen.state.word(), local = hex(Some(ours)), remote = hex(Some(theirs)), now = hex(Some(tip)),
+        branch = %repo.names.branch, "diverged, replayed our unpushed commits on the remote"
+    );
+    Ok(Some(tip))
+}
+
 fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
     let branch = &repo.names.branch;
     match mode {
@@ -187,7 +245,7 @@ fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn forget_force_push(repo: &Repo, why: &str) -> Result<(), Failure> {
+pub fn forget_force_push(repo: &Repo, why: &str) -> Result<(), git::Error> {
     let gone = marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
     if gone {
         tracing::info!("no force push is pending any more: {why}");

@@ -5,6 +5,7 @@
 
 use chrono::SecondsFormat;
 
+use crate::cli::OnDivergence;
 use crate::git::remote::Push;
 use crate::git::rescue::What;
 use crate::git::{self, CommitId, Repo, Sort};
@@ -129,81 +130,83 @@ fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode:
 }
 
 fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Result<Word, git::Error> {
-    let Some(ours) = repo.local_tip()? else { return Ok(nothing_to_push(pass)) };
-    let seen = match seen {
+    let Some(mut ours) = repo.local_tip()? else { return Ok(Word::NoChanges) };
+    let looked = seen.is_some();
+    let mut seen = match seen {
         Some(seen) => seen,
-        None if repo.last_seen()? == Some(ours) => return Ok(nothing_to_push(pass)),
+        None if repo.last_seen()? == Some(ours) => return Ok(Word::NoChanges),
         // The network was away when the tick began; it may be back.
         None => sync::look(pass, repo)?,
     };
-    let mut theirs = seen.heads.remote;
-    if theirs == Some(ours) {
-        sync::forget_force_push(repo, "the remote has our commit")
-            .map_err(|failure| git::Error::new(Sort::Broken, failure.what, failure.next))?;
-        return Ok(nothing_to_push(pass));
+    if seen.heads.remote == Some(ours) {
+        sync::forget_force_push(repo, "the remote has our commit")?;
+        return Ok(Word::NoChanges);
     }
     if seen.vanished && mode == Mode::NonAlpha {
         if repo.last_seen()? == Some(ours) {
             return Ok(Word::Error);
         }
+        if looked {
+            // The look at the beginning has said what is wrong and what to do.
+            return Ok(Word::PushFailed);
+        }
         let what = format!("branch '{}' is gone from the remote", repo.names.branch);
         return Err(git::Error::new(Sort::Refused, what, "the commit is kept; a person has to say whether to push it"));
     }
-    for attempt in 1..=TRIES {
-        let how = match theirs {
-            None => Push::FastForward,
-            Some(theirs) => {
-                let relation = repo.relation(ours, theirs)?;
-                if relation.local_is_ancestor && !relation.same && attempt > 1 {
-                    // Somebody pushed on top of our commit: the remote holds it.
-                    break;
-                }
-                if relation.remote_is_ancestor {
-                    Push::FastForward
+    let mut attempt = 1;
+    let held = loop {
+        let theirs = seen.heads.remote;
+        let mut how = Push::FastForward;
+        if let Some(theirs) = theirs {
+            let relation = repo.relation(ours, theirs)?;
+            if attempt > 1 && (relation.same || relation.local_is_ancestor) {
+                // Our commit came through after all, or somebody has pushed on top of it: the remote holds it.
+                break theirs;
+            }
+            if !relation.remote_is_ancestor {
+                seen.heads.local = Some(ours);
+                seen.state = SyncState::Diverged;
+                if let Some(replayed) = sync::replay(pass, repo, &seen)? {
+                    ours = replayed;
+                    pass.outcome.commit = pass.outcome.commit.take().map(|_| ours.to_string());
                 } else if mode == Mode::Alpha {
                     let why = "about to be overwritten by this instance (alpha)";
                     let name = repo.rescue(What::Remote, theirs, now(), why)?;
                     pass.outcome.rescue_refs.push(name);
-                    Push::Overwrite
+                    how = Push::Overwrite;
                 } else {
                     let what = format!("the remote's '{}' has commits that we have not", repo.names.branch);
                     return Err(git::Error::new(Sort::LostRace, what, "the next pass looks anew and decides"));
                 }
             }
-        };
+        }
         match pass.with_remote(repo, "the push", |remote| remote.push(ours, theirs, how)) {
             Ok(()) => {
                 pass.outcome.forced = how == Push::Overwrite;
-                theirs = Some(ours);
-                break;
+                break ours;
             }
-            Err(error) if error.sort == Sort::LostRace && mode == Mode::Alpha && attempt < TRIES => {
+            Err(error) if error.sort == Sort::LostRace && attempt < TRIES && may_try_again(pass, mode) => {
                 tracing::warn!(attempt, "{}; looking again", error.what);
-                theirs = sync::look(pass, repo)?.heads.remote;
-                if theirs == Some(ours) {
-                    break;
-                }
+                seen = sync::look(pass, repo)?;
+                attempt += 1;
             }
             Err(error) => return Err(error),
         }
-    }
-    let held = theirs.unwrap_or(ours);
+    };
     pass.outcome.pushed = true;
     pass.outcome.remote = Some(held.to_string());
-    if pass.outcome.forced {
-        // The overwritten tip has its rescue already; the remote's new history is ours.
-        tracing::info!(commit = %ours, "pushed, overwriting the remote");
-    } else {
-        tracing::info!(commit = %ours, "pushed");
-    }
+    let how = if pass.outcome.forced { "pushed, overwriting the remote" } else { "pushed" };
+    tracing::info!(commit = %ours, "{how}");
     pass.outcome.rescue_refs.extend(repo.remember_seen(held, now())?);
-    pass.outcome.rescue_refs.dedup();
-    sync::forget_force_push(repo, "the remote has our commit")
-        .map_err(|failure| git::Error::new(Sort::Broken, failure.what, failure.next))?;
+    sync::forget_force_push(repo, "the remote has our commit")?;
+    if pass.site_is_stale(repo) && pass.outcome.site_built == Some(true) {
+        // A replay has brought the remote's pages in after the build.
+        pass.build_site(repo, Some(held), mode);
+    }
     Ok(Word::Pushed)
 }
 
-fn nothing_to_push(pass: &Pass<'_>) -> Word {
-    debug_assert!(pass.outcome.commit.is_none() || pass.outcome.state != Some(SyncState::UpToDate));
-    Word::NoChanges
+/// A lost race is run again where there is a rule by which we may win it.
+fn may_try_again(pass: &Pass<'_>, mode: Mode) -> bool {
+    mode == Mode::Alpha || pass.settings.on_divergence == OnDivergence::Rebase
 }

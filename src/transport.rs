@@ -40,7 +40,7 @@ pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split
 use config::GitConfig;
 use exec::{Road, SshCommand, Wire};
 use http::{FetchStep, Http, Push};
-use pktline::{Bad, Packet, Packets, ValidUtf8};
+use pktline::{Bad, Packet, Packets, Sifted, ValidUtf8};
 use progress::Meter;
 
 /// The scheme of the URLs that libgit2 gets. Nobody has an `insteadOf` for it.
@@ -297,17 +297,20 @@ impl Session {
         let found = inner.tips(&[refname])?;
         let tip = found.iter().find(|(name, _)| name == refname).map(|(_, oid)| *oid);
         let mut asked = inner.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.names = vec![refname.to_owned()];
-        asked.fresh = Some(found);
+        if !asked.names.iter().any(|name| name == refname) {
+            asked.names.push(refname.to_owned());
+        }
+        // A fetch that follows at once is spared the question, if it was the only one.
+        asked.fresh = Some(found).filter(|_| asked.names.len() == 1);
         Ok(tip)
     }
 
     /// The URL to give libgit2, with `Repository::remote_anonymous`: fetch and push then run through this session, as
     /// long as it lives.
     ///
-    /// After [`Session::tip`] over http with protocol v2, a fetch sees only that ref, at the tip that was told: the fetch
-    /// is of what was judged, and a server with a hundred thousand refs does not list them. A push always sees what the
-    /// server advertises in that very push.
+    /// After [`Session::tip`] a fetch sees only the refs asked for; over http with protocol v2 at the tip that was told, so
+    /// that the fetch is of what was judged, and a server with a hundred thousand refs does not list them. A push always
+    /// sees what the server advertises in that very push.
     pub fn libgit2_url(&self) -> &str {
         &self.inner.libgit2_url
     }
@@ -377,23 +380,38 @@ impl Inner {
 
     fn act(&self, service: Service) -> Result<Box<dyn Stream>, TransportError> {
         self.meter.done();
+        let program = |service: &str| -> Result<Metered, TransportError> {
+            match &self.reach {
+                Reach::Road(road) => {
+                    let wire = road.open(service, false, self.limits.clone(), &self.shown)?;
+                    Ok(Metered { wire, meter: self.meter.clone() })
+                }
+                Reach::Http(_) => Err(from_git2(&git2::Error::from_str("no program for http"), &self.shown)),
+            }
+        };
         Ok(match (&self.reach, service) {
             (Reach::Http(http), Service::UploadPackLs) => match self.judged(http)? {
                 Some(found) => Box::new(Cursor::new(advertised(&found))),
-                None => Box::new(Received(http.advertisement("git-upload-pack")?)),
+                None => Box::new(Received(Sifted::new(http.advertisement("git-upload-pack")?, self.wanted(), true))),
             },
-            (Reach::Http(http), Service::ReceivePackLs) => Box::new(Received(http.advertisement("git-receive-pack")?)),
+            (Reach::Http(http), Service::ReceivePackLs) => {
+                Box::new(Received(Sifted::new(http.advertisement("git-receive-pack")?, None, true)))
+            }
             (Reach::Http(http), Service::UploadPack) => Box::new(FetchStep::new(http.clone())),
             (Reach::Http(http), Service::ReceivePack) => Box::new(Push::new(http.clone())),
-            (Reach::Road(road), Service::UploadPackLs | Service::UploadPack) => {
-                let wire = road.open("upload-pack", false, self.limits.clone(), &self.shown)?;
-                Box::new(Metered { wire, meter: self.meter.clone() })
+            (Reach::Road(_), Service::UploadPackLs | Service::UploadPack) => {
+                Box::new(Listing(Sifted::new(program("upload-pack")?, self.wanted(), false)))
             }
-            (Reach::Road(road), Service::ReceivePackLs | Service::ReceivePack) => {
-                let wire = road.open("receive-pack", false, self.limits.clone(), &self.shown)?;
-                Box::new(Mended(ValidUtf8::new(Metered { wire, meter: self.meter.clone() })))
+            (Reach::Road(_), Service::ReceivePackLs | Service::ReceivePack) => {
+                Box::new(Mended(ValidUtf8::new(Listing(Sifted::new(program("receive-pack")?, None, false)))))
             }
         })
+    }
+
+    /// What a fetch is about, if it was said: what was asked for before.
+    fn wanted(&self) -> Option<Vec<String>> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        (!asked.names.is_empty()).then(|| asked.names.clone())
     }
 
     /// The refs a fetch is to see: those asked for, if the server answers questions about single refs.
@@ -541,7 +559,7 @@ impl Write for Noted {
 }
 
 /// An advertisement: only read.
-struct Received(http::Incoming);
+struct Received(Sifted<http::Incoming>);
 
 impl Stream for Received {}
 
@@ -593,8 +611,33 @@ impl Write for Metered {
     }
 }
 
+/// A program's stream, its advertisement sifted.
+struct Listing(Sifted<Metered>);
+
+impl Stream for Listing {
+    fn why_ended(&mut self) -> Option<TransportError> {
+        self.0.stream_mut().why_ended()
+    }
+}
+
+impl Read for Listing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Listing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.stream_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What a `git-receive-pack` says, as valid UTF-8.
-struct Mended(ValidUtf8<Metered>);
+struct Mended(ValidUtf8<Listing>);
 
 impl Stream for Mended {
     fn why_ended(&mut self) -> Option<TransportError> {

@@ -289,7 +289,8 @@ fn what_cannot_be_started_is_said_with_the_next_step() {
     let bench = Bench::new();
     let says = |program: Program| {
         let job = Job { program, ..bench.job("") };
-        bench.run(&job).unwrap_err().to_string()
+        let error = bench.run(&job).unwrap_err();
+        format!("{error}; {}", error.next())
     };
     assert!(says(Program::Shell("  ".into())).contains("the job command is empty"));
     assert!(says(Program::Argv(vec![])).contains("the job command is empty"));
@@ -298,7 +299,7 @@ fn what_cannot_be_started_is_said_with_the_next_step() {
     assert!(missing.contains("no program `no-such-program` was found"), "{missing}");
     fs::write(bench.dir.path().join("plain"), "text").unwrap();
     let plain = says(Program::Argv(vec!["./plain".into()]));
-    assert!(plain.contains("make it executable"), "{plain}");
+    assert!(plain.contains("chmod +x ./plain"), "{plain}");
     fs::write(bench.dir.path().join("script"), "#!/no/such/interpreter\n").unwrap();
     fs::set_permissions(bench.dir.path().join("script"), fs::Permissions::from_mode(0o755)).unwrap();
     let script = says(Program::Argv(vec!["./script".into()]));
@@ -330,13 +331,19 @@ fn role() {
     let told = |end: &End| fs::write("end", format!("{end:?}")).unwrap();
     match role.as_str() {
         "run a job" | "run a job after a signal" => {
+            let late = role == "run a job after a signal";
             let watch = Watch::start_with(Duration::from_millis(500), move |end| {
                 told(&end);
+                if late {
+                    // The time in which a job could be started all the same.
+                    std::thread::sleep(Duration::from_millis(500));
+                }
                 std::process::exit(77)
             })
             .unwrap();
-            if role == "run a job after a signal" {
+            if late {
                 kill_process(rustix::process::getpid(), Signal::TERM).unwrap();
+                wait_until("the signal has come", || watch.asked_to_end().is_some());
             }
             let script = std::env::var("TEST_SCRIPT").unwrap();
             let mut job = Job::new("job", Program::Shell(script), &dir, PATIENCE, &dir, &watch);
@@ -580,6 +587,17 @@ fn an_orphan_that_closed_what_it_inherited_is_found_by_its_mark() {
             let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
         }
     }
+    assert!(end_orphans_of(&us, Duration::from_millis(200)).unwrap().contains(&orphan));
+    assert_eq!(with_word(&us.word), Vec::<i32>::new());
+}
+
+#[test]
+fn an_orphan_that_forgot_its_environment_is_found_by_the_lock() {
+    let script = "exec env -i /bin/sh -c 'echo $$ >up; while :; do /bin/sleep 1000; done' TEST_WORD=$TEST_WORD";
+    let mut us = Role::plays("run a job", &[("TEST_SCRIPT", script)]);
+    let orphan: u32 = us.waits_for("up").trim().parse().unwrap();
+    us.gets(Signal::KILL);
+    us.ends();
     assert!(end_orphans_of(&us, Duration::from_millis(200)).unwrap().contains(&orphan));
     assert_eq!(with_word(&us.word), Vec::<i32>::new());
 }

@@ -257,3 +257,16 @@ mod refused_with_nothing_touched {
         s.run(&["sync", "--remote", "elsewhere"]).exits(1).says("error").logs("git remote add elsewhere");
     }
 }
+
+#[test]
+fn a_split_index_and_a_symbolic_branch_are_left_alone() {
+    let s = Scene::new();
+    s.git_ours(&["update-index", "--split-index"]);
+    s.we_write("index.html", "edited\n").init_sync().exits(1).says("error").logs("--no-split-index");
+    s.our_file("index.html", "edited\n").git_ours(&["update-index", "--no-split-index"]);
+
+    s.git_ours(&["branch", "real"]);
+    s.git_ours(&["symbolic-ref", "refs/heads/main", "refs/heads/real"]);
+    s.rival_pushes("news.txt").sync().exits(1).says("error").logs("symbolic reference to refs/heads/real");
+    assert!(!s.ours().join("news.txt").exists());
+}

@@ -93,6 +93,9 @@ impl Repo {
                 }
             }
         }
+        // What was said to be left out is: also the tracked files of a folder that became a repository of its own.
+        let left_out = &changed.left_out;
+        changed.paths.retain(|path| !left_out.iter().any(|one| path.starts_with(&one.path) && *path != one.path));
         changed.paths.retain(|path| {
             // A submodule's own folder is git's business and not a file.
             !tree.as_ref().is_some_and(|tree| {
@@ -107,7 +110,10 @@ impl Repo {
         }
         for one in left_out {
             changed.paths.remove(&one.path);
-            changed.left_out.insert(one);
+            // The walk has named what is no file already; naming it once is enough.
+            if !changed.left_out.iter().any(|known| known.path == one.path) {
+                changed.left_out.insert(one);
+            }
         }
         Ok(changed)
     }
@@ -245,6 +251,10 @@ impl Repo {
             let path = at.join(&name);
             match kind {
                 FileType::Directory if name == ".git" => {}
+                // libgit2 passes over it without a word.
+                FileType::Directory if name.eq_ignore_ascii_case(".git") => {
+                    left_out.insert(LeftOut { path, why: "has a name that git allows in no tree".to_owned() });
+                }
                 FileType::Directory if self.is_ignored(&path, true) => {}
                 FileType::Directory => self.walk_for_specials(top, &path, left_out)?,
                 FileType::RegularFile | FileType::Symlink => {}

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -36,7 +36,7 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 /// [`Sort::Busy`] where a live git process holds a lock, and those of the file system.
 pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, start_up: bool) -> Result<(), Error> {
     let git_dir = &place.git_dir;
-    let ours_died = held.died_before_us().is_some();
+    let ours_died = held.one_died_before_us();
     let mut locks: Vec<PathBuf> = ["index", "HEAD", "config", "packed-refs", "shallow"]
         .iter()
         .map(|name| git_dir.join(format!("{name}.lock")))
@@ -128,6 +128,7 @@ fn live_git(place: &Place, lock: &Path) -> Option<u32> {
 pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>) -> Result<bool, Error> {
     let private = PrivateDir::of(&place.git_dir);
     let git_dir = &place.git_dir;
+    super::check_format(git_dir)?;
     let only_ours = fs::read_dir(git_dir)
         .doing(format!("reading {}", git_dir.display()))?
         .flatten()
@@ -358,15 +359,23 @@ impl Repo {
     /// Makes the index again from HEAD where it is missing, empty or damaged, and brings back the files that a clone killed
     /// before its checkout never wrote. Whether there was anything to do.
     ///
-    /// Without this, a tick after such a kill would commit the deletion of everything.
+    /// Without this, a tick after such a kill would commit the deletion of everything. `thoroughly`: whether the index is read
+    /// whole (init-sync); a pass that may have nothing to do looks at its beginning alone.
     ///
     /// # Errors
     /// Those of [`Repo::follow`].
-    pub fn heal_index(&self, when: DateTime<Utc>) -> Result<bool, Error> {
+    pub fn heal_index(&self, when: DateTime<Utc>, thoroughly: bool) -> Result<bool, Error> {
         let Some(head) = self.tip_of("HEAD")? else { return Ok(false) };
         let path = self.place.git_dir.join("index");
-        let sound = fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) && self.git.index().is_ok();
-        if sound {
+        let begins = begins_as_index(&path);
+        let unread = if begins && thoroughly { self.git.index().err() } else { None };
+        if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
+            // A split index, say: sound, and not ours to replace.
+            let what = format!("the index has a format that gitsync can't read ({})", error.message());
+            let next = "write it in git's plain format: `git update-index --no-split-index`";
+            return Err(Error::new(Sort::NotReady, what, next));
+        }
+        if begins && unread.is_none() {
             return Ok(false);
         }
         tracing::warn!("the index is missing or damaged and is made again from HEAD");
@@ -515,6 +524,7 @@ impl Repo {
             place: self.place.clone(),
             private: self.private.clone(),
             names: self.names.clone(),
+            scratch: None.into(),
         };
         let odb = beside.git.odb().doing(doing)?;
         for objects in fresh.iter().map(|old| old.join("objects")).filter(|objects| objects.is_dir()) {
@@ -584,6 +594,11 @@ impl Repo {
         }
         Ok(None)
     }
+}
+
+fn begins_as_index(path: &Path) -> bool {
+    let mut beginning = [0; 4];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok_and(|()| beginning == *b"DIRC")
 }
 
 /// Every commit that a repository put aside names: its references, packed and loose, and the last lines of its logs.

@@ -23,6 +23,15 @@ pub struct Remote<'r> {
     push: Option<Session>,
 }
 
+/// A folder that goes when the pass does.
+pub(crate) struct Scratch(std::path::PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// What a fetch found.
 #[derive(Clone, Debug, Default)]
 pub struct Fetched {
@@ -182,6 +191,18 @@ impl Remote<'_> {
     /// # Errors
     /// [`Sort::Unreachable`] or [`Sort::Refused`], and where the repository can't be written.
     pub fn fetch(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
+        self.fetch_deep(when, false)
+    }
+
+    /// [`Remote::fetch`], and with it all history that a shallow clone left out.
+    ///
+    /// # Errors
+    /// As [`Remote::fetch`].
+    pub fn fetch_whole(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
+        self.fetch_deep(when, true)
+    }
+
+    fn fetch_deep(&self, when: DateTime<Utc>, whole: bool) -> Result<Fetched, Error> {
         let branch = self.repo.branch_ref();
         let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
         let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
@@ -192,6 +213,10 @@ impl Remote<'_> {
         let Some(tip) = tip else { return Ok(Fetched::default()) };
         let mut options = git2::FetchOptions::new();
         options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
+        if whole {
+            // GIT_FETCH_DEPTH_UNSHALLOW
+            options.depth(i32::MAX);
+        }
         let mut callbacks = git2::RemoteCallbacks::new();
         callbacks.transfer_progress(|progress| {
             self.fetch.objects(progress.received_objects(), progress.total_objects());
@@ -204,6 +229,49 @@ impl Remote<'_> {
         self.repo.git.find_commit(tip).doing(format!("looking for {tip} after fetching it"))?;
         let rescue_ref = self.repo.remember_seen(tip, when)?;
         Ok(Fetched { tip: Some(tip), rescue_ref })
+    }
+
+    /// Fetches the branch without writing to the repository: into a scratch repository whose objects this process, and no
+    /// other, then sees as if they were here. For dry runs.
+    ///
+    /// # Errors
+    /// As [`Remote::fetch`].
+    #[allow(clippy::disallowed_methods)]
+    pub fn fetch_beside(&self) -> Result<Option<CommitId>, Error> {
+        let doing = format!("fetching {} beside the repository", self.repo.names.branch);
+        let branch = self.repo.branch_ref();
+        let objects = self.repo.place.git_dir.join("objects");
+        let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{}", std::process::id()));
+        let scratch = Scratch(folder);
+        std::fs::create_dir(&scratch.0).doing(&doing)?;
+        let beside = git2::Repository::init_bare(&scratch.0).doing(&doing)?;
+        let alternates = objects.to_string_lossy().into_owned();
+        std::fs::write(scratch.0.join("objects/info/alternates"), format!("{alternates}\n")).doing(&doing)?;
+        let odb = beside.odb().doing(&doing)?;
+        odb.add_disk_alternate(&alternates).doing(&doing)?;
+        // What is here already need not be sent again.
+        for (name, tip) in [("local", self.repo.local_tip()?), ("seen", self.repo.last_seen()?)] {
+            if let Some(tip) = tip {
+                beside.reference(&format!("refs/heads/{name}"), tip, true, "").doing(&doing)?;
+            }
+        }
+        let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
+        let mut remote = beside.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
+        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None).map_err(failed)?;
+        let tip =
+            connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
+        let Some(tip) = tip else { return Ok(None) };
+        let mut options = git2::FetchOptions::new();
+        options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
+        let refspec = format!("+{branch}:refs/heads/fetched");
+        connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
+        drop(connection);
+        let ours = self.repo.git.odb().doing(&doing)?;
+        ours.add_disk_alternate(&scratch.0.join("objects").to_string_lossy()).doing(&doing)?;
+        // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
+        self.repo.git.find_commit(tip).doing(&doing)?;
+        *self.repo.scratch.borrow_mut() = Some(scratch);
+        Ok(Some(tip))
     }
 
     /// Pushes `commit` to the branch, if the remote's tip is still `expected`.
@@ -262,6 +330,10 @@ impl Remote<'_> {
         let advertised = advertised.into_inner();
         if advertised.is_some_and(|there| there != expected && there != Some(commit)) {
             return Err(moved());
+        }
+        if advertised == Some(Some(commit)) {
+            // Somebody else pushed it, the job perhaps: the server says so itself.
+            return Ok(());
         }
         match (pushed, answer.into_inner()) {
             (Ok(()), Some(None)) => Ok(()),

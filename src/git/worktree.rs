@@ -49,6 +49,15 @@ pub struct Followed {
     pub rescue_refs: Vec<String>,
 }
 
+/// What a follow would do.
+#[derive(Clone, Debug, Default)]
+pub struct WouldFollow {
+    /// Paths that would be replaced, made or removed.
+    pub paths: Vec<PathBuf>,
+    /// Those of them whose present content is in no commit.
+    pub uncommitted: Vec<PathBuf>,
+}
+
 /// A follow under way, on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Intent {
@@ -130,6 +139,24 @@ impl Repo {
         index.write().doing("writing the index")?;
         sync_index(index).doing("writing the index")?;
         self.finish_follow(when).map(drop)
+    }
+
+    /// What a follow of `target` would change, and which of that is committed nowhere. Nothing is written.
+    ///
+    /// # Errors
+    /// Where the repository can't be read.
+    pub fn would_follow(&self, target: CommitId) -> Result<WouldFollow, Error> {
+        let doing = "looking for uncommitted files";
+        let paths: Vec<PathBuf> = self.differing(target)?.into_keys().collect();
+        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let known = self.known_trees(target)?;
+        let mut survey = Survey::default();
+        for path in &paths {
+            if top.find(path).doing(doing)?.is_some() {
+                self.survey_one(&top, path, &known, &mut survey)?;
+            }
+        }
+        Ok(WouldFollow { paths, uncommitted: survey.unsaved.into_keys().collect() })
     }
 
     /// Keeps a commit that `target` does not contain.

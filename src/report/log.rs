@@ -30,13 +30,14 @@ pub fn begin(settings: &Settings) -> Result<(), String> {
         .with_target(false)
         // A closed stderr must not end a pass; the subscriber would say so on stderr.
         .log_internal_errors(false);
-    match settings.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+    // A second call in one process (an example, a test) changes nothing; the first one's format stays.
+    let _ = match settings.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Auto | LogFormat::Text => {
             let colour = io::stderr().is_terminal() && !settings.no_color;
-            builder.with_ansi(colour).init();
+            builder.with_ansi(colour).try_init()
         }
-    }
+    };
     Ok(())
 }
 

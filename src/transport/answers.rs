@@ -7,8 +7,8 @@
 use super::{Kind, TransportError, redact};
 
 /// The rights a token needs, in the words of the forges.
-pub const RIGHTS: &str = "it needs to read and write the repository's contents (GitHub: `Contents: read and write`, or \
-                          the classic scope `repo`; GitLab: `write_repository`)";
+pub const RIGHTS: &str = "the secret must be allowed to read and write the repository's contents (GitHub: `Contents: read and \
+                          write`, or the classic scope `repo`; GitLab: `write_repository`)";
 
 /// Why the server refused one ref of a push, from the words of `push_update_reference`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,6 +191,7 @@ pub fn server_said(url: &str, words: &str) -> TransportError {
     } else if has(&[
         "not appear to be a git repository",
         "repository not found",
+        "no such repository",
         "not found",
         "does not exist",
         "no such file",

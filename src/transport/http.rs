@@ -317,6 +317,7 @@ impl Http {
             limits: self.limits.clone(),
             meter: self.meter.clone(),
             url,
+            over: false,
         })
     }
 
@@ -565,6 +566,8 @@ pub(crate) struct Incoming {
     limits: Limits,
     meter: Arc<Meter>,
     url: String,
+    /// Nothing more will come: it ended or broke.
+    over: bool,
 }
 
 impl std::fmt::Debug for Incoming {
@@ -577,11 +580,25 @@ impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.reader.read(buffer) {
             Ok(n) => {
+                self.over = n == 0 && !buffer.is_empty();
                 self.meter.received(n);
                 Ok(n)
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(e),
-            Err(e) => Err(io::Error::other(broken(e, &self.url, &self.limits))),
+            Err(e) => {
+                self.over = true;
+                Err(io::Error::other(broken(e, &self.url, &self.limits)))
+            }
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // Whoever reads packets stops at the last one. Only an answer that is read to its end gives its connection
+        // back for the next request, and over https that is worth two round trips.
+        if !self.over {
+            let _ = self.read(&mut [0]);
         }
     }
 }

@@ -12,6 +12,9 @@ use super::redact;
 /// The largest packet git's protocol knows, its four digits of length included.
 pub const MAX_PACKET: usize = 65520;
 
+/// What libgit2 cannot do.
+const SHA256: &str = "this repository names its objects by SHA-256, which gitsync (libgit2) does not know";
+
 /// One packet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
@@ -215,9 +218,7 @@ fn keep(found: &mut Vec<(String, Oid)>, id: &[u8], name: &[u8], refnames: &[&str
             }
             Ok(())
         }
-        Some(id) if id.len() == 64 => Err(Bad::Refused(
-            "the remote repository names its objects by SHA-256, which gitsync (libgit2) does not know".to_owned(),
-        )),
+        Some(id) if id.len() == 64 => Err(Bad::Refused(SHA256.to_owned())),
         _ => Err(Bad::Malformed("a line of the list of refs does not begin with an id".to_owned())),
     }
 }
@@ -283,6 +284,127 @@ impl<R: Read> ValidUtf8<R> {
 impl<R: Read> Read for ValidUtf8<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.given == self.ready.len() {
+            self.fill()?;
+        }
+        let n = buffer.len().min(self.ready.len() - self.given);
+        buffer[..n].copy_from_slice(&self.ready[self.given..self.given + n]);
+        self.given += n;
+        Ok(n)
+    }
+}
+
+/// Passes an advertisement through without the lines libgit2 is better off not to see, and all after it as it is.
+///
+/// git2 0.21 unwraps the UTF-8 of every ref's name it lists, so that one branch named in Latin-1 on the remote, by anybody,
+/// would be a panic here. Such refs are left out; so are, for a fetch, all but those it is about.
+#[derive(Debug)]
+pub struct Sifted<R> {
+    stream: R,
+    /// All, if none.
+    wanted: Option<Vec<String>>,
+    /// What the server can do, until a line has taken it along.
+    capabilities: Option<Vec<u8>>,
+    /// `# service=…` and a flush come first.
+    in_preamble: bool,
+    /// The advertisement is through.
+    over: bool,
+    ready: Vec<u8>,
+    given: usize,
+}
+
+impl<R: Read> Sifted<R> {
+    /// Wraps a stream that begins with an advertisement. `over_http`: with its preamble.
+    pub fn new(stream: R, wanted: Option<Vec<String>>, over_http: bool) -> Sifted<R> {
+        let (ready, given) = (Vec::new(), 0);
+        Sifted { stream, wanted, capabilities: None, in_preamble: over_http, over: false, ready, given }
+    }
+
+    /// The stream below.
+    pub fn stream_mut(&mut self) -> &mut R {
+        &mut self.stream
+    }
+
+    /// Reads on until there is something to give.
+    fn fill(&mut self) -> io::Result<()> {
+        self.ready.clear();
+        self.given = 0;
+        while self.ready.is_empty() && !self.over {
+            let mut packet = Vec::new();
+            read_up_to(&mut self.stream, &mut packet, 4)?;
+            match <&[u8; 4]>::try_from(packet.as_slice()).ok().and_then(length_of) {
+                Some(0) if self.in_preamble => {
+                    self.in_preamble = false;
+                    self.ready = packet;
+                }
+                Some(0) => {
+                    self.over = true;
+                    if let Some(capabilities) = self.capabilities.take() {
+                        self.emit(b"0000000000000000000000000000000000000000 capabilities^{}", &capabilities);
+                    }
+                    self.ready.extend_from_slice(&packet);
+                }
+                Some(length) if length > 4 => {
+                    read_up_to(&mut self.stream, &mut packet, length)?;
+                    self.sift(&packet);
+                }
+                // Cut short or no packets at all, which is for the reader to find out.
+                _ => {
+                    self.over = true;
+                    self.ready = packet;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sift(&mut self, packet: &[u8]) {
+        let line = &packet[4..];
+        if line.starts_with(b"# ") || line.starts_with(b"ERR ") || line.starts_with(b"shallow ") {
+            self.ready = packet.to_vec();
+            return;
+        }
+        let mut halves = line.splitn(2, |&b| b == 0);
+        let line = halves.next().unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        if let Some(capabilities) = halves.next() {
+            let known = capabilities.strip_suffix(b"\n").unwrap_or(capabilities).split(|&b| b == b' ').filter(|word| {
+                // The names of branches and programs are of no use here, and may hold anything. Of the object format
+                // libgit2 wants a blank after it, which it need not have, and fails an assertion without.
+                std::str::from_utf8(word).is_ok_and(|w| {
+                    !["symref=", "agent=", "session-id=", "object-format="].iter().any(|named| w.starts_with(named))
+                })
+            });
+            self.capabilities = Some(known.collect::<Vec<_>>().join(&b' '));
+        }
+        let Some(space) = line.iter().position(|&b| b == b' ') else { return };
+        if space == 64 {
+            self.over = true;
+            encode(&mut self.ready, format!("ERR {SHA256}").as_bytes());
+            return;
+        }
+        let name = std::str::from_utf8(&line[space + 1..]).ok();
+        let keep = name.is_some_and(|name| match &self.wanted {
+            Some(wanted) => wanted.iter().any(|w| w == name),
+            None => true,
+        });
+        if keep {
+            let capabilities = self.capabilities.take().unwrap_or_default();
+            self.emit(line, &capabilities);
+        }
+    }
+
+    fn emit(&mut self, line: &[u8], capabilities: &[u8]) {
+        let nul: &[u8] = if capabilities.is_empty() { b"" } else { b"\0" };
+        encode(&mut self.ready, &[line, nul, capabilities, b"\n"].concat());
+    }
+}
+
+impl<R: Read> Read for Sifted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.given == self.ready.len() {
+            if self.over {
+                return self.stream.read(buffer);
+            }
             self.fill()?;
         }
         let n = buffer.len().min(self.ready.len() - self.given);
@@ -369,5 +491,40 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.len(), report.len());
         assert!(text.contains("zur?ckgewiesen") && text.contains("gr\u{fc}n"));
+    }
+
+    fn sifted(list: &[u8], wanted: Option<&str>, over_http: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        Sifted::new(list, wanted.map(|w| vec![w.to_owned()]), over_http).read_to_end(&mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn an_advertisement_is_sifted() {
+        let mut list = Vec::new();
+        encode(&mut list, b"# service=x\n");
+        list.extend_from_slice(b"0000");
+        encode(&mut list, format!("{ID} HEAD\0thin-pack symref=HEAD:refs/heads/a agent=x ofs-delta\n").as_bytes());
+        encode(&mut list, &[ID.as_bytes(), b" refs/heads/\xfc\n"].concat());
+        encode(&mut list, format!("{ID} refs/heads/b\n").as_bytes());
+        list.extend_from_slice(b"0000PACK and so on");
+        let of = |lines: &[&str]| {
+            let mut out = b"0010# service=x\n0000".to_vec();
+            for line in lines {
+                encode(&mut out, line.as_bytes());
+            }
+            out.extend_from_slice(b"0000PACK and so on");
+            out
+        };
+        let caps = "\0thin-pack ofs-delta\n";
+        let all = of(&[&format!("{ID} HEAD{caps}"), &format!("{ID} refs/heads/b\n")]);
+        assert_eq!(sifted(&list, None, true), all);
+        assert_eq!(sifted(&list, Some("refs/heads/b"), true), of(&[&format!("{ID} refs/heads/b{caps}")]));
+        let none = format!("{} capabilities^{{}}{caps}", "0".repeat(40));
+        assert_eq!(sifted(&list, Some("refs/heads/c"), true), of(&[&none]));
+        assert_eq!(sifted(b"0000", None, false), b"0000");
+        assert_eq!(sifted(b"0009ERR x", None, false), b"0009ERR x");
+        assert_eq!(sifted(b"0040cut", None, false), b"");
+        assert_eq!(sifted(b"<html>", None, false), b"<html>");
     }
 }

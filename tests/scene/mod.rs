@@ -120,6 +120,14 @@ impl Scene {
         git
     }
 
+    /// Another program that is to see no more of this machine than git and gitsync do.
+    pub fn isolated(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.root());
+        self.isolate(&mut command);
+        command
+    }
+
     fn isolate(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
@@ -354,10 +362,11 @@ impl Scene {
         assert_eq!(self.marker(), there, "{}", self.last());
         self
     }
-    /// Rescue references of a kind, oldest first.
+    /// Rescue references of a kind, or with "" of every kind, oldest first.
     pub fn rescues(&self, kind: &str) -> Vec<String> {
         let all = self.git_ours(&["for-each-ref", "--format=%(refname)", "refs/gitsync/rescue"]);
-        all.lines().filter(|name| name.contains(&format!("-{kind}-"))).map(str::to_owned).collect()
+        let of_kind = |name: &&str| kind.is_empty() || name.contains(&format!("-{kind}-"));
+        all.lines().filter(of_kind).map(str::to_owned).collect()
     }
     /// Every object is there and sound.
     #[track_caller]

@@ -3,7 +3,7 @@
 //! strace does it: `inject=CALL:signal=KILL:when=N` ends the pass on entering its N-th call of that name, and
 //! `error=ENOSPC` makes that call fail. Only the pass's own thread is traced, which is where it does its work; strace
 //! counts for each call and thread by itself, so each name is swept on its own.
-#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, missing_docs, clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -332,7 +332,7 @@ fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally:
     for pass in recovery {
         let ran = scene.run(pass).last();
         story.push_str(&format!("{ran}\n"));
-        if !ran.code.is_some_and(|code| code < 100) {
+        if ran.code.is_none_or(|code| code >= 100) {
             complaints.push("a recovery crashed".to_owned());
         }
         oracle.remember_ours_if_open(scene, "after a recovery");

@@ -1,0 +1,353 @@
+//! `gitsync status`: where this instance stands, and whether that is good enough.
+//!
+//! It asks nobody, takes no lock and writes nothing, so that it answers at once however the network is and whatever pass is
+//! under way; what it tells is what the passes have left behind.
+
+use std::io;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::json;
+
+use crate::cli::{Healthy, Of, Output, Settings};
+use crate::git::{self, Identity, Names, Peek, Place};
+use crate::lock::{self, Holder};
+use crate::marker;
+use crate::outcome::{Command, Failure};
+use crate::policy::{self, SyncState};
+use crate::private::PrivateDir;
+use crate::record::{Record, Run};
+
+/// Everything that is to be told.
+#[derive(Debug)]
+pub struct Told {
+    found: Result<Found, Failure>,
+    mode: &'static str,
+    branch: String,
+    remote: String,
+    now: DateTime<Utc>,
+}
+
+#[derive(Debug)]
+struct Found {
+    place: Place,
+    peek: Peek,
+    pending: bool,
+    lock: Option<Option<Holder>>,
+    record: Record,
+    health: Option<Health>,
+}
+
+/// Whether what must not be old is young enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Health {
+    of: Of,
+    max_age: Duration,
+    last_good: Option<DateTime<Utc>>,
+    /// Up to now, or up to the beginning of the pass under way, which the others wait for.
+    age: Option<Duration>,
+}
+
+impl Health {
+    fn is_good(&self) -> bool {
+        self.age.is_some_and(|age| age <= self.max_age)
+    }
+}
+
+/// Looks at everything there is to be told, `now` being the time, unless what came before has failed.
+pub fn tell(before: Result<(), Failure>, healthy: Option<Healthy>, settings: &Settings, now: DateTime<Utc>) -> Told {
+    let found = before.and_then(|()| find(healthy, settings, now));
+    if let Err(failure) = &found {
+        tracing::error!(next = %failure.next, "{}", failure.what);
+    }
+    Told { found, mode: settings.mode.word(), branch: settings.branch.clone(), remote: settings.remote.clone(), now }
+}
+
+fn find(healthy: Option<Healthy>, settings: &Settings, now: DateTime<Utc>) -> Result<Found, Failure> {
+    let here = std::env::current_dir().map_err(|error| {
+        Failure::person(format!("the current folder can't be found: {error}"), "run gitsync in a folder that exists")
+    })?;
+    let place = git::find(settings.repo.as_deref(), &here)?;
+    let private = PrivateDir::of(&place.git_dir);
+    // Everything below takes what it can't read for absent, which would be a lie to somebody who may not read it.
+    match std::fs::read_dir(private.path()) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(Failure::person(
+                format!("{} can't be read: {error}", private.path().display()),
+                "run `gitsync status` as the user that runs the passes",
+            ));
+        }
+    }
+    let names = Names {
+        branch: settings.branch.clone(),
+        remote: settings.remote.clone(),
+        url: None,
+        identity: Identity::default(),
+    };
+    // The lock first: a pass that ends while we look has then written what we read.
+    let lock = lock::peek(&private);
+    let record = Record::read(&private);
+    let busy_since = lock.as_ref().and_then(Option::as_ref).filter(|holder| in_time(holder, settings, now));
+    let health = healthy.map(|wanted| health(wanted, &record, busy_since.map(|holder| holder.since), now));
+    Ok(Found { peek: git::peek(&place, names)?, pending: marker::is_pending(&private), place, lock, record, health })
+}
+
+/// Whether a pass under way is within the time it may take. One that is beyond it hangs, and is no excuse.
+fn in_time(holder: &Holder, settings: &Settings, now: DateTime<Utc>) -> bool {
+    let network = if holder.command == Command::InitSync.word() {
+        settings.network_timeout.max(Duration::from_secs(3600))
+    } else {
+        settings.network_timeout
+    };
+    let slack = Duration::from_secs(60);
+    // The lock's wait once more: for what an earlier pass, killed, has left running.
+    let all = settings.lock_wait + network + settings.job_timeout + settings.build_timeout + slack;
+    since(holder.since, now) <= all
+}
+
+/// Judges, with `busy_since` the beginning of a pass under way.
+fn health(wanted: Healthy, record: &Record, busy_since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Health {
+    let last_good = match wanted.of {
+        Of::Sync => record.last_good_sync,
+        Of::Tick => record.runs.get(Command::Tick.word()).and_then(|run| run.last_good),
+    };
+    let until = busy_since.unwrap_or(now).min(now);
+    let age = last_good.map(|good| since(good, until));
+    Health { of: wanted.of, max_age: wanted.max_age, last_good, age }
+}
+
+impl Told {
+    /// 0; or 1 where it is not healthy, or nothing could be told.
+    pub fn exit_code(&self) -> i32 {
+        match &self.found {
+            Ok(found) => i32::from(!found.is_healthy()),
+            Err(failure) => failure.kind.exit_code(),
+        }
+    }
+
+    /// What stdout gets, without the last newline.
+    pub fn lines(&self, output: Output) -> String {
+        match (output, &self.found) {
+            (Output::Text, Ok(found)) => self.text(found),
+            (Output::Text, Err(_)) => "error".to_owned(),
+            (Output::Json, Ok(found)) => self.json(found).to_string(),
+            (Output::Json, Err(failure)) => json!({
+                "command": "status",
+                "result": "error",
+                "exit_code": self.exit_code(),
+                "error": format!("{}; {}", failure.what, failure.next),
+            })
+            .to_string(),
+        }
+    }
+
+    fn text(&self, found: &Found) -> String {
+        let heads = &found.peek.heads;
+        let commit = |id: Option<git::CommitId>, none: &str| id.map_or_else(|| none.to_owned(), |id| id.to_string());
+        let mut lines = vec![
+            ("repository", found.place.work_dir.display().to_string()),
+            ("branch", self.branch.clone()),
+            ("mode", self.mode.to_owned()),
+            ("state", found.state_in_words()),
+            ("local", commit(heads.local, "no commit yet")),
+            ("remote", format!("{} ({}, as last seen)", commit(heads.remote, "none"), self.remote)),
+            (
+                "force push",
+                if found.pending { "pending: the next tick may overwrite the remote" } else { "none" }.into(),
+            ),
+            (
+                "lock",
+                match &found.lock {
+                    None => "free".to_owned(),
+                    Some(None) => "held".to_owned(),
+                    Some(Some(holder)) => format!("held by {holder}"),
+                },
+            ),
+        ];
+        for command in [Command::InitSync, Command::Sync, Command::Tick] {
+            let name = match command {
+                Command::InitSync => "last init-sync",
+                Command::Sync => "last sync",
+                Command::Tick => "last tick",
+            };
+            let run = found.record.runs.get(command.word());
+            lines.push((name, run.map_or_else(|| "never".to_owned(), |run| self.run_in_words(run))));
+        }
+        let good = found.record.last_good_sync;
+        lines.push(("good sync", good.map_or_else(|| "never".to_owned(), |good| self.ago(good))));
+        if let Some(health) = &found.health {
+            lines.push(("health", health.in_words()));
+        }
+        if let Some(error) = &found.peek.not_ready {
+            lines.push(("in the way", format!("{}; {}", error.what, error.next)));
+        }
+        let rescues = &found.peek.rescues;
+        lines.push(("rescues", if rescues.is_empty() { "none".into() } else { rescues.len().to_string() }));
+        let mut text: Vec<String> = lines.iter().map(|(name, value)| format!("{name:<14}  {value}")).collect();
+        text.extend(rescues.iter().map(|(name, id)| format!("  {name}  {id}")));
+        text.join("\n")
+    }
+
+    fn run_in_words(&self, run: &Run) -> String {
+        let took = Duration::from_millis(run.duration_ms);
+        let mut words = format!("{}: {}", self.ago(ended(run)), run.result);
+        words += &format!(" (exit {}, took {})", run.exit_code, humantime::format_duration(rounded(took)));
+        if let Some(error) = &run.error {
+            words += &format!(": {error}");
+        }
+        words
+    }
+
+    fn ago(&self, then: DateTime<Utc>) -> String {
+        format!("{} ago", humantime::format_duration(rounded(since(then, self.now))))
+    }
+
+    fn json(&self, found: &Found) -> serde_json::Value {
+        let heads = &found.peek.heads;
+        let relation = found.peek.relation;
+        let run_told = |run: &Run| {
+            json!({
+                "started": stamp(run.started), "duration_ms": run.duration_ms,
+                "age_seconds": since(ended(run), self.now).as_secs(),
+                "result": run.result, "exit_code": run.exit_code, "local": run.local, "remote": run.remote,
+                "error": run.error, "last_good": run.last_good.map(stamp),
+            })
+        };
+        let runs: serde_json::Map<_, _> =
+            found.record.runs.iter().map(|(name, run)| (name.clone(), run_told(run))).collect();
+        let lock = found.lock.as_ref().map(|holder| match holder {
+            Some(Holder { pid, command, since }) => {
+                json!({ "pid": pid, "command": command, "since": stamp(*since) })
+            }
+            None => json!({ "pid": null, "command": null, "since": null }),
+        });
+        let health = found.health.as_ref().map(|health| {
+            json!({
+                "of": health.of.word(), "healthy": health.is_good(), "max_age_seconds": health.max_age.as_secs(),
+                "last_good": health.last_good.map(stamp), "age_seconds": health.age.map(|age| age.as_secs()),
+            })
+        });
+        let rescues: Vec<_> =
+            found.peek.rescues.iter().map(|(name, id)| json!({ "ref": name, "commit": id.to_string() })).collect();
+        json!({
+            "command": "status",
+            "result": if found.is_healthy() { "ok" } else { "unhealthy" },
+            "exit_code": self.exit_code(),
+            "repository": found.place.work_dir.display().to_string(),
+            "branch": self.branch,
+            "remote_name": self.remote,
+            "mode": self.mode,
+            "state": found.state().map(SyncState::word),
+            "local": heads.local.map(|id| id.to_string()),
+            "remote": heads.remote.map(|id| id.to_string()),
+            "ahead": relation.map(|relation| relation.ahead),
+            "behind": relation.map(|relation| relation.behind),
+            "force_push_pending": found.pending,
+            "lock": lock,
+            "runs": runs,
+            "last_good_sync": found.record.last_good_sync.map(stamp),
+            "health": health,
+            "not_ready": found.peek.not_ready.as_ref().map(|error| format!("{}; {}", error.what, error.next)),
+            "rescue_refs": rescues,
+            "error": null,
+        })
+    }
+}
+
+impl Found {
+    fn is_healthy(&self) -> bool {
+        self.health.as_ref().is_none_or(Health::is_good)
+    }
+
+    fn state(&self) -> Option<SyncState> {
+        let relation = self.peek.relation?;
+        Some(policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor))
+    }
+
+    fn state_in_words(&self) -> String {
+        let Some(state) = self.state() else { return "not known: no pass has seen both sides yet".to_owned() };
+        let (ahead, behind) = self.peek.relation.map_or((0, 0), |relation| (relation.ahead, relation.behind));
+        let commits = |count: usize| if count == 1 { "1 commit".to_owned() } else { format!("{count} commits") };
+        match state {
+            SyncState::UpToDate => state.word().to_owned(),
+            SyncState::Behind => format!("{}: the remote has {} more", state.word(), commits(behind)),
+            SyncState::Ahead => format!("{}: {} to push", state.word(), commits(ahead)),
+            SyncState::Diverged => {
+                format!("{}: {} here, {} there", state.word(), commits(ahead), commits(behind))
+            }
+        }
+    }
+}
+
+impl Health {
+    fn in_words(&self) -> String {
+        let limit = humantime::format_duration(self.max_age);
+        match self.age {
+            None => format!("bad: no good {} ever", self.of.word()),
+            Some(age) => {
+                let word = if self.is_good() { "good" } else { "bad" };
+                let age = humantime::format_duration(rounded(age));
+                format!("{word}: the last good {} is {age} old, {limit} is the limit", self.of.word())
+            }
+        }
+    }
+}
+
+fn ended(run: &Run) -> DateTime<Utc> {
+    run.started + chrono::Duration::milliseconds(i64::try_from(run.duration_ms).unwrap_or(0))
+}
+
+/// From then to now; nothing where the clock was set back in between.
+fn since(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+    (now - then).to_std().unwrap_or_default()
+}
+
+/// To the second, which is what a person reads.
+fn rounded(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs())
+}
+
+fn stamp(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn at(minute: i64) -> DateTime<Utc> {
+        DateTime::<Utc>::UNIX_EPOCH + chrono::Duration::minutes(minute)
+    }
+
+    fn two_minutes(of: Of) -> Healthy {
+        Healthy { of, max_age: Duration::from_secs(120) }
+    }
+
+    #[test]
+    fn age_counts_up_to_the_pass_that_the_others_wait_for() {
+        let record = Record { last_good_sync: Some(at(100)), ..Record::default() };
+        let good =
+            |busy: Option<DateTime<Utc>>, now: i64| health(two_minutes(Of::Sync), &record, busy, at(now)).is_good();
+        assert!(good(None, 102));
+        assert!(!good(None, 103));
+        assert!(good(Some(at(101)), 114), "a long tick that began in good health");
+        assert!(!good(Some(at(103)), 114), "it was bad before the tick began");
+    }
+
+    #[test]
+    fn what_never_was_is_not_healthy() {
+        for of in [Of::Sync, Of::Tick] {
+            assert!(!health(two_minutes(of), &Record::default(), None, at(0)).is_good());
+            assert!(!health(two_minutes(of), &Record::default(), Some(at(0)), at(0)).is_good());
+        }
+    }
+
+    #[test]
+    fn a_clock_set_back_makes_nothing_old() {
+        let record = Record { last_good_sync: Some(at(100)), ..Record::default() };
+        assert_eq!(health(two_minutes(Of::Sync), &record, None, at(50)).age, Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,400 @@
+//! The command line: help, usage errors, and what comes out where.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod scene;
+use std::fs::{self, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use scene::Scene;
+use serde_json::Value;
+
+const KEYS: [&str; 18] = [
+    "command",
+    "result",
+    "exit_code",
+    "state",
+    "local_before",
+    "local",
+    "remote",
+    "ahead",
+    "behind",
+    "commit",
+    "pushed",
+    "forced",
+    "rescue_refs",
+    "site_built",
+    "job_exit_code",
+    "started",
+    "duration_ms",
+    "error",
+];
+
+/// The last run's object has every key, says what the exit code was, and is one line.
+#[track_caller]
+fn object(s: &Scene) -> Value {
+    let (json, last) = (s.json(), s.last());
+    for key in KEYS {
+        assert!(json.get(key).is_some(), "no {key}\n{last}");
+    }
+    assert_eq!(json["exit_code"], last.code.unwrap(), "{last}");
+    assert_eq!(json["error"].is_null(), last.code == Some(0), "{last}");
+    assert_eq!(last.stdout.matches('\n').count(), 1, "{last}");
+    assert!(json["rescue_refs"].is_array() && json["pushed"].is_boolean() && json["forced"].is_boolean(), "{last}");
+    assert!(chrono::DateTime::parse_from_rfc3339(json["started"].as_str().unwrap()).is_ok(), "{last}");
+    assert!(json["duration_ms"].is_u64(), "{last}");
+    json
+}
+
+mod help {
+    use super::*;
+
+    fn help(args: &[&str]) -> String {
+        let s = Scene::empty_upstream();
+        s.run(args).exits(0);
+        assert_eq!(s.last().stderr, "");
+        s.last().stdout
+    }
+
+    #[track_caller]
+    fn explains(text: &str, words: &[&str]) {
+        for word in words {
+            assert!(text.contains(word), "not explained: {word}\n{text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+    }
+
+    const EVERYWHERE: [&str; 5] = ["Exit codes:", "  75 ", "128+N", "Example", "--repo"];
+
+    #[test]
+    fn of_the_program() {
+        let text = help(&["--help"]);
+        explains(&text, &["init-sync", "sync", "tick", "Exit codes:", "75", "--alpha", "--path", "GIT_SYNC_ALPHA"]);
+    }
+
+    #[test]
+    fn of_init_sync() {
+        let text = help(&["init-sync", "--help"]);
+        explains(&text, &EVERYWHERE);
+        explains(&text, &["cloned", "reset", "up-to-date", "empty-remote", "offline", "error"]);
+        explains(&text, &["--remote-url", "GIT_SYNC_REMOTE_URL", "GITHUB_REPOSITORY", "heal", "in either mode"]);
+    }
+
+    #[test]
+    fn of_sync() {
+        let text = help(&["sync", "--help"]);
+        explains(&text, &EVERYWHERE);
+        explains(&text, &["up-to-date", "behind", "ahead", "diverged", "skipped", "error", "refs/gitsync/rescue/"]);
+    }
+
+    #[test]
+    fn of_tick() {
+        let text = help(&["tick", "--help"]);
+        explains(&text, &EVERYWHERE);
+        explains(&text, &["no-changes", "pushed", "push-failed", "skipped", "error", "--tick-command", "[COMMAND]"]);
+        explains(&text, &["GIT_SYNC_PATHS", "python -m src.main tick", "{time}"]);
+    }
+
+    #[test]
+    fn says_no_secret_of_the_environment() {
+        let s = Scene::empty_upstream();
+        s.env("GIT_SYNC_REMOTE_URL", "https://x:s3cret@example.org/y").run(&["init-sync", "--help"]).exits(0);
+        assert!(!s.last().stdout.contains("s3cret"), "{}", s.last());
+    }
+
+    #[test]
+    fn the_version() {
+        assert_eq!(help(&["--version"]), format!("gitsync {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+mod usage {
+    use super::*;
+
+    #[track_caller]
+    fn refused(s: &Scene, args: &[&str], why: &str) {
+        s.run(args).exits(2).says("error").logs(why).logs_not("panicked");
+        let mut with_json = vec![args[0], "--output", "json"];
+        with_json.extend(&args[1..]);
+        s.run(&with_json).exits(2);
+        let json = object(s);
+        assert_eq!(json["result"], "error");
+        assert!(json["error"].as_str().unwrap().contains(why), "{json}");
+    }
+
+    #[test]
+    fn an_unknown_flag() {
+        refused(&Scene::new(), &["sync", "--alhpa"], "--alhpa");
+    }
+
+    #[test]
+    fn an_unknown_subcommand_and_none() {
+        let s = Scene::new();
+        s.run(&["synch"]).exits(2).says("error").logs("synch");
+        s.run::<&str>(&[]).exits(2).says("error").logs("Usage");
+    }
+
+    #[test]
+    fn a_bad_alpha() {
+        let s = Scene::new();
+        s.env("GIT_SYNC_ALPHA", "maybe");
+        refused(&s, &["sync"], "GIT_SYNC_ALPHA is 'maybe'");
+        // Even where the flag is given: the environment says something else than it means.
+        refused(&s, &["tick", "--alpha", "--", "touch", "state/ran"], "GIT_SYNC_ALPHA");
+        assert!(!s.ours().join("state/ran").exists());
+    }
+
+    #[test]
+    fn bad_durations_and_sizes() {
+        let s = Scene::new();
+        for bad in ["15", "soon", "0s", "-5s", ""] {
+            refused(&s, &["sync", &format!("--lock-wait={bad}")], "--lock-wait");
+        }
+        refused(&s, &["tick", "--job-timeout", "1 fortnight"], "--job-timeout");
+        refused(&s, &["tick", "--max-file-size", "large"], "--max-file-size");
+        s.env("GIT_SYNC_NETWORK_TIMEOUT", "5");
+        refused(&s, &["sync"], "90s");
+    }
+
+    #[test]
+    fn bad_names() {
+        let s = Scene::new();
+        for bad in ["a b", "a..b", "", "x.lock", "/x"] {
+            refused(&s, &["sync", "--branch", bad], "--branch");
+        }
+        refused(&s, &["sync", "--remote", "a b"], "--remote");
+        s.run(&["sync", "--output", "yaml"]).exits(2).says("error").logs("yaml");
+        refused(&s, &["sync", "-q", "-v"], "cannot be used with");
+        refused(&s, &["sync", "--repo", ""], "--repo");
+        refused(&s, &["tick", "--tick-command", " "], "--tick-command");
+        refused(&s, &["tick", "--message", ""], "--message");
+        refused(&s, &["sync", "--remote-url", "x"], "--remote-url");
+    }
+
+    #[test]
+    fn a_filter_that_can_not_be_understood() {
+        let s = Scene::new();
+        s.env("RUST_LOG", "gitsync=loud");
+        refused(&s, &["sync"], "RUST_LOG");
+    }
+}
+
+mod json {
+    use super::*;
+
+    #[test]
+    fn has_all_keys_whatever_the_outcome() {
+        let s = Scene::without_ours();
+        s.arg("--output").arg("json");
+        s.run(&["init-sync"]).exits(2);
+        assert_eq!(object(&s)["command"], "init-sync");
+        for (word, code) in [("cloned", 0), ("up-to-date", 0)] {
+            s.init_sync().exits(code);
+            assert_eq!(object(&s)["result"], word);
+        }
+        s.sync().exits(0);
+        assert_eq!((&object(&s)["command"], &s.json()["result"]), (&"sync".into(), &"up-to-date".into()));
+        s.tick().exits(0);
+        assert_eq!((&object(&s)["command"], &s.json()["result"]), (&"tick".into(), &"no-changes".into()));
+        s.tick_with("echo 1 >state/b").exits(0);
+        let json = object(&s);
+        assert_eq!((&json["result"], &json["commit"]), (&"pushed".into(), &s.our_tip().into()));
+        s.we_commit("a.txt").rival_pushes("b.txt").sync().exits(0);
+        let json = object(&s);
+        assert_eq!((&json["result"], &json["ahead"], &json["behind"]), (&"diverged".into(), &1.into(), &1.into()));
+        assert_eq!(json["rescue_refs"], serde_json::json!(s.rescues("")));
+        s.tick_with("exit 3").exits(1);
+        assert_eq!(object(&s)["job_exit_code"], 3);
+        s.upstream_goes_away().sync().exits(75);
+        assert_eq!(object(&s)["result"], "error");
+        s.tick_with("echo 2 >state/b").exits(75);
+        assert_eq!(object(&s)["result"], "push-failed");
+        s.run(&["init-sync"]).exits(75);
+        assert_eq!(object(&s)["result"], "offline");
+        s.git_ours(&["checkout", "-q", "--detach"]);
+        s.sync().exits(1);
+        object(&s);
+    }
+
+    #[test]
+    fn on_the_environments_word() {
+        let s = Scene::new();
+        s.env("GIT_SYNC_OUTPUT", "json").sync().exits(0);
+        object(&s);
+        s.run(&["sync", "--output", "text"]).exits(0).says("up-to-date");
+    }
+}
+
+mod streams {
+    use super::*;
+
+    fn full() -> Stdio {
+        OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+    }
+
+    /// Runs a line of shell with `$GITSYNC` in it, for streams that only a shell can close.
+    fn shell(s: &Scene, line: &str) -> std::process::Output {
+        let gitsync = s.gitsync(&["sync"]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(line).env("GITSYNC", gitsync.get_program()).current_dir(s.root());
+        for (name, value) in gitsync.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.output().unwrap()
+    }
+
+    #[test]
+    fn stdout_is_one_line_whatever_the_job_prints() {
+        let s = Scene::new();
+        s.tick_with("echo on stdout; echo on stderr >&2; echo 1 >state/b").exits(0).says("pushed");
+        s.logs("on stdout").logs("on stderr");
+    }
+
+    #[test]
+    fn a_closed_stdout_does_no_harm() {
+        let s = Scene::new();
+        for line in
+            ["exec \"$GITSYNC\" sync >&-", "\"$GITSYNC\" sync | true; exit 0", "exec \"$GITSYNC\" sync <&- >&- 2>&-"]
+        {
+            s.rival_pushes("news.txt");
+            let out = shell(&s, line);
+            assert_eq!(out.status.code(), Some(0), "{line} {out:?}");
+            assert!(!String::from_utf8_lossy(&out.stderr).contains("panicked"), "{line} {out:?}");
+            s.ours_equals_upstream();
+        }
+        let out = shell(&s, "exec \"$GITSYNC\" tick -- sh -c 'echo loud; echo 1 >state/b' >&- 2>&-");
+        assert_eq!(out.status.code(), Some(0), "{out:?}");
+        s.ours_equals_upstream().upstream_file("state/b", "1\n");
+        // Nothing of the closed streams' numbers is taken for a stream: no file got the log's lines.
+        s.fsck();
+    }
+
+    #[test]
+    fn a_full_stdout_and_a_full_stderr_do_no_harm() {
+        let s = Scene::new();
+        s.rival_pushes("news.txt");
+        let mut command = s.gitsync(&["tick", "-vv", "--", "sh", "-c", "echo loud; echo 1 >state/b"]);
+        let status = command.stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!((status.code(), status.signal()), (Some(0), None));
+        s.ours_equals_upstream();
+        let status = s.gitsync(&["sync", "--nonsense"]).stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(2));
+    }
+
+    #[test]
+    fn a_stderr_that_nobody_reads_any_more() {
+        let s = Scene::new();
+        s.rival_pushes("news.txt");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = s.gitsync(&["tick", "-vv", "--", "sh", "-c", "echo loud; echo 1 >state/b"]);
+        let out = command.stdout(Stdio::piped()).stderr(writer).output().unwrap();
+        assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stdout).as_ref()), (Some(0), "pushed\n"));
+        s.ours_equals_upstream();
+    }
+}
+
+mod logs {
+    use super::*;
+
+    #[test]
+    fn quiet_says_errors_alone() {
+        let s = Scene::new();
+        s.rival_pushes("news.txt").run(&["sync", "-q"]).exits(0).says("behind");
+        assert_eq!(s.last().stderr, "");
+        s.upstream_goes_away().run(&["sync", "-q"]).exits(75).logs("ERROR");
+        assert_eq!(s.last().stderr.lines().count(), 1, "{}", s.last());
+    }
+
+    #[test]
+    fn a_pass_with_nothing_to_say_says_nothing() {
+        let s = Scene::new();
+        s.sync().exits(0);
+        assert_eq!(s.last().stderr, "");
+    }
+
+    #[test]
+    fn verbose_says_more_and_a_filter_has_the_last_word() {
+        let s = Scene::new();
+        s.run(&["sync", "-v"]).logs("DEBUG").logs("up to date");
+        s.env("RUST_LOG", "off").rival_pushes("news.txt").run(&["sync", "-v"]).exits(0).says("behind");
+        assert_eq!(s.last().stderr, "");
+        s.env("RUST_LOG", "gitsync=debug").sync().logs("up to date");
+    }
+
+    #[test]
+    fn as_objects_for_programs() {
+        let s = Scene::new();
+        s.arg("--log-format").arg("json").arg("-v");
+        s.we_commit("a.txt").rival_pushes("b.txt");
+        s.tick_with("echo 'a \"quoted\" line'; printf '\\033[31mred\\n'; echo 1 >state/b; exit 3").exits(1);
+        let last = s.last();
+        let mut fields = Vec::new();
+        for line in last.stderr.lines() {
+            let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{last}"));
+            for key in ["timestamp", "level", "message"] {
+                assert!(event[key].is_string(), "no {key}: {line}");
+            }
+            fields.push(event);
+        }
+        let diverged = fields.iter().find(|event| event["state"] == "diverged").expect("the divergence is logged");
+        for key in ["local", "remote", "branch"] {
+            assert!(diverged[key].is_string(), "no {key}: {diverged}");
+        }
+        assert!(fields.iter().any(|event| event["message"] == "a \"quoted\" line"), "{last}");
+    }
+
+    #[test]
+    fn no_colour_where_nobody_sees_it() {
+        let s = Scene::new();
+        s.rival_pushes("news.txt").run(&["sync", "-vv"]).exits(0);
+        assert!(!s.last().stderr.contains('\u{1b}'), "{:?}", s.last().stderr);
+    }
+}
+
+mod order {
+    use super::*;
+
+    #[test]
+    fn flags_stand_before_or_after_the_subcommand() {
+        let s = Scene::new();
+        s.alpha().we_commit("a.txt").rival_pushes("b.txt").non_alpha();
+        let theirs = s.upstream_tip();
+        s.run(&["--alpha", "--output", "json", "sync"]).exits(0).marker_is(true);
+        assert_eq!(s.json()["result"], "diverged");
+        s.run(&["-v", "sync", "--alpha"]).exits(0).says("diverged").marker_is(true);
+        let script = "echo 1 >x";
+        s.run(&["--path", "x", "--alpha", "tick", "--message", "m", "--", "sh", "-c", script]).exits(0).says("pushed");
+        assert_eq!(s.git_ours(&["log", "-1", "--format=%s"]), "m");
+        s.is_kept(&theirs);
+    }
+
+    #[test]
+    fn environment_that_is_set_to_nothing_is_unset() {
+        let s = Scene::new();
+        for name in ["GIT_SYNC_ALPHA", "GIT_SYNC_BRANCH", "GIT_SYNC_REMOTE", "GIT_SYNC_PATHS", "GIT_SYNC_LOCK_WAIT"] {
+            s.env(name, "");
+        }
+        s.env("GIT_SYNC_BUILD_COMMAND", "").env("GIT_SYNC_MESSAGE", "").env("GIT_SYNC_PUBLIC_DIR", "");
+        s.env("GIT_SYNC_TICK_COMMAND", "").env("RUST_LOG", "").env("GIT_SYNC_OUTPUT", "");
+        s.tick_with("echo 1 >state/b").exits(0).says("pushed").ours_equals_upstream();
+    }
+
+    #[test]
+    fn environment_that_is_not_utf8_does_no_harm() {
+        use std::os::unix::ffi::OsStrExt;
+        let s = Scene::new();
+        let odd = std::ffi::OsStr::from_bytes(b"caf\xe9");
+        let out = s.gitsync(&["sync"]).env("GIT_SYNC_BRANCH", odd).output().unwrap();
+        assert_eq!(out.status.code(), Some(2), "{out:?}");
+        assert_eq!(out.stdout, b"error\n");
+        let repo = s.root().join(odd);
+        fs::rename(s.ours(), &repo).unwrap();
+        let out =
+            s.gitsync(&["tick", "--", "sh", "-c", "echo 1 >state/b"]).env("GIT_SYNC_REPO", &repo).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "pushed\n", "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}

@@ -1,0 +1,372 @@
+//! The job and the site over the built program: bounded, clean, published whole.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod scene;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use scene::{Scene, until, write};
+
+/// A scene whose public dir has a site.
+fn with_site(build: &str) -> Scene {
+    let s = Scene::new();
+    s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", build);
+    s.run(&["init-sync"]).exits(0);
+    s
+}
+
+const COPY: &str = "cp index.html {public_dir}/ && date +%N > {public_dir}/built";
+
+fn page(s: &Scene) -> String {
+    fs::read_to_string(s.public().join("index.html")).unwrap_or_else(|error| format!("({error})"))
+}
+
+fn built(s: &Scene) -> String {
+    fs::read_to_string(s.public().join("built")).unwrap()
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The processes that have this scene's folder in their environment and still live; the job and all it started do.
+#[cfg(target_os = "linux")]
+fn left_of(s: &Scene) -> Vec<String> {
+    let home = format!("HOME={}", s.root().join("home").display());
+    let mut left = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let environment = fs::read(path.join("environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(|variable| variable == home.as_bytes()) {
+            left.push(format!("{}: {}", path.display(), fs::read_to_string(path.join("cmdline")).unwrap_or_default()));
+        }
+    }
+    left
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+// ---- what a job knows and says
+
+#[test]
+fn a_job_and_a_build_know_of_the_pass_and_not_of_its_secrets() {
+    let s = Scene::new();
+    s.env("GIT_SYNC_TOKEN", "token-of-gitsync").env("GITHUB_TOKEN", "token-of-the-job").env("OTHER", "passed on");
+    s.env("GIT_SYNC_TOKEN_FILE", "/dev/null").env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap());
+    s.env("GIT_SYNC_BUILD_COMMAND", "env > ../build-env; pwd > $GITSYNC_PUBLIC_DIR/pwd");
+    let (before, theirs) = (s.our_tip(), s.upstream_tip());
+    s.tick_with("env > ../job-env; pwd > ../job-pwd; cat > ../job-stdin; echo 1 > state/a").exits(0).says("pushed");
+    let ours = fs::canonicalize(s.ours()).unwrap();
+    assert_eq!(fs::read_to_string(s.root().join("job-pwd")).unwrap().trim(), ours.to_str().unwrap());
+    assert_eq!(fs::read(s.root().join("job-stdin")).unwrap(), b"");
+    for who in ["job-env", "build-env"] {
+        let env = fs::read_to_string(s.root().join(who)).unwrap();
+        for line in [
+            "GITSYNC_COMMAND=tick",
+            "GITSYNC_BRANCH=main",
+            &format!("GITSYNC_HEAD={before}"),
+            &format!("GITSYNC_REMOTE_HEAD={theirs}"),
+            "GITSYNC_MODE=non-alpha",
+            "GITHUB_TOKEN=token-of-the-job",
+            "OTHER=passed on",
+        ] {
+            assert!(env.lines().any(|it| it == line), "{who} lacks {line}:\n{env}");
+        }
+        assert!(!env.contains("GIT_SYNC_TOKEN") && !env.contains("token-of-gitsync"), "{who}:\n{env}");
+        assert!(env.contains("GITSYNC_PUBLIC_DIR=/"), "{who}:\n{env}");
+    }
+    assert_eq!(fs::read_to_string(s.public().join("pwd")).unwrap().trim(), ours.to_str().unwrap());
+}
+
+#[test]
+fn a_jobs_output_is_tagged_in_either_log_format() {
+    let s = Scene::new();
+    let script =
+        r"echo to stdout; echo to stderr >&2; printf 'bad \377 \033[2J\n'; head -c 1048576 /dev/zero | tr '\0' x";
+    s.tick_with(script).exits(0).logs("to stdout").logs("to stderr").logs("bad \u{fffd}").logs_not("\u{1b}");
+    assert_eq!(s.last().stderr.matches('x').count() / 1_048_576, 1);
+    s.run(&["tick", "--log-format", "json", "--", "sh", "-c", script]).exits(0);
+    let stderr = s.last().stderr;
+    let lines: Vec<serde_json::Value> = stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for text in ["to stdout", "to stderr", "bad \u{fffd} \\u{1b}[2J"] {
+        assert!(lines.iter().any(|line| line["message"] == text && line["from"] == "job"), "{text}: {stderr:.2000}");
+    }
+}
+
+#[test]
+fn a_failed_job_is_an_error_and_what_it_wrote_is_pushed() {
+    for (script, code) in [("echo 1 > state/new; exit 7", 7), ("echo 1 > state/new; kill -KILL $$", 137)] {
+        let s = Scene::new();
+        s.run(&["tick", "--output", "json", "--", "sh", "-c", script]).exits(1).ours_equals_upstream();
+        let json = s.json();
+        assert_eq!((&json["result"], &json["job_exit_code"]), (&"pushed".into(), &code.into()), "{json}");
+        assert!(json["error"].as_str().unwrap().contains("the job "), "{json}");
+        s.upstream_file("state/new", "1\n");
+    }
+}
+
+#[test]
+fn a_job_that_cannot_be_started_is_said_with_the_next_step() {
+    let s = Scene::new();
+    s.we_write("state/new", "1\n");
+    s.run(&["tick", "--", "no-such-program"]).exits(1).says("pushed").logs("no program `no-such-program` was found");
+    s.upstream_file("state/new", "1\n");
+    s.run(&["tick", "--", "state/new"]).exits(1).logs("chmod +x state/new");
+    for empty in [&["tick", "--tick-command", " "][..], &["tick", "--", ""], &["sync", "--build-command", ""]] {
+        let before = s.our_tip();
+        s.run(empty);
+        assert!(matches!(s.last().code, Some(1 | 2)), "{}", s.last());
+        s.logs("empty");
+        assert_eq!(s.our_tip(), before);
+    }
+}
+
+// ---- its end
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_job_out_of_time_is_ended_with_all_it_started_and_its_state_is_pushed() {
+    let s = Scene::new();
+    let script =
+        "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & echo 1 > state/new; while :; do sleep 1000; done";
+    let start = Instant::now();
+    s.run(&["tick", "--job-timeout", "1s", "--output", "json", "--", "sh", "-c", script]).exits(1);
+    // The time it had, ten seconds to tidy up, and the rest of the pass on a busy machine.
+    assert!(start.elapsed() < Duration::from_secs(1 + 10 + 8), "took {:?}", start.elapsed());
+    assert_eq!(left_of(&s), Vec::<String>::new());
+    let json = s.json();
+    assert_eq!((&json["result"], &json["job_exit_code"]), (&"pushed".into(), &serde_json::Value::Null), "{json}");
+    assert!(json["error"].as_str().unwrap().contains("longer than 1s"), "{json}");
+    s.upstream_file("state/new", "1\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_job_leaves_running_is_ended_and_named() {
+    let s = Scene::new();
+    s.tick_with("setsid sleep 1000 & echo 1 > state/new")
+        .exits(0)
+        .says("pushed")
+        .logs("left processes running")
+        .logs("sleep");
+    assert_eq!(left_of(&s), Vec::<String>::new());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_in_the_middle_of_a_job_ends_the_job_and_then_us() {
+    for (number, name) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1)] {
+        let s = Scene::new();
+        let script =
+            "trap 'echo tidy > state/said; exit 0' TERM; setsid sleep 1000 & : > ../up; while :; do sleep 0.01; done";
+        let child = s.start(&["tick", "--", "sh", "-c", script]);
+        until("the job runs", || s.root().join("up").exists());
+        signal(&child, number);
+        s.wait(child).exits(128 + name).says("error");
+        assert_eq!(left_of(&s), Vec::<String>::new());
+        s.our_file("state/said", "tidy\n");
+        // Nothing is lost: the next tick finds it.
+        s.tick().exits(0).says("pushed").upstream_file("state/said", "tidy\n").fsck();
+    }
+}
+
+/// A job that says when two of its kind run at the same time.
+// Nobody reads what it prints once its gitsync is killed; printing would then end it by SIGPIPE.
+const EXCLUSIVE: &str = "exec >/dev/null 2>&1; trap 'rmdir ../runs; exit 0' TERM; \
+                         mkdir ../runs || echo overlap >> ../overlap; echo $$ >> state/ledger; echo $$ > ../pid; \
+                         until test -e ../go-on; do sleep 0.01; done; rmdir ../runs";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn two_gitsyncs_killed_around_a_job_never_make_two_jobs_of_it() {
+    let s = Scene::new();
+    for _ in 0..2 {
+        let mut child = s.gitsync(&["tick", "-q", "--", "sh", "-c", EXCLUSIVE]).spawn().unwrap();
+        until("the job runs", || fs::metadata(s.root().join("pid")).is_ok_and(|it| it.len() > 0));
+        signal(&child, Signal::KILL);
+        child.wait().unwrap();
+        assert!(!left_of(&s).is_empty(), "the test's ground: the job outlives its gitsync");
+        fs::remove_file(s.root().join("pid")).unwrap();
+    }
+    let child = s.start(&["tick", "--", "sh", "-c", EXCLUSIVE]);
+    until("the job runs", || fs::metadata(s.root().join("pid")).is_ok_and(|it| it.len() > 0));
+    write(&s.root().join("go-on"), "");
+    s.wait(child).exits(0).says("pushed").logs("a job that an earlier gitsync started still runs");
+    assert_eq!(left_of(&s), Vec::<String>::new());
+    assert!(!s.root().join("overlap").exists(), "two jobs ran at a time");
+    let ledger = fs::read_to_string(s.ours().join("state/ledger")).unwrap();
+    assert_eq!(ledger.lines().count(), 3, "{ledger}");
+    s.upstream_file("state/ledger", &ledger).fsck();
+}
+
+// ---- the site
+
+#[test]
+fn the_site_is_built_when_the_files_change_and_only_then() {
+    let s = with_site(COPY);
+    assert_eq!(page(&s), "page 2\n");
+    let first = built(&s);
+    s.sync().exits(0).says("up-to-date");
+    assert_eq!(built(&s), first, "nothing had changed");
+    s.rival_pushes("index.html").sync().exits(0).says("behind");
+    assert_eq!(page(&s), "rival 2\n");
+    s.tick_with("echo from the job > index.html").exits(0);
+    assert_eq!(page(&s), "from the job\n");
+    assert_eq!(names_in(&s.public()), ["built", "index.html"]);
+}
+
+#[test]
+fn init_sync_leaves_exactly_the_fresh_site() {
+    let s = Scene::new();
+    write(&s.public().join("old/page.html"), "old");
+    s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", COPY);
+    s.run(&["init-sync"]).exits(0);
+    assert_eq!(names_in(&s.public()), ["built", "index.html"]);
+}
+
+#[test]
+fn a_failed_build_leaves_the_old_site_and_either_pass_tries_again() {
+    for broken in ["exit 3", "cp index.html {public_dir}/; kill -KILL $$", "true"] {
+        let s = with_site(COPY);
+        let with = |pass: &[&str], build: &str| {
+            let mut args = pass.to_vec();
+            args.extend(["--build-command", build]);
+            s.run(&args);
+        };
+        s.rival_pushes("index.html");
+        with(&["sync", "--output", "json"], broken);
+        s.exits(1).ours_equals_upstream();
+        assert_eq!(s.json()["site_built"], false);
+        assert_eq!(page(&s), "page 2\n", "the old site stays: {broken}");
+        // Nothing has changed since, and it is tried again all the same.
+        with(&["sync"], broken);
+        s.exits(1);
+        with(&["tick", "--tick-command", "true"], broken);
+        s.exits(1);
+        assert_eq!(page(&s), "page 2\n");
+        with(&["sync", "--output", "json"], COPY);
+        s.exits(0);
+        assert_eq!(s.json()["site_built"], true);
+        assert_eq!(page(&s), "rival 2\n");
+        let first = built(&s);
+        with(&["sync"], COPY);
+        s.exits(0).says("up-to-date");
+        assert_eq!(built(&s), first);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_build_out_of_time_or_killed_leaves_the_old_site() {
+    let s = with_site(COPY);
+    s.rival_pushes("index.html");
+    let slow = "cp index.html {public_dir}/; : > ../up; setsid sleep 1000 & sleep 1000";
+    s.run(&["sync", "--build-timeout", "1s", "--build-command", slow]).exits(1).logs("the build was ended");
+    assert_eq!((page(&s).as_str(), left_of(&s)), ("page 2\n", Vec::new()));
+
+    fs::remove_file(s.root().join("up")).unwrap();
+    let child = s.start(&["sync", "--build-command", slow]);
+    until("the build runs", || s.root().join("up").exists());
+    signal(&child, Signal::TERM);
+    s.wait(child).exits(143);
+    assert_eq!((page(&s).as_str(), left_of(&s)), ("page 2\n", Vec::new()));
+
+    fs::remove_file(s.root().join("up")).unwrap();
+    let mut child = s.gitsync(&["sync", "-q", "--build-command", slow]).spawn().unwrap();
+    until("the build runs", || s.root().join("up").exists());
+    signal(&child, Signal::KILL);
+    child.wait().unwrap();
+    assert_eq!(page(&s), "page 2\n");
+    s.sync().exits(0);
+    assert_eq!((page(&s).as_str(), left_of(&s)), ("rival 2\n", Vec::new()));
+    let left: Vec<_> = names_in(&s.public()).into_iter().filter(|name| name.starts_with('.')).collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[test]
+fn in_place_the_build_has_its_old_output() {
+    let s = with_site(COPY);
+    s.arg("--publish").arg("in-place").rival_pushes("index.html");
+    s.run(&["sync", "--build-command", "cp {public_dir}/index.html {public_dir}/before; cp index.html {public_dir}/"]);
+    s.exits(0);
+    assert_eq!(page(&s), "rival 2\n");
+    assert_eq!(fs::read_to_string(s.public().join("before")).unwrap(), "page 2\n");
+    s.run(&["sync", "--publish", "sideways"]).exits(2);
+}
+
+#[test]
+fn the_public_dir_may_have_any_name() {
+    let s = Scene::new();
+    let odd = s.root().join("a 'site' \"$HOME\" `x`");
+    let ours = s.root().join("our 'own' $HOME");
+    s.git_in(s.root(), &["clone", "-q", "upstream.git", ours.to_str().unwrap()]);
+    s.env("GIT_SYNC_PUBLIC_DIR", odd.to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", COPY);
+    for way in ["whole", "files", "in-place"] {
+        let _ = fs::remove_dir_all(&odd);
+        s.run(&["init-sync", "--publish", way, "--repo", ours.to_str().unwrap()]).exits(0);
+        assert_eq!(names_in(&odd), ["built", "index.html"], "{way}");
+    }
+}
+
+#[test]
+fn a_public_dir_that_holds_anything_else_is_refused_before_anything_is_done() {
+    let s = Scene::new();
+    s.rival_pushes("index.html").env("GIT_SYNC_BUILD_COMMAND", COPY);
+    let root = s.root().to_owned();
+    write(&root.join("file"), "precious");
+    std::os::unix::fs::symlink(root.join("home"), root.join("link")).unwrap();
+    let before = s.our_tip();
+    for (dir, says) in [
+        ("/".into(), "folder of the system"),
+        (root.join("home"), "home folder"),
+        (s.ours(), "is the repository or holds it"),
+        (root.clone(), "is the repository or holds it"),
+        (root.join("link"), "symbolic link"),
+        (root.join("file"), "can't be a folder"),
+        (s.ours().join(".git/site"), "git folder"),
+        (s.ours().join("state/site"), "which each tick commits"),
+    ] {
+        for pass in [&["init-sync"][..], &["sync"], &["tick", "--tick-command", "true"]] {
+            let mut args = pass.to_vec();
+            args.extend(["--public-dir", dir.to_str().unwrap()]);
+            s.run(&args).exits(2).says("error").logs(says);
+        }
+        assert_eq!(s.our_tip(), before, "{}", dir.display());
+    }
+    assert_eq!(fs::read_to_string(root.join("file")).unwrap(), "precious");
+    assert!(root.join("home").is_dir() && !s.ours().join("state/site").exists());
+}
+
+#[test]
+fn a_job_that_replaces_the_public_dir_by_a_link_reaches_nothing() {
+    for way in ["whole", "files", "in-place"] {
+        let s = with_site(COPY);
+        write(&s.root().join("outside/precious"), "precious");
+        s.arg("--publish").arg(way);
+        s.tick_with("rm -r ../public && ln -s outside ../public").exits(1).says("no-changes");
+        assert_eq!(names_in(&s.root().join("outside")), ["precious"], "{way}");
+        // The next pass says what is wrong, and does the rest of its work once it is put right.
+        s.sync().exits(2).logs("symbolic link");
+        fs::remove_file(s.public()).unwrap();
+        s.sync().exits(0);
+        assert_eq!(page(&s), "page 2\n");
+    }
+}
+
+#[test]
+fn the_program_says_how_a_site_is_published() {
+    let out = Command::new(env!("CARGO_BIN_EXE_gitsync")).args(["sync", "--help"]).output().unwrap();
+    let help = String::from_utf8(out.stdout).unwrap();
+    for word in ["whole", "files", "in-place", "GIT_SYNC_PUBLISH"] {
+        assert!(help.contains(word), "{word}");
+    }
+}

@@ -1,0 +1,251 @@
+//! The lock between passes, with real processes: who waits, who is skipped, and what frees it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod scene;
+use std::fs;
+use std::process::Child;
+
+use scene::{Scene, until};
+
+/// A tick that holds the lock until [`let_go`].
+fn holder(s: &Scene) -> Child {
+    let script = format!("touch '{0}/holding'; until test -e '{0}/go'; do sleep 0.02; done", s.root().display());
+    let child = s.start(&["tick", "--", "sh", "-c", &script]);
+    until("the job to run", || s.root().join("holding").exists());
+    child
+}
+
+fn let_go(s: &Scene) {
+    fs::write(s.root().join("go"), "").unwrap();
+}
+
+fn again(s: &Scene) {
+    fs::remove_file(s.root().join("go")).unwrap();
+    fs::remove_file(s.root().join("holding")).unwrap();
+}
+
+/// How many processes block in flock(2) on the lock.
+fn waiting(s: &Scene) -> usize {
+    let inode = inode(s);
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&inode)).count()
+}
+
+fn inode(s: &Scene) -> String {
+    use std::os::unix::fs::MetadataExt;
+    format!(":{} ", fs::metadata(s.private().join("lock")).unwrap().ino())
+}
+
+fn wait_for(s: &Scene, count: usize) {
+    until(&format!("{count} to wait for the lock"), || waiting(s) == count);
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn sync_waits_for_tick() {
+    let s = Scene::new();
+    let tick = holder(&s);
+    s.rival_pushes("news.txt");
+    let sync = s.start(&["sync"]);
+    wait_for(&s, 1);
+    assert!(!s.ours().join("news.txt").exists());
+    let_go(&s);
+    s.wait(tick).exits(0).says("no-changes");
+    s.wait(sync).exits(0).says("behind").ours_equals_upstream();
+}
+
+#[test]
+fn tick_waits_for_sync() {
+    let s = Scene::new();
+    s.rival_pushes("news.txt");
+    let build = format!("touch '{0}/holding'; until test -e '{0}/go'; do sleep 0.02; done", s.root().display());
+    let sync = s.start(&["sync", "--build-command", &build]);
+    until("the build to run", || s.root().join("holding").exists());
+    let tick = s.start(&["tick", "--", "sh", "-c", "cp news.txt state/"]);
+    wait_for(&s, 1);
+    assert!(!s.ours().join("state/news.txt").exists());
+    let_go(&s);
+    s.wait(sync).exits(0).says("behind");
+    s.wait(tick).exits(0).says("pushed").upstream_file("state/news.txt", "rival 2\n");
+}
+
+#[test]
+fn init_sync_waits_as_well_and_is_waited_for() {
+    let s = Scene::new();
+    let tick = holder(&s);
+    let init = s.start(&["init-sync"]);
+    wait_for(&s, 1);
+    let_go(&s);
+    s.wait(tick).exits(0);
+    s.wait(init).exits(0).says("up-to-date");
+    again(&s);
+
+    let build = format!("touch '{0}/holding'; until test -e '{0}/go'; do sleep 0.02; done", s.root().display());
+    let init = s.start(&["init-sync", "--build-command", &build]);
+    until("the build to run", || s.root().join("holding").exists());
+    let sync = s.start(&["sync"]);
+    wait_for(&s, 1);
+    let_go(&s);
+    s.wait(init).exits(0);
+    s.wait(sync).exits(0).says("up-to-date");
+}
+
+#[test]
+fn one_of_each_kind_waits_and_a_further_one_is_skipped() {
+    let s = Scene::new();
+    let held = holder(&s);
+    let sync = s.start(&["sync"]);
+    wait_for(&s, 1);
+    let tick = s.start(&["tick", "--", "touch", "state/second"]);
+    wait_for(&s, 2);
+    for _ in 0..2 {
+        s.sync().exits(0).says("skipped");
+        s.run(&["tick", "--output", "json", "--", "touch", "state/third"]).exits(0);
+        assert_eq!(s.json()["result"], "skipped");
+    }
+    assert_eq!(waiting(&s), 2);
+    let_go(&s);
+    s.wait(held).exits(0);
+    s.wait(sync).exits(0).says("up-to-date");
+    s.wait(tick).exits(0).says("pushed");
+    assert!(s.ours().join("state/second").exists() && !s.ours().join("state/third").exists());
+}
+
+#[test]
+fn a_skipped_pass_does_not_hide_the_last_real_one() {
+    let s = Scene::new();
+    let held = holder(&s);
+    let sync = s.start(&["sync"]);
+    wait_for(&s, 1);
+    s.sync().says("skipped");
+    let_go(&s);
+    s.wait(held).exits(0);
+    s.wait(sync).exits(0).says("up-to-date");
+    let status = fs::read_to_string(s.private().join("status.json")).unwrap();
+    assert!(!status.contains("skipped"), "{status}");
+}
+
+#[test]
+fn patience_that_ends_names_the_holder() {
+    let s = Scene::new();
+    let held = holder(&s);
+    let pid = held.id();
+    s.arg("--lock-wait").arg("200ms");
+    for args in [vec!["sync"], vec!["tick", "--", "touch", "state/ran"], vec!["init-sync"]] {
+        let began = std::time::Instant::now();
+        s.run(&args).exits(75).says("error");
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "{}", s.last());
+        s.logs(&format!("gitsync tick (pid {pid}, since 20")).logs("--lock-wait");
+    }
+    assert!(!s.ours().join("state/ran").exists());
+    let_go(&s);
+    s.wait(held).exits(0);
+    s.sync().exits(0).says("up-to-date");
+}
+
+#[test]
+fn the_holder_killed_frees_it_for_the_one_that_waits() {
+    let s = Scene::new();
+    let held = holder(&s);
+    s.rival_pushes("news.txt");
+    let sync = s.start(&["sync"]);
+    wait_for(&s, 1);
+    signal(&held, rustix::process::Signal::KILL);
+    s.wait(held);
+    // The job that the killed one left is ended before anything else is done.
+    s.wait(sync).exits(0).says("behind").ours_equals_upstream();
+    let left = format!("until test -e '{}/go'", s.root().display());
+    let running = fs::read_dir("/proc").unwrap().flatten().any(|process| {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let state = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&left) && !state.contains(") Z ")
+    });
+    assert!(!running, "the killed tick's job still runs");
+}
+
+#[test]
+fn the_holder_asked_to_end_ends_its_job_and_frees_it() {
+    let s = Scene::new();
+    let held = holder(&s);
+    let sync = s.start(&["sync"]);
+    wait_for(&s, 1);
+    signal(&held, rustix::process::Signal::TERM);
+    s.wait(held).exits(143).says("error");
+    s.wait(sync).exits(0).says("up-to-date");
+}
+
+#[test]
+fn a_pass_that_waits_ends_when_asked_to() {
+    let s = Scene::new();
+    let held = holder(&s);
+    for (what, code) in [(rustix::process::Signal::TERM, 143), (rustix::process::Signal::INT, 130)] {
+        let sync = s.start(&["sync", "--output", "json"]);
+        wait_for(&s, 1);
+        signal(&sync, what);
+        s.wait(sync).exits(code);
+        let json = s.json();
+        assert_eq!((&json["result"], &json["exit_code"]), (&"error".into(), &code.into()));
+        assert!(json["error"].as_str().unwrap_or_default().contains("SIG"), "{json}");
+    }
+    // Its place in the queue is free again.
+    let sync = s.start(&["sync"]);
+    wait_for(&s, 1);
+    let_go(&s);
+    s.wait(held).exits(0);
+    s.wait(sync).exits(0).says("up-to-date");
+}
+
+#[test]
+fn many_at_once_all_end_and_none_fails() {
+    let s = Scene::new();
+    s.rival_pushes("news.txt");
+    let all: Vec<Child> = (0..6).map(|_| s.start(&["sync"])).collect();
+    let mut words = Vec::new();
+    for child in all {
+        s.wait(child).exits(0);
+        words.push(s.last().stdout.trim().to_owned());
+    }
+    assert_eq!(words.iter().filter(|word| *word == "behind").count(), 1, "{words:?}");
+    assert!(words.iter().all(|word| ["behind", "up-to-date", "skipped"].contains(&word.as_str())), "{words:?}");
+    s.ours_equals_upstream().fsck();
+}
+
+#[test]
+fn a_first_start_twice_at_once() {
+    let s = Scene::without_ours();
+    fs::create_dir(s.ours()).unwrap();
+    let url = s.upstream().to_str().unwrap().to_owned();
+    let all: Vec<Child> = (0..3).map(|_| s.start(&["init-sync", "--remote-url", &url])).collect();
+    let mut words = Vec::new();
+    for child in all {
+        s.wait(child).exits(0);
+        words.push(s.last().stdout.trim().to_owned());
+    }
+    words.sort();
+    assert_eq!(words, ["cloned", "up-to-date", "up-to-date"]);
+    s.ours_equals_upstream().fsck();
+}
+
+#[test]
+fn repositories_do_not_wait_for_one_another() {
+    let s = Scene::new();
+    let held = holder(&s);
+    let other = s.root().join("other");
+    let url = s.upstream().to_str().unwrap().to_owned();
+    s.run(&["init-sync", "--repo", other.to_str().unwrap(), "--remote-url", &url]).exits(0).says("cloned");
+    let_go(&s);
+    s.wait(held).exits(0);
+}
+
+#[test]
+fn a_lock_file_of_any_content_is_only_a_lock_file() {
+    for content in ["", "not json", "{\"pid\":1,\"command\":\"tick\",\"since\":\"2020-01-01T00:00:00Z\"}"] {
+        let s = Scene::new();
+        fs::write(s.private().join("lock"), content).unwrap();
+        s.sync().exits(0).says("up-to-date");
+        assert_eq!(fs::read_to_string(s.private().join("lock")).unwrap(), "", "given back");
+    }
+}

@@ -1,0 +1,565 @@
+//! Smart HTTP on loopback over `git http-backend`, with or without TLS, with the faults that servers and networks have.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{Upstream, isolated};
+
+/// A request, as it came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: String,
+    /// With its query.
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    /// The connection it came over, counted from 0.
+    pub connection: usize,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+
+    /// `GET info/refs git-upload-pack`, `POST git-receive-pack`, …
+    pub fn short(&self) -> String {
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        let below = if path.ends_with("/info/refs") { "info/refs" } else { path.rsplit('/').next().unwrap() };
+        format!("{} {below} {}", self.method, query.trim_start_matches("service=")).trim().to_owned()
+    }
+}
+
+/// What goes wrong with one request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// This status, these headers, this body, and nothing of git.
+    Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
+    /// To the same path below another URL.
+    Redirect(u16, String),
+    /// Takes the request and says nothing.
+    StallBefore,
+    /// So much of the body, then nothing.
+    StallAfter(usize),
+    /// A byte at a time, with this pause between.
+    Drip(Duration),
+    /// So much of the body, then the connection is cut.
+    CutAfter(usize),
+    /// git does what was asked, and the connection is cut before the answer.
+    AnswerLost,
+    /// Closes the connection without a byte.
+    HangUp,
+    /// Ignores `Git-Protocol`, as servers before v2 did.
+    OldProtocol,
+    /// Changes git's answer.
+    Rewrite(fn(Vec<u8>) -> Vec<u8>),
+}
+
+impl Fault {
+    pub fn status(status: u16) -> Fault {
+        Fault::Answer(status, Vec::new(), Vec::new())
+    }
+
+    pub fn unauthorized() -> Fault {
+        Fault::Answer(401, vec![("WWW-Authenticate", "Basic realm=\"git\"".to_owned())], Vec::new())
+    }
+}
+
+type Rule = Box<dyn Fn(&Seen, usize) -> Option<Fault> + Send + Sync>;
+
+struct Shared {
+    root: PathBuf,
+    seen: Mutex<Vec<Seen>>,
+    rule: Mutex<Rule>,
+    wanted: Mutex<Option<String>>,
+    over: AtomicBool,
+    /// All that ever came in, to be searched for secrets.
+    bytes: Mutex<Vec<u8>>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+pub struct HttpServer {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    /// Dropped with the server: whoever waits on the other end goes on.
+    _alive: Sender<()>,
+    /// The authority's certificate, if there is TLS.
+    pub authority: Option<tempfile::NamedTempFile>,
+}
+
+impl HttpServer {
+    pub fn plain(upstream: &Upstream) -> HttpServer {
+        HttpServer::start(upstream.root(), None, None)
+    }
+
+    /// With a certificate for 127.0.0.1 and localhost from an authority made for the occasion.
+    pub fn tls(upstream: &Upstream) -> HttpServer {
+        let (authority, config) = certificates(&["127.0.0.1", "localhost"]);
+        HttpServer::start(upstream.root(), Some(authority), Some(config))
+    }
+
+    /// Over a folder that holds `upstream.git` or the like; `secure`: with TLS.
+    pub fn over(root: &Path, secure: bool) -> HttpServer {
+        if !secure {
+            return HttpServer::start(root, None, None);
+        }
+        let (authority, config) = certificates(&["127.0.0.1", "localhost"]);
+        HttpServer::start(root, Some(authority), Some(config))
+    }
+
+    pub fn tls_for(upstream: &Upstream, names: &[&str]) -> HttpServer {
+        let (authority, config) = certificates(names);
+        HttpServer::start(upstream.root(), Some(authority), Some(config))
+    }
+
+    fn start(
+        root: &Path,
+        authority: Option<tempfile::NamedTempFile>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> HttpServer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            root: root.to_owned(),
+            seen: Mutex::default(),
+            rule: Mutex::new(Box::new(|_, _| None)),
+            wanted: Mutex::default(),
+            over: AtomicBool::new(false),
+            bytes: Mutex::default(),
+            tls,
+        });
+        let (alive, ended) = channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
+        let server = shared.clone();
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                if server.over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (server, ended) = (server.clone(), ended.clone());
+                std::thread::spawn(move || {
+                    let _ = serve(&server, stream.unwrap(), number, &ended);
+                });
+            }
+        });
+        HttpServer { address, shared, _alive: alive, authority }
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}/repo.git", self.origin())
+    }
+
+    pub fn origin(&self) -> String {
+        format!("{}://{}", if self.shared.tls.is_some() { "https" } else { "http" }, self.address)
+    }
+
+    pub fn authority_path(&self) -> String {
+        self.authority.as_ref().unwrap().path().display().to_string()
+    }
+
+    /// From now on, what goes wrong; the number is that of the request, from 0.
+    pub fn when(&self, rule: impl Fn(&Seen, usize) -> Option<Fault> + Send + Sync + 'static) {
+        *self.shared.rule.lock().unwrap() = Box::new(rule);
+    }
+
+    /// From now on, every request goes wrong like this.
+    pub fn always(&self, fault: Fault) {
+        self.when(move |_, _| Some(fault.clone()));
+    }
+
+    /// From now on, requests of this kind ([`Seen::short`]) go wrong like this.
+    pub fn on(&self, short: &'static str, fault: Fault) {
+        self.when(move |seen, _| (seen.short() == short).then(|| fault.clone()));
+    }
+
+    /// From now on, nobody gets in without this user and secret.
+    pub fn wants(&self, user: &str, secret: &str) {
+        *self.shared.wanted.lock().unwrap() = Some(format!("Basic {}", base64(&format!("{user}:{secret}"))));
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// The requests so far, each in short.
+    pub fn log(&self) -> Vec<String> {
+        self.seen().iter().map(Seen::short).collect()
+    }
+
+    pub fn forget(&self) {
+        self.shared.seen.lock().unwrap().clear();
+    }
+
+    /// Did this text come in, plainly or as base64, in any request?
+    pub fn heard(&self, text: &str) -> bool {
+        let bytes = self.shared.bytes.lock().unwrap();
+        let holds = |needle: &str| bytes.windows(needle.len()).any(|w| w == needle.as_bytes());
+        holds(text) || self.seen().iter().any(|s| s.header("authorization").is_some_and(|a| decoded(a).contains(text)))
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        // So that the listener looks up, and goes.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn decoded(authorization: &str) -> String {
+    let coded = authorization.rsplit(' ').next().unwrap();
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bits: Vec<u8> = coded
+        .bytes()
+        .filter_map(|b| digits.iter().position(|&d| d == b))
+        .flat_map(|v| (0..6).rev().map(move |i| (v >> i & 1) as u8))
+        .collect();
+    let bytes = bits.chunks_exact(8).map(|c| c.iter().fold(0, |n, b| n << 1 | b)).collect();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+pub fn base64(text: &str) -> String {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let n = (0..3).fold(0u32, |n, i| n << 8 | u32::from(*chunk.get(i).unwrap_or(&0)));
+        for i in 0..4 {
+            out.push(if i <= chunk.len() { char::from(digits[(n >> (18 - 6 * i)) as usize & 63]) } else { '=' });
+        }
+    }
+    out
+}
+
+fn certificates(names: &[&str]) -> (tempfile::NamedTempFile, Arc<rustls::ServerConfig>) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let authority_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&authority_key).unwrap();
+    let issuer = Issuer::new(params, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
+        .unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), authority.pem()).unwrap();
+    (file, Arc::new(config))
+}
+
+trait Both: Read + Write + Send {}
+impl<T: Read + Write + Send> Both for T {}
+
+/// One connection; ends with it.
+fn serve(server: &Shared, stream: TcpStream, number: usize, ended: &Mutex<Receiver<()>>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let stream: Box<dyn Both> = match &server.tls {
+        None => Box::new(stream),
+        Some(config) => {
+            let connection = rustls::ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+            Box::new(rustls::StreamOwned::new(connection, stream))
+        }
+    };
+    let mut stream = BufReader::new(stream);
+    loop {
+        let Some(seen) = read_head(&mut stream, server, number)? else { return Ok(()) };
+        let count = {
+            let mut all = server.seen.lock().unwrap();
+            all.push(seen.clone());
+            all.len() - 1
+        };
+        let mut fault = (server.rule.lock().unwrap())(&seen, count);
+        let wanted = server.wanted.lock().unwrap().clone();
+        if fault.is_none() && wanted.is_some_and(|w| seen.header("authorization") != Some(&w)) {
+            fault = Some(Fault::unauthorized());
+        }
+        match fault {
+            Some(Fault::HangUp) => return Ok(()),
+            Some(Fault::StallBefore) => {
+                read_body(&mut stream, &seen, server, &mut io::sink())?;
+                // Until the client has had enough.
+                let _ = stream.read(&mut [0]);
+                return Ok(());
+            }
+            Some(Fault::Answer(status, headers, body)) => {
+                read_body(&mut stream, &seen, server, &mut io::sink())?;
+                let mut head = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\n", body.len());
+                for (name, value) in headers {
+                    head.push_str(&format!("{name}: {value}\r\n"));
+                }
+                head.push_str("\r\n");
+                stream.get_mut().write_all(head.as_bytes())?;
+                stream.get_mut().write_all(&body)?;
+                stream.get_mut().flush()?;
+            }
+            Some(Fault::Redirect(status, base)) => {
+                read_body(&mut stream, &seen, server, &mut io::sink())?;
+                let head = format!(
+                    "HTTP/1.1 {status} Elsewhere\r\nLocation: {base}{}\r\nContent-Length: 0\r\n\r\n",
+                    seen.target
+                );
+                stream.get_mut().write_all(head.as_bytes())?;
+                stream.get_mut().flush()?;
+            }
+            fault => backend(server, &mut stream, &seen, fault, ended)?,
+        }
+    }
+}
+
+fn read_head(stream: &mut impl BufRead, server: &Shared, connection: usize) -> io::Result<Option<Seen>> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        if stream.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        server.bytes.lock().unwrap().extend_from_slice(&line);
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if line.is_empty() {
+            break;
+        }
+        lines.push(line);
+    }
+    let mut words = lines[0].split(' ').map(str::to_owned);
+    let (method, target) = (words.next().unwrap(), words.next().unwrap());
+    let headers =
+        lines[1..].iter().filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    Ok(Some(Seen { method, target, headers, connection }))
+}
+
+fn read_body(stream: &mut impl BufRead, seen: &Seen, server: &Shared, to: &mut dyn Write) -> io::Result<()> {
+    // The beginning is enough to look for secrets in.
+    let mut copy = |bytes: &[u8]| {
+        let mut all = server.bytes.lock().unwrap();
+        if all.len() < 4 << 20 {
+            all.extend_from_slice(bytes);
+        }
+        drop(all);
+        // git may have gone, which is its business.
+        let _ = to.write_all(bytes);
+    };
+    let mut part = |stream: &mut dyn BufRead, mut length: usize| -> io::Result<()> {
+        while length > 0 {
+            let mut some = vec![0; length.min(64 << 10)];
+            stream.read_exact(&mut some)?;
+            copy(&some);
+            length -= some.len();
+        }
+        Ok(())
+    };
+    if seen.header("transfer-encoding").is_some_and(|t| t.contains("chunked")) {
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line)?;
+            let length = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+            part(stream, length)?;
+            stream.read_line(&mut line)?;
+            if length == 0 {
+                return Ok(());
+            }
+        }
+    }
+    let length = seen.header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
+    part(stream, length)
+}
+
+fn backend(
+    server: &Shared,
+    stream: &mut BufReader<Box<dyn Both>>,
+    seen: &Seen,
+    fault: Option<Fault>,
+    ended: &Mutex<Receiver<()>>,
+) -> io::Result<()> {
+    let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
+    let mut command = Command::new("git");
+    isolated(&mut command)
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", &server.root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", query)
+        .env("REQUEST_METHOD", &seen.method)
+        .env("REMOTE_ADDR", "127.0.0.1")
+        .env_remove("CONTENT_LENGTH")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    for (header, variable) in [
+        ("content-type", "CONTENT_TYPE"),
+        ("content-length", "CONTENT_LENGTH"),
+        ("content-encoding", "HTTP_CONTENT_ENCODING"),
+        ("git-protocol", "HTTP_GIT_PROTOCOL"),
+    ] {
+        if header == "git-protocol" && matches!(fault, Some(Fault::OldProtocol)) {
+            continue;
+        }
+        if let Some(value) = seen.header(header) {
+            command.env(variable, value);
+        }
+    }
+    let mut child = command.spawn()?;
+    let mut input = child.stdin.take().unwrap();
+    let read = read_body(stream, seen, server, &mut input);
+    drop(input);
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    if read.is_err() {
+        let _ = io::copy(&mut output, &mut io::sink());
+        let _ = child.wait();
+        return read;
+    }
+    let mut status = "200 OK".to_owned();
+    let mut head = String::new();
+    loop {
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        let line = line.trim_end();
+        match line.split_once(": ") {
+            Some(("Status", value)) => status = value.to_owned(),
+            Some((name, value)) => head.push_str(&format!("{name}: {value}\r\n")),
+            None => break,
+        }
+    }
+    let out = stream.get_mut();
+    if matches!(fault, Some(Fault::AnswerLost)) {
+        io::copy(&mut output, &mut io::sink())?;
+        child.wait()?;
+        return Err(io::Error::other("cut"));
+    }
+    let head = format!("HTTP/1.1 {status}\r\n{head}Transfer-Encoding: chunked\r\n\r\n");
+    let mut some = [0; 32 << 10];
+    match fault {
+        Some(Fault::StallAfter(most) | Fault::CutAfter(most)) => {
+            let mut begun = vec![0; most];
+            let mut have = 0;
+            while have < most {
+                match output.read(&mut begun[have..])? {
+                    0 => break,
+                    n => have += n,
+                }
+            }
+            raw(out, head.as_bytes())?;
+            let framed = format!("{:x}\r\n", have + 1000);
+            raw(out, framed.as_bytes())?;
+            raw(out, &begun[..have])?;
+            let _ = child.kill();
+            let _ = child.wait();
+            if matches!(fault, Some(Fault::StallAfter(_))) {
+                let _ = stream.read(&mut [0]);
+            }
+            return Err(io::Error::other("cut"));
+        }
+        Some(Fault::Drip(pause)) => {
+            raw(out, head.as_bytes())?;
+            while output.read(&mut some[..1])? == 1 {
+                raw(out, b"1\r\n")?;
+                raw(out, &some[..1])?;
+                raw(out, b"\r\n")?;
+                if ended.lock().unwrap().recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+            }
+        }
+        Some(Fault::Rewrite(change)) => {
+            let mut all = Vec::new();
+            output.read_to_end(&mut all)?;
+            raw(out, head.as_bytes())?;
+            let all = change(all);
+            raw(out, format!("{:x}\r\n", all.len()).as_bytes())?;
+            raw(out, &all)?;
+            raw(out, b"\r\n")?;
+        }
+        _ => {
+            raw(out, head.as_bytes())?;
+            let mut send = |bytes: &[u8]| -> io::Result<()> {
+                raw(out, format!("{:x}\r\n", bytes.len()).as_bytes())?;
+                raw(out, bytes)?;
+                raw(out, b"\r\n")
+            };
+            loop {
+                match output.read(&mut some)? {
+                    0 => break,
+                    n => {
+                        if let Err(e) = send(&some[..n]) {
+                            let _ = child.kill();
+                            let _ = child.wait();
+                            return Err(e);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    child.wait()?;
+    raw(stream.get_mut(), b"0\r\n\r\n")
+}
+
+fn raw(out: &mut Box<dyn Both>, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// A proxy that connects everybody to one server, whatever was asked for.
+pub struct Proxy {
+    pub address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    pub fn to(server: &HttpServer) -> Proxy {
+        let target = server.address;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (heads, over) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(AtomicBool::new(false)));
+        let (kept, ended) = (heads.clone(), over.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                let kept = kept.clone();
+                std::thread::spawn(move || -> io::Result<()> {
+                    let mut stream = stream?;
+                    let mut head = Vec::new();
+                    let mut byte = [0];
+                    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? == 1 {
+                        head.push(byte[0]);
+                    }
+                    kept.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
+                    stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
+                    let mut server = TcpStream::connect(target)?;
+                    let (mut back, mut to_client) = (server.try_clone()?, stream.try_clone()?);
+                    std::thread::spawn(move || io::copy(&mut back, &mut to_client));
+                    io::copy(&mut stream, &mut server)?;
+                    server.shutdown(std::net::Shutdown::Both)
+                });
+            }
+        });
+        Proxy { address, heads, over }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it was asked, each in full.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+    }
+}
