@@ -105,6 +105,7 @@ fn sync_behind() {
         recoveries: &[[SYNC, SYNC], [TICK, TICK]],
         rest: SYNC,
         paths: JOBS,
+        unreadable: &[],
         comes_to: &clean,
     });
 }
@@ -122,6 +123,7 @@ fn sync_diverged() {
         recoveries: &[[SYNC, SYNC], [TICK, TICK]],
         rest: SYNC,
         paths: JOBS,
+        unreadable: &[],
         comes_to: &clean,
     });
 }
@@ -139,6 +141,7 @@ fn tick_commits_and_pushes() {
         recoveries: &[[TICK, TICK], [SYNC, TICK], [TICK, SYNC]],
         rest: IDLE,
         paths: JOBS,
+        unreadable: &[],
         comes_to: &same_as_upstream,
     });
 }
@@ -155,6 +158,7 @@ fn tick_behind() {
         recoveries: &[[TICK, TICK], [SYNC, TICK]],
         rest: IDLE,
         paths: JOBS,
+        unreadable: &[],
         comes_to: &clean,
     });
 }
@@ -172,6 +176,7 @@ fn tick_alpha_overwrites() {
         recoveries: &[[TICK, TICK], [SYNC, TICK]],
         rest: IDLE,
         paths: JOBS,
+        unreadable: &[],
         comes_to: &same_as_upstream,
     });
 }
@@ -191,6 +196,7 @@ fn init_sync_clones() {
         recoveries: &[[init, init], [init, TICK]],
         rest: SYNC,
         paths: JOBS,
+        unreadable: &[],
         comes_to: &clean,
     });
 }
@@ -215,6 +221,7 @@ fn init_sync_over_a_merge_half_done() {
         recoveries: &[[init, init], [init, TICK]],
         rest: SYNC,
         paths: JOBS,
+        unreadable: &[],
         comes_to: &clean,
     });
 }
@@ -234,6 +241,39 @@ fn init_sync_from_a_detached_head() {
         recoveries: &[[init, init], [init, TICK]],
         rest: SYNC,
         paths: JOBS,
+        unreadable: &[],
         comes_to: &clean,
+    });
+}
+
+#[test]
+fn init_sync_over_a_damaged_repository() {
+    let s = two_versions();
+    s.we_commit("state/ours").we_commit("page");
+    let readable = s.our_tip();
+    s.we_commit("state/unreadable");
+    let tip = s.our_tip();
+    let blob = s.rev(&s.ours(), "HEAD:state/unreadable");
+    fs::remove_file(s.ours().join(format!(".git/objects/{}/{}", &blob[..2], &blob[2..]))).unwrap();
+    second_version(&s);
+    s.we_write("page", "my page\n").we_write("new", "my new\n");
+    let init: &[&str] = &["init-sync"];
+    sweep::run(&Sweep {
+        name: "init-sync, over a damaged repository",
+        scene: &s,
+        pass: init,
+        recoveries: &[[init, init], [init, TICK]],
+        rest: SYNC,
+        paths: JOBS,
+        unreadable: &[tip],
+        comes_to: &|s| {
+            let mut all = clean(s);
+            let mut found = s.git_command(&s.ours());
+            let found = found.args(["for-each-ref", "--contains", &readable, "refs/gitsync/rescue"]).output().unwrap();
+            if found.stdout.is_empty() {
+                all.push(format!("{readable} could be read and was not carried over"));
+            }
+            all
+        },
     });
 }

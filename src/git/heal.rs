@@ -211,10 +211,26 @@ fn take_over(place: &Place) -> Result<(), Error> {
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent).doing(doing)?;
             }
-            fs::copy(old.join(name), &to).doing(doing)?;
+            if name == "index" {
+                take_over_index(&old.join(name), &to).doing("taking over the index")?;
+            } else {
+                fs::copy(old.join(name), &to).doing(doing)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Entry by entry, since the whole file also names trees, which stayed with the damaged repository.
+fn take_over_index(from: &Path, to: &Path) -> Result<(), git2::Error> {
+    const STAGE: u16 = 0x3000;
+    let (old, mut new) = (git2::Index::open(from)?, git2::Index::open(to)?);
+    for mut entry in old.iter() {
+        // Of a conflict, one side: that the path is git's is all that matters here.
+        entry.flags &= !STAGE;
+        new.add(&entry)?;
+    }
+    new.write()
 }
 
 /// A power loss leaves files of no length, or full of zeros; libgit2 reads the latter as empty and then can't write it.
@@ -515,13 +531,26 @@ impl Repo {
             odb.add_disk_alternate(&objects.to_string_lossy()).doing(doing)?;
         }
         let tips: BTreeSet<CommitId> = fresh.iter().flat_map(|old| old_tips(old)).collect();
+        let mut complete = true;
         for id in tips {
-            if !beside.is_kept(id)?
-                && let Some(id) = beside.copy_readable(id)?
-            {
-                self.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
-                kept.push(self.rescue(What::Local, id, when, "carried over from the damaged repository")?);
+            if beside.is_kept(id)? {
+                continue;
             }
+            match beside.copy_readable(id) {
+                Ok(None) => {}
+                Ok(Some(id)) => {
+                    self.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
+                    kept.push(self.rescue(What::Local, id, when, "carried over from the damaged repository")?);
+                }
+                // A disk that can't be read must not keep the instance from starting. What is there stays there.
+                Err(error) => {
+                    tracing::warn!("{}; the next init-sync tries again", error.what);
+                    complete = false;
+                }
+            }
+        }
+        if !complete {
+            return Ok(kept);
         }
         for old in fresh {
             fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
@@ -546,8 +575,15 @@ impl Repo {
                 pack.insert_walk(&mut walk)?;
                 pack.write(&self.place.git_dir.join("objects/pack"), 0o444)
             };
-            if self.is_whole(id) && packed().is_ok() {
-                return Ok(Some(id));
+            if self.is_whole(id) {
+                match packed() {
+                    Ok(()) => return Ok(Some(id)),
+                    // The system said no, to what is written as likely as to what is read: not the commit's fault.
+                    Err(error) if matches!(error.class(), git2::ErrorClass::Os | git2::ErrorClass::Filesystem) => {
+                        return Err(Error::git(format!("copying {id} from the repository put aside"), &error));
+                    }
+                    Err(_) => {}
+                }
             }
             at = self.git.find_commit(id).ok().and_then(|commit| commit.parent_id(0).ok());
             if let Some(parent) = at

@@ -75,6 +75,11 @@ impl Oracle {
         self.by_people.insert(Oid::from_str(commit).unwrap());
     }
 
+    /// Lets a commit go that nobody can read.
+    pub fn forget_tip(&mut self, commit: &str) {
+        self.tips.remove(&Oid::from_str(commit).unwrap());
+    }
+
     /// Lets versions go that a person replaced themselves: of the path, of what is below it and of what it is below.
     pub fn forget_version(&mut self, path: &Path) {
         self.versions.retain(|(at, _), _| !at.starts_with(path) && !path.starts_with(at));

@@ -111,6 +111,8 @@ pub struct Sweep<'a> {
     pub rest: &'a [&'a str],
     /// What a commit of gitsync may change.
     pub paths: &'a [&'a str],
+    /// Commits that can't be read at the start, so that nobody can keep them.
+    pub unreadable: &'a [String],
     /// What is so in the end, beyond the guarantees.
     pub comes_to: &'a dyn Fn(&Scene) -> Vec<String>,
 }
@@ -131,12 +133,15 @@ struct Start {
 }
 
 impl Start {
-    fn of(scene: &Scene) -> Self {
+    fn of(scene: &Scene, unreadable: &[String]) -> Self {
         let copy = TempDir::with_prefix("gitsync-start-").unwrap();
         copy_all(scene.root(), copy.path());
         let mut oracle = Oracle::default();
         oracle.trust_what_is_there(scene);
         oracle.remember(scene, "at the start");
+        for commit in unreadable {
+            oracle.forget_tip(commit);
+        }
         Self { copy, oracle }
     }
 
@@ -236,7 +241,7 @@ pub fn run(sweep: &Sweep<'_>) {
     if !strace_is_there() {
         return;
     }
-    let start = Start::of(sweep.scene);
+    let start = Start::of(sweep.scene, sweep.unreadable);
     let calls = calls_of(sweep.scene, sweep.pass);
     let extent = extent();
     let changing: Vec<Called> = calls.iter().filter(|called| called.changes).cloned().collect();
@@ -307,6 +312,7 @@ fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally:
     let hit = blow(scene, sweep.pass, point, &mut story, &mut complaints);
     tally.struck += usize::from(hit);
     oracle.remember_ours_if_open(scene, "after the blow");
+    sweep.unreadable.iter().for_each(|commit| oracle.forget_tip(commit));
     if point.blow != Blow::Kill {
         // A lock file that could not be removed is stale once it is old; passes are half a minute apart.
         a_minute_passes(&scene.ours().join(".git"));
@@ -321,6 +327,7 @@ fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally:
         let hit = blow(scene, recovery[0], &again, &mut story, &mut complaints);
         tally.second += usize::from(hit);
         oracle.remember_ours_if_open(scene, "after the second blow");
+        sweep.unreadable.iter().for_each(|commit| oracle.forget_tip(commit));
     }
     for pass in recovery {
         let ran = scene.run(pass).last();
@@ -331,7 +338,12 @@ fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally:
         oracle.remember_ours_if_open(scene, "after a recovery");
     }
     complaints.extend(oracle.complaints(scene, sweep.paths));
-    complaints.extend((sweep.comes_to)(scene).into_iter().map(|what| format!("G7: {what}")));
+    let branch = scene.git_command(&scene.ours()).args(["rev-parse", "-q", "--verify", "refs/heads/main"]).output();
+    if branch.is_ok_and(|out| out.status.success()) {
+        complaints.extend((sweep.comes_to)(scene).into_iter().map(|what| format!("G7: {what}")));
+    } else {
+        complaints.push("G7: there is no branch".to_owned());
+    }
     let before = scene.snapshot();
     let ran = scene.run(sweep.rest).last();
     if ran.code != Some(0) {
