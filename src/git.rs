@@ -498,6 +498,10 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
         if let Err(format) = check_format(&place.git_dir) {
             return format;
         }
+        if error.class() == git2::ErrorClass::Os {
+            // The system said no, to a file of ours or of the user's configuration: no reason to put a repository aside.
+            return Error::git(format!("opening {}", place.work_dir.display()), &error);
+        }
         let what = format!("{} can't be opened as a repository: {}", place.work_dir.display(), error.message());
         Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew")
     })

@@ -572,3 +572,27 @@ fn readers_see_a_whole_old_or_a_whole_new_file() {
         assert!(reader.join().unwrap() > 0);
     });
 }
+
+/// The remote has nothing new there; the folder is simply gone here, and a file in its place.
+#[test]
+fn a_file_where_a_tracked_folder_was_is_kept_as_a_rescue() {
+    let s = Scene::new();
+    // What else is in the tree matters: libgit2 finds the collision by where it looks first.
+    s.rival_pushes("dir/x").rival_pushes("audit/log").sync().exits(0);
+    fs::remove_dir_all(s.ours().join("dir")).unwrap();
+    s.we_write("dir", "mine\n");
+    s.rival_pushes("news");
+    s.sync().exits(0).says("behind").ours_equals_upstream().fsck();
+    assert_eq!(s.git_ours(&["show", &format!("{}:dir", s.rescues("worktree")[0])]), "mine");
+}
+
+#[test]
+fn a_tick_commits_a_folder_that_became_a_file_and_back() {
+    let s = Scene::new();
+    s.tick_with("mkdir -p state/sub audit; echo 1 > state/sub/c; echo 1 > state/sub/d; echo 1 > audit/log");
+    s.exits(0).says("pushed");
+    s.tick_with("rm -r state/sub; echo file > state/sub").exits(0).says("pushed").upstream_file("state/sub", "file\n");
+    s.tick_with("rm state/sub; mkdir state/sub; echo 2 > state/sub/c").exits(0).says("pushed");
+    s.upstream_file("state/sub/c", "2\n").ours_equals_upstream().fsck();
+    assert_eq!(s.git_ours(&["status", "--porcelain"]), "");
+}

@@ -6,7 +6,7 @@ mod scene;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use scene::{Scene, until, write};
@@ -347,7 +347,7 @@ fn each_object_in_turn_is_damaged() {
 #[test]
 fn a_damaged_pack_is_put_aside_and_fetched_anew() {
     for how in ["truncated", "empty", "garbled", "gone", "index gone", "index empty"] {
-        let (s, own) = with_own_commit();
+        let (s, _) = with_own_commit();
         s.git_ours(&["repack", "-q", "-a", "-d"]);
         // One commit more, so that something is readable beside the pack.
         s.we_commit("state/later");
@@ -378,7 +378,6 @@ fn a_damaged_pack_is_put_aside_and_fetched_anew() {
             "{how}: {}",
             s.last()
         );
-        let _ = own;
         healed(&s);
     }
 }
@@ -394,10 +393,8 @@ fn unpushed_commits_that_can_be_read_are_carried_over() {
     s.rival_pushes("news");
     s.init_sync().exits(0).logs("put aside").is_kept(&good);
     healed(&s);
-    let before = s.snapshot();
     s.init_sync().exits(0);
     assert_eq!(s.rescues("local").len(), 1, "carried over once");
-    let _ = before;
 }
 
 #[test]
@@ -479,5 +476,4 @@ fn without_the_remote_a_damaged_repository_is_left_as_it_is() {
     s.upstream_comes_back();
     s.init_sync().exits(0);
     healed(&s);
-    let _ = Command::new("true");
 }

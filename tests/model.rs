@@ -374,3 +374,34 @@ fn whatever_happens_nothing_is_lost() {
         panic!("{error}");
     }
 }
+
+/// What random histories have found once.
+#[test]
+fn what_was_found_before() {
+    use Step::{PersonEdits, PersonPushes, PersonRemoves, Runs, Settles};
+    if !sweep::strace_is_there() {
+        return;
+    }
+    let histories = [vec![
+        PersonPushes { path: 2 },
+        PersonPushes { path: 6 },
+        PersonPushes { path: 2 },
+        Runs { at: 1, pass: Pass::InitSync },
+        PersonPushes { path: 0 },
+        PersonRemoves { at: 0, path: 3 },
+        PersonEdits { at: 1, path: 1 },
+        PersonRemoves { at: 0, path: 4 },
+        Settles { at: 0 },
+        Settles { at: 1 },
+    ]];
+    for steps in histories {
+        let mut world = World::new();
+        for step in &steps {
+            if let Err(complaint) = world.take(step) {
+                let place = world.place(1);
+                eprintln!("{}", world.scene.git_in(&place, &["log", "--all", "--stat", "--oneline"]));
+                panic!("{complaint}\n{}", world.story);
+            }
+        }
+    }
+}

@@ -517,6 +517,7 @@ impl Repo {
             index.read_tree(tree).doing(doing)?;
         }
         for (path, id, mode) in &kept {
+            make_way(&mut index, path).doing(doing)?;
             index.add(&entry(path, *id, *mode)).doing(format!("keeping {}", shown(path)))?;
         }
         let tree = self.git.find_tree(index.write_tree_to(&self.git).doing(doing)?).doing(doing)?;
@@ -820,6 +821,22 @@ fn copy_over(from: &TreeDir, to: &TreeDir, name: &Path, new: Found) -> io::Resul
 /// A short name from a long one; FNV-1a.
 fn crc(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Takes out of an index what a file at this path can't stand beside: what is below it, and what is a file above it.
+///
+/// libgit2 means to do that as it adds, and misses it depending on what else is in the index: the file is then not in the
+/// tree that is written.
+pub(crate) fn make_way(index: &mut git2::Index, path: &Path) -> Result<(), git2::Error> {
+    let gone = |removed: Result<(), git2::Error>| match removed {
+        Err(error) if error.code() != git2::ErrorCode::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    gone(index.remove_dir(path, 0))?;
+    for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        gone(index.remove(above, 0))?;
+    }
+    Ok(())
 }
 
 /// An index entry that says content and mode and nothing of a file's numbers.

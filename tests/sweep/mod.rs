@@ -261,9 +261,9 @@ pub fn run(sweep: &Sweep<'_>) {
         points.extend(looking.flat_map(|called| [blows[1], blows[2]].map(|blow| point(called, blow))));
     }
     if extent == Extent::Thinned {
-        let killed = thinned(&changing, thin("GITSYNC_SWEEP_KILLS", 36));
+        let killed = thinned(&changing, thin("GITSYNC_SWEEP_KILLS", 26));
         points.extend(killed.iter().map(|called| point(called, Blow::Kill)));
-        let failed = thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", 18));
+        let failed = thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", 13));
         points.extend(failed.iter().zip(blows.iter().cycle()).map(|(called, blow)| point(called, *blow)));
     }
     if let Ok(only) = std::env::var("GITSYNC_SWEEP_ONLY") {
