@@ -212,6 +212,15 @@ impl Repo {
     fn open_unlocked(place: &Place, names: Names) -> Result<Self, Error> {
         crate::ffi::prepare_libgit2(!place.named);
         let git = open_git(place)?;
+        let grafts = place.git_dir.join("info/grafts");
+        if std::fs::metadata(&grafts).is_ok_and(|meta| meta.len() > 0) {
+            let what = format!("{} tells another history than the commits do; nothing was touched", grafts.display());
+            return Err(Error::new(
+                Sort::NotReady,
+                what,
+                "take it away (`git replace --convert-graft-file` keeps what it says)",
+            ));
+        }
         if let Some(elsewhere) = git.workdir().filter(|dir| dir.canonicalize().is_ok_and(|dir| dir != place.work_dir)) {
             let what = format!(
                 "core.worktree says that the files of {} are in {}",
@@ -359,6 +368,14 @@ impl Repo {
         if let Some((what, command)) = doing {
             let what = format!("{what} is in progress in {}; nothing was touched", self.place.work_dir.display());
             return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
+        }
+        if self.git.config().and_then(|config| config.get_bool("core.sparsecheckout")).unwrap_or(false) {
+            let what = "the work tree is sparse: files that are left out of it would be committed as deleted";
+            return Err(Error::new(
+                Sort::NotReady,
+                what,
+                "`git sparse-checkout disable`, or work in a clone of its own",
+            ));
         }
         let branch = &self.names.branch;
         let symbolic = self

@@ -163,8 +163,11 @@ fn holder(private: &PrivateDir) -> Option<Holder> {
     serde_json::from_slice(&fs::read(private.file(NAME)).ok()?).ok()
 }
 
+// What a link in the lock's place leads to is not ours to write.
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW).open(path)
 }
 
 fn try_lock(file: File) -> io::Result<Option<RwLockWriteGuard<'static, File>>> {

@@ -92,6 +92,23 @@ impl PrivateDir {
         Ok(there)
     }
 
+    /// A folder in it, made where it is missing.
+    ///
+    /// # Errors
+    /// Those of the file system, and one where a link stands in its place: it would lead writes elsewhere.
+    pub fn folder(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.file(name);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => Ok(path),
+            Ok(_) => Err(io::Error::other(format!("{} is not a folder", path.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().mode(0o700).create(&path)?;
+                Ok(path)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// A file's content, or nothing where there is none.
     ///
     /// # Errors

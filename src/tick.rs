@@ -29,6 +29,12 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
     let remote = seen.as_ref().and_then(|seen| seen.heads.remote);
 
     run_the_job(pass, repo, remote, mode)?;
+    if !repo.place.git_dir.join("HEAD").exists() {
+        return Err(Failure::person(
+            format!("the job took away the repository's {}", repo.place.git_dir.display()),
+            "run `gitsync init-sync --remote-url URL`: it fetches anew; what lies in the folder is kept as a rescue",
+        ));
+    }
     repo.check_ready().map_err(|error| {
         let error = Failure::from(error);
         Failure { what: format!("after the job: {}; what it wrote is not committed", error.what), ..error }

@@ -103,8 +103,19 @@ impl Repo {
             })
         });
         let mut left_out = Vec::new();
+        // Of a stash or a merge without a merge's state, say: what is in the file is no version that anybody meant.
+        let conflicts = index.conflicts().doing("reading the index")?;
+        let unmerged: BTreeSet<PathBuf> = conflicts
+            .flatten()
+            .flat_map(|conflict| [conflict.ancestor, conflict.our, conflict.their])
+            .flatten()
+            .map(|entry| path_of(&entry.path))
+            .collect();
         for path in &changed.paths {
-            if let Some(why) = cannot_commit(&top, path, max_file_size)? {
+            if unmerged.contains(path) {
+                let why = "has a conflict that nobody has resolved (`git add` it when it is)".to_owned();
+                left_out.push(LeftOut { path: path.clone(), why });
+            } else if let Some(why) = cannot_commit(&top, path, max_file_size)? {
                 left_out.push(LeftOut { path: path.clone(), why });
             }
         }

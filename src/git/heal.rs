@@ -20,6 +20,7 @@ use super::{CommitId, Error, Place, Repo, Sort};
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
+const DAMAGED_REFS: &str = "damaged-refs";
 const BROKEN: &str = "broken";
 const CARRIED: &str = "gitsync-carried";
 
@@ -160,7 +161,7 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
         }
         init(place, branch)?;
     }
-    mend_refs(git_dir, &git_dir.join("refs"))?;
+    mend_refs(git_dir, &private, &git_dir.join("refs"))?;
     bring_back_branch(git_dir, branch)?;
     set_aside_empty_objects(git_dir, &private, when)?;
     Ok(false)
@@ -243,8 +244,7 @@ fn is_damaged_config(path: &Path) -> bool {
 
 fn put_aside(place: &Place, private: &PrivateDir, _held: &Held, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
     let doing = "putting the damaged repository aside";
-    let all = private.file(BROKEN);
-    fs::create_dir_all(&all).doing(doing)?;
+    let all = private.folder(BROKEN).doing(doing)?;
     let mut aside = all.join(when.format("%Y%m%dT%H%M%SZ").to_string());
     while aside.exists() {
         aside.as_mut_os_string().push("+");
@@ -276,16 +276,31 @@ fn broken(private: &PrivateDir) -> Vec<PathBuf> {
     all
 }
 
-/// A reference whose file is damaged gets the last value that its reflog knows; without one it goes, since a file that
-/// names no commit keeps none reachable.
-fn mend_refs(git_dir: &Path, folder: &Path) -> Result<(), Error> {
+/// A reference's file, replaced whole.
+fn replace_ref(path: &Path, id: &str) -> io::Result<()> {
+    let fresh = path.with_extension("gitsync.lock");
+    remove_if_there(&fresh)?;
+    fs::write(&fresh, format!("{id}\n"))?;
+    fs::File::open(&fresh)?.sync_all()?;
+    fs::rename(&fresh, path)
+}
+
+/// A reference whose file is damaged gets the last value that its reflog knows; without one the file is set aside, since one
+/// that names no commit keeps none reachable.
+fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            mend_refs(git_dir, &path)?;
+            mend_refs(git_dir, private, &path)?;
             continue;
         }
-        let content = fs::read_to_string(&path).unwrap_or_default();
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            // A reference as links were used for it long ago; where it leads is not ours to write.
+            continue;
+        }
+        // One that can't be read is not known to be damaged.
+        let content = fs::read(&path).doing(format!("reading the reference {}", path.display()))?;
+        let content = String::from_utf8_lossy(&content);
         let text = content.trim();
         let good = text.starts_with("ref: ") || is_commit_id(text);
         if good || path.extension() == Some(OsStr::new("lock")) {
@@ -296,11 +311,16 @@ fn mend_refs(git_dir: &Path, folder: &Path) -> Result<(), Error> {
         match last {
             Some(id) => {
                 tracing::warn!(reference = %name.display(), commit = %id, "a damaged reference is mended from its log");
-                fs::write(&path, format!("{id}\n")).doing(format!("mending {}", name.display()))?;
+                replace_ref(&path, &id).doing(format!("mending {}", name.display()))?;
             }
             None => {
-                tracing::warn!(reference = %name.display(), "a damaged reference without a log is removed");
-                remove_if_there(&path).doing(format!("removing {}", name.display()))?;
+                let aside = private.folder(DAMAGED_REFS).doing("setting a damaged reference aside")?;
+                let flat = name.to_string_lossy().replace('/', "+");
+                fs::rename(&path, aside.join(&flat)).doing(format!("setting {} aside", name.display()))?;
+                tracing::warn!(
+                    reference = %name.display(), kept = %aside.join(&flat).display(),
+                    "a damaged reference without a log is set aside"
+                );
             }
         }
     }
@@ -317,7 +337,7 @@ fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
     let Some(id) = last_in_log(git_dir, Path::new(&name)) else { return Ok(()) };
     tracing::warn!(reference = %name, commit = %id, "the branch was gone and is brought back from its log");
     let path = git_dir.join(&name);
-    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, format!("{id}\n")));
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| replace_ref(&path, &id));
     made.doing(format!("bringing back {name}"))
 }
 
@@ -345,7 +365,7 @@ fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<
             if name.extension() == Some(OsStr::new("keep")) || is_half_written(&object.file_name()) {
                 continue;
             }
-            let aside = private.file("empty-objects").join(when.format("%Y%m%dT%H%M%SZ").to_string());
+            let aside = private.folder("empty-objects").doing(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());
             fs::create_dir_all(&aside).doing(doing)?;
             let flat = format!("{}{}", folder.file_name().to_string_lossy(), object.file_name().to_string_lossy());
             fs::rename(&name, aside.join(flat)).doing(doing)?;

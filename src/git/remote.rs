@@ -5,6 +5,7 @@
 //! and what the server advertises in that very push is compared with what we mean to overwrite.
 
 use std::cell::RefCell;
+use std::os::unix::fs::DirBuilderExt;
 
 use chrono::{DateTime, Utc};
 
@@ -25,6 +26,21 @@ pub struct Remote<'r> {
 
 /// A folder that goes when the pass does.
 pub(crate) struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    /// A folder that nobody else may look into. Its name has a number that is free: process ids come again in containers.
+    fn make() -> std::io::Result<Self> {
+        let us = std::process::id();
+        for number in 0..1000 {
+            let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{us}-{number}"));
+            match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| Self(folder)),
+            }
+        }
+        Err(std::io::Error::other("the temporary folder is full of what dry runs left"))
+    }
+}
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -241,9 +257,7 @@ impl Remote<'_> {
         let doing = format!("fetching {} beside the repository", self.repo.names.branch);
         let branch = self.repo.branch_ref();
         let objects = self.repo.place.git_dir.join("objects");
-        let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{}", std::process::id()));
-        let scratch = Scratch(folder);
-        std::fs::create_dir(&scratch.0).doing(&doing)?;
+        let scratch = Scratch::make().doing(&doing)?;
         let beside = git2::Repository::init_bare(&scratch.0).doing(&doing)?;
         let alternates = objects.to_string_lossy().into_owned();
         std::fs::write(scratch.0.join("objects/info/alternates"), format!("{alternates}\n")).doing(&doing)?;
@@ -341,13 +355,13 @@ impl Remote<'_> {
             (Err(error), _) if error.code() == git2::ErrorCode::NotFastForward => Err(moved()),
             (Err(error), _) => {
                 let trouble = session_error(session, &doing, &error);
-                self.look_up(commit, expected, trouble, moved)
+                self.look_up(session, commit, expected, trouble, moved)
             }
             // Nothing was said of our reference: it had the commit already, or the server does not report.
             (Ok(()), None) => {
                 let what = format!("{doing}: the server did not say whether it took the commit");
                 let trouble = Error::new(Sort::Unreachable, what, "the next pass looks and pushes again");
-                self.look_up(commit, expected, trouble, moved)
+                self.look_up(session, commit, expected, trouble, moved)
             }
         }
     }
@@ -355,12 +369,13 @@ impl Remote<'_> {
     /// A push whose answer did not come is looked up, not guessed.
     fn look_up(
         &self,
+        session: &Session,
         commit: CommitId,
         expected: Option<CommitId>,
         trouble: Error,
         moved: impl Fn() -> Error,
     ) -> Result<(), Error> {
-        match self.tip() {
+        match session.tip(&self.repo.branch_ref()) {
             Ok(tip) if tip == Some(commit) => {
                 tracing::info!(commit = %commit, "the answer to the push was lost; the remote has the commit");
                 Ok(())

@@ -38,7 +38,9 @@ impl Repo {
     /// Where the reference can't be written: then the act must not happen.
     pub fn rescue(&self, what: What, commit: CommitId, when: DateTime<Utc>, why: &str) -> Result<String, Error> {
         for (name, kept) in self.rescues()? {
-            if kept == commit && name.contains(&format!("-{}-", what.word())) {
+            // An old one would be let go of before its time, counted from now.
+            let recent = stamp_of(&name).is_some_and(|stamp| when - stamp < Duration::days(1));
+            if kept == commit && recent && name.contains(&format!("-{}-", what.word())) {
                 return Ok(name);
             }
         }
@@ -88,10 +90,9 @@ impl Repo {
         };
         let mut gone = Vec::new();
         for (name, _) in self.rescues()? {
-            let stamp = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).unwrap_or_default();
             // A reference whose name we did not make is not ours to remove.
-            let Ok(time) = NaiveDateTime::parse_from_str(stamp, STAMP) else { continue };
-            if time.and_utc() < oldest {
+            let Some(time) = stamp_of(&name) else { continue };
+            if time < oldest {
                 let mut reference = self.git.find_reference(&name).doing(format!("reading {name}"))?;
                 reference.delete().doing(format!("removing {name}"))?;
                 tracing::info!(rescue = %name, "let go of a rescue that was kept long enough");
@@ -100,4 +101,10 @@ impl Repo {
         }
         Ok(gone)
     }
+}
+
+/// When a rescue was made, by its name.
+fn stamp_of(name: &str) -> Option<DateTime<Utc>> {
+    let stamp = name.strip_prefix(PREFIX)?.split('-').next()?;
+    NaiveDateTime::parse_from_str(stamp, STAMP).ok().map(|time| time.and_utc())
 }

@@ -50,6 +50,12 @@ impl Found {
         Self { kind, stat }
     }
 
+    /// Whether this is `staged` after its rename: the change time alone is another then.
+    pub fn is_placed_from(&self, staged: &Found) -> bool {
+        let numbers = |s: &Stat| (s.st_dev, s.st_ino, s.st_size, s.st_mtime, s.st_mtime_nsec);
+        self.kind == staged.kind && numbers(&self.stat) == numbers(&staged.stat)
+    }
+
     /// Whether this is still the same content, as far as numbers tell.
     pub fn is_same(&self, other: &Found) -> bool {
         let numbers =

@@ -80,6 +80,9 @@ enum Want {
 
 type Changes = BTreeMap<PathBuf, Want>;
 
+/// A path that was changed, and the staged file that took its place.
+type Placed = (PathBuf, Option<Found>);
+
 /// Something in the work tree that has to give way.
 #[derive(Debug, Default)]
 struct Survey {
@@ -111,8 +114,9 @@ impl Repo {
         if changes.is_empty() && old == Some(target) && in_order {
             return Ok(Followed::default());
         }
-        if let Some(old) = old {
-            rescue_refs.extend(self.rescue_commit_unless_in(old, target, when, why)?);
+        match old {
+            Some(old) => rescue_refs.extend(self.rescue_commit_unless_in(old, target, when, why)?),
+            None => self.check_branch_has_a_place()?,
         }
         let intent = Intent {
             branch: self.names.branch.clone(),
@@ -196,9 +200,11 @@ impl Repo {
         let expected = [intent.old.clone(), Some(intent.target.clone())];
         let mine = intent.branch == self.names.branch && expected.contains(&tip.map(|id| id.to_string()));
         if !mine {
-            // Somebody has moved the branch since; what they see is what they meant.
-            tracing::warn!(branch = %intent.branch, "an unfinished follow is dropped: the branch was moved since");
-            self.private.remove_durably(INTENT).doing("dropping an intent")?;
+            tracing::warn!(
+                branch = %intent.branch, target = %intent.target,
+                "a follow that an earlier pass was cut short in is taken back: its branch is another now, or was moved since"
+            );
+            self.take_back(&intent, target, when)?;
             return Ok(None);
         }
         tracing::info!(target = %intent.target, "finishing a follow that an earlier pass was cut short in");
@@ -214,6 +220,88 @@ impl Repo {
     /// Those of the file system.
     pub(crate) fn drop_intent(&self) -> Result<(), Error> {
         self.private.remove_durably(INTENT).doing("dropping an intent").map(drop)
+    }
+
+    /// Takes back what a follow had placed before it was cut short, where it must not be finished: every path that it may have
+    /// changed, and that still is as it left it, becomes HEAD's again. What a person has changed since stays.
+    ///
+    /// Without this the work tree would go on holding two versions, and the next tick would commit them.
+    fn take_back(&self, intent: &Intent, target: CommitId, when: DateTime<Utc>) -> Result<(), Error> {
+        let doing = "taking back what a follow had placed";
+        let tree_of = |id: CommitId| self.git.find_commit(id).and_then(|commit| commit.tree()).doing(doing);
+        let old = intent.old.as_deref().map(CommitId::from_str).transpose().doing(doing)?.map(tree_of).transpose()?;
+        let new = tree_of(target)?;
+        let head = self.tip_of("HEAD")?;
+        let head_tree = head.map(tree_of).transpose()?;
+        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let diff = self.git.diff_tree_to_tree(old.as_ref(), Some(&new), None).doing(doing)?;
+        let paths: BTreeSet<PathBuf> = diff
+            .deltas()
+            .flat_map(|delta| [delta.old_file().path_bytes().map(path_of), delta.new_file().path_bytes().map(path_of)])
+            .flatten()
+            .collect();
+        let staging = self.stage(target, paths.iter(), STAGING)?;
+        let mut changes = Changes::new();
+        for path in paths {
+            let placed = match want_at(&new, &path).doing(doing)? {
+                Want::Blob(_) => self.is_staged_alike(&top, &staging, &path)?,
+                Want::Gone => top.find(&path).doing(doing)?.is_none(),
+                Want::Submodule => false,
+            };
+            if placed {
+                let want = match &head_tree {
+                    Some(tree) => want_at(tree, &path).doing(doing)?,
+                    None => Want::Gone,
+                };
+                changes.insert(path, want);
+            }
+        }
+        let mut index = self.index()?;
+        if let Some(head) = head {
+            let staging = self.stage(head, changes.keys(), STAGING)?;
+            let survey = self.survey(&top, head, &changes, &staging)?;
+            self.place_all(&top, &staging, &changes, &survey, when)?;
+        } else {
+            let staging = self.stage(target, std::iter::empty(), STAGING)?;
+            let survey = self.survey(&top, target, &changes, &staging)?;
+            self.place_all(&top, &staging, &changes, &survey, when)?;
+        }
+        for path in changes.keys() {
+            match head_tree.as_ref().and_then(|tree| tree.get_path(path).ok()) {
+                Some(kept) => {
+                    let mode = u32::try_from(kept.filemode()).unwrap_or(0o100_644);
+                    index.add(&entry(path, kept.id(), mode)).doing(doing)?;
+                }
+                None => match index.remove(path, 0) {
+                    Err(error) if error.code() != git2::ErrorCode::NotFound => return Err(Error::git(doing, &error)),
+                    _ => {}
+                },
+            }
+        }
+        index.write().doing(doing)?;
+        sync_index(&index).doing(doing)?;
+        self.clear_staging()?;
+        self.drop_intent()
+    }
+
+    /// Refuses a branch that git has no place for, while nothing has happened yet: `a/b` where there is a branch `a`.
+    fn check_branch_has_a_place(&self) -> Result<(), Error> {
+        let doing = "looking at the branches";
+        let branch = self.branch_ref();
+        let mut in_the_way = self.git.references_glob(&format!("{branch}/*")).doing(doing)?;
+        let below = in_the_way.names().next().and_then(Result::ok).map(str::to_owned);
+        let above = Path::new(&branch).ancestors().skip(1).find_map(|outer| {
+            let name = outer.to_str().filter(|name| name.starts_with("refs/heads/"))?;
+            self.git.refname_to_id(name).ok().map(|_| name.to_owned())
+        });
+        match below.or(above) {
+            None => Ok(()),
+            Some(other) => Err(Error::new(
+                Sort::NotReady,
+                format!("{branch} can't be made: there is {other}, and git allows only one of the two"),
+                "rename or remove that branch, or name another with --branch",
+            )),
+        }
     }
 
     fn carry_out(
@@ -237,8 +325,11 @@ impl Repo {
         }
         let placed = self.place_all(&top, &staging, changes, &survey, when)?;
         self.write_index(target, &top, &placed)?;
-        let old = self.tip_of(&self.branch_ref())?;
-        self.move_ref(&self.branch_ref(), old, target, &format!("gitsync: {}", intent.why))?;
+        // From what was judged, not from what is there now: a commit made meanwhile must not be stepped over.
+        if self.tip_of(&self.branch_ref())? != Some(target) {
+            let old = intent.old.as_deref().map(CommitId::from_str).transpose().doing("reading the intent")?;
+            self.move_ref(&self.branch_ref(), old, target, &format!("gitsync: {}", intent.why))?;
+        }
         if self.head_branch()?.as_deref() != Some(&self.branch_ref()) {
             self.git.set_head(&self.branch_ref()).doing("putting HEAD on the branch")?;
         }
@@ -376,9 +467,14 @@ impl Repo {
             Kind::File { .. } | Kind::Link => {
                 let bytes = parent.read(last(path), found.kind).doing(doing())?;
                 let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).doing(doing())?;
-                let link = found.kind == Kind::Link;
+                let modes: &[i32] = match found.kind {
+                    Kind::Link => &[0o120_000],
+                    _ if !self.modes_count() => &[0o100_644, 0o100_755],
+                    Kind::File { executable: true } => &[0o100_755],
+                    _ => &[0o100_644],
+                };
                 let saved = known.iter().any(|tree| {
-                    tree.get_path(path).is_ok_and(|entry| entry.id() == id && (entry.filemode() == 0o120_000) == link)
+                    tree.get_path(path).is_ok_and(|entry| entry.id() == id && modes.contains(&entry.filemode()))
                 });
                 if !saved {
                     survey.unsaved.insert(path.to_owned(), found);
@@ -386,6 +482,11 @@ impl Repo {
             }
         }
         Ok(())
+    }
+
+    /// Whether the executable bit is git's to know here.
+    fn modes_count(&self) -> bool {
+        self.git.config().and_then(|config| config.get_bool("core.filemode")).unwrap_or(true)
     }
 
     fn survey_folder(
@@ -402,7 +503,8 @@ impl Repo {
         for (name, kind) in folder.list().doing(doing())? {
             let inner = path.join(&name);
             match kind {
-                FileType::Directory if name == ".git" => {
+                // A repository of its own, or a name that git allows in no tree.
+                _ if !git_allows(&inner) => {
                     survey.special.insert(outer.to_owned());
                 }
                 FileType::Directory => self.survey_folder(top, outer, &inner, known, survey)?,
@@ -597,7 +699,7 @@ impl Repo {
         changes: &Changes,
         survey: &Survey,
         when: DateTime<Utc>,
-    ) -> Result<Vec<PathBuf>, Error> {
+    ) -> Result<Vec<Placed>, Error> {
         let staged = TreeDir::open(staging).doing("opening the staging folder")?;
         let wanted: Vec<&PathBuf> = changes
             .iter()
@@ -615,18 +717,16 @@ impl Repo {
             if top.find(path).doing(format!("looking at {}", shown(path)))?.is_some_and(|f| f.kind == Kind::Folder) {
                 later.push(path);
             } else {
-                self.place(top, &staged, path, changes, survey, singly, when)?;
-                placed.push(path.clone());
+                placed.push((path.clone(), self.place(top, &staged, path, changes, survey, singly, when)?));
             }
         }
         for (path, _) in changes.iter().rev().filter(|(_, want)| **want == Want::Gone) {
             if self.remove(top, path, survey)? {
-                placed.push(path.clone());
+                placed.push((path.clone(), None));
             }
         }
         for path in later {
-            self.place(top, &staged, path, changes, survey, singly, when)?;
-            placed.push(path.clone());
+            placed.push((path.clone(), self.place(top, &staged, path, changes, survey, singly, when)?));
         }
         if !singly {
             top.sync_all().doing("waiting for the disk")?;
@@ -644,7 +744,7 @@ impl Repo {
         survey: &Survey,
         sync: bool,
         when: DateTime<Utc>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Found>, Error> {
         let doing = || format!("putting {} in place", shown(path));
         if let Parent::Obstacle(depth) = top.parent_of(path).doing(doing())? {
             let obstacle: PathBuf = path.components().take(depth).collect();
@@ -659,7 +759,7 @@ impl Repo {
             if there.is_some_and(|found| found.kind != Kind::Folder) {
                 self.give_way(&parent, path, survey, when)?;
             }
-            return parent.make_folder(name).doing(doing());
+            return parent.make_folder(name).map(|()| None).doing(doing());
         }
         let Parent::There(from) = staged.parent_of(path).doing(doing())? else {
             return Err(missing_in_staging(path));
@@ -683,7 +783,7 @@ impl Repo {
         if sync {
             parent.sync().doing(doing())?;
         }
-        Ok(())
+        Ok(Some(new))
     }
 
     /// Takes out of the way what was looked at, and kept where it had to be.
@@ -700,7 +800,7 @@ impl Repo {
             return Ok(());
         }
         let aside = self.private.file(ASIDE);
-        std::fs::create_dir_all(&aside).doing(doing())?;
+        self.private.folder(ASIDE).doing(doing())?;
         let aside_dir = TreeDir::open(&aside).doing(doing())?;
         let mut kept_as = PathBuf::new();
         for number in 0..1000 {
@@ -711,9 +811,13 @@ impl Repo {
         }
         parent.rename(name, &aside_dir, &kept_as).doing(doing())?;
         let kept = aside.join(&kept_as);
+        let changed = || -> io::Result<bool> { holds_more(&aside_dir, &kept_as, path, survey) };
         if special {
             tracing::warn!(path = %shown(path), kept = %kept.display(),
                 "moved aside: the remote has a file here, and no commit can hold what was in its place");
+        } else if changed().doing(doing())? {
+            tracing::warn!(path = %shown(path), kept = %kept.display(),
+                "moved aside: it was changed in the middle of the pass");
         } else {
             remove_folder(&kept).doing(doing())?;
         }
@@ -748,15 +852,16 @@ impl Repo {
     }
 
     /// Makes the index the target's, with the numbers of the files just placed, so that the next look need not read them.
-    fn write_index(&self, target: CommitId, top: &TreeDir, placed: &[PathBuf]) -> Result<(), Error> {
+    fn write_index(&self, target: CommitId, top: &TreeDir, placed: &[Placed]) -> Result<(), Error> {
         let doing = "writing the index";
         let tree = self.git.find_commit(target).and_then(|commit| commit.tree()).doing(doing)?;
         let mut index = self.index()?;
         index.read_tree(&tree).doing(doing)?;
-        for path in placed {
-            let Some(mut entry) = index.get_path(path, 0) else { continue };
+        for (path, new) in placed {
+            let (Some(mut entry), Some(new)) = (index.get_path(path, 0), new) else { continue };
             let Some(found) = top.find(path).doing(doing)? else { continue };
-            if matches!(found.kind, Kind::File { .. } | Kind::Link) {
+            // A file that was edited since it was placed keeps numbers that match nothing, so that the edit is seen.
+            if found.is_placed_from(new) {
                 set_numbers(&mut entry, &found);
                 index.add(&entry).doing(doing)?;
             }
@@ -784,6 +889,31 @@ fn want_at(tree: &git2::Tree<'_>, path: &Path) -> Result<Want, git2::Error> {
         Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(Want::Gone),
         Err(error) => Err(error),
     }
+}
+
+/// Whether git allows the path in a tree: no component is `.git` or what some file system would take for it.
+fn git_allows(path: &Path) -> bool {
+    let blob = git2::Oid::hash_object(git2::ObjectType::Blob, b"").ok();
+    blob.zip(git2::Index::new().ok()).is_some_and(|(id, mut index)| index.add(&entry(path, id, 0o100_644)).is_ok())
+}
+
+/// Whether a folder that was moved aside holds anything that was not looked at as it now is.
+fn holds_more(outer: &TreeDir, name: &Path, was: &Path, survey: &Survey) -> io::Result<bool> {
+    let folder = outer.folder(name)?;
+    for (name, kind) in folder.list()? {
+        let (name, was) = (PathBuf::from(&name), was.join(&name));
+        if kind == FileType::Directory {
+            if holds_more(&folder, &name, &was, survey)? {
+                return Ok(true);
+            }
+            continue;
+        }
+        let now = folder.look(&name)?;
+        if !now.zip(survey.seen.get(&was)).is_some_and(|(now, seen)| seen.is_same(&now)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What was looked at must be what is replaced: an edit in between is not ours to drop.

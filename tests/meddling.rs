@@ -1,0 +1,252 @@
+//! What people and machines do to a repository in the middle of a follow, or between one that was cut short and the next pass.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod scene;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Child, Command, Stdio};
+
+use scene::{Scene, until};
+
+/// The rival pushes so many files that a follow syncs the file system once, where strace can hold it.
+fn many_files_come(s: &Scene) {
+    s.git_in(&s.rival(), &["fetch", "-q"]);
+    s.git_in(&s.rival(), &["reset", "-q", "--hard", "origin/main"]);
+    for number in 0..40 {
+        s.rival_writes(&format!("state/new-{number}"), "from the remote\n");
+    }
+    s.rival_commits("many files").git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+}
+
+/// A pass that strace holds at each sync of the file system. `None`, loudly, where there is no strace.
+fn held_up(s: &Scene, args: &[&str], inject: &str) -> Option<Child> {
+    if Command::new("strace").arg("-V").output().is_err() {
+        #[allow(clippy::disallowed_methods)]
+        let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+        assert!(!ci, "strace is missing");
+        eprintln!("SKIPPED, NOTHING WAS TESTED: strace is missing");
+        return None;
+    }
+    let plain = s.gitsync(args);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-q", "-o", "/dev/null", "-e", "trace=syncfs", "-e", inject]);
+    strace.arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
+    strace.current_dir(s.root()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Some(strace.spawn().unwrap())
+}
+
+const HOLD: &str = "inject=syncfs:delay_enter=3000000";
+
+/// What a pass leaves that was killed after it had placed some of the target's files: made by hand, to be the same each time.
+fn half_followed(s: &Scene) -> String {
+    many_files_come(s);
+    s.git_ours(&["fetch", "-q", "origin"]);
+    let (old, target) = (s.our_tip(), s.upstream_tip());
+    for number in 0..20 {
+        s.we_write(&format!("state/new-{number}"), "from the remote\n");
+    }
+    let intent = format!(r#"{{"branch":"main","old":"{old}","target":"{target}","why":"following the remote"}}"#);
+    fs::write(s.private().join("intent"), intent).unwrap();
+    target
+}
+
+#[test]
+fn a_half_follow_is_taken_back_where_a_person_has_moved_the_branch() {
+    let s = Scene::new();
+    half_followed(&s);
+    s.git_ours(&["commit", "-q", "--allow-empty", "-m", "a person's"]);
+    let person = s.our_tip();
+    s.we_write("state/mine", "a person's file\n");
+    s.alpha().tick_with("echo job > state/job").says("pushed").fsck();
+    let changed = s.git_ours(&["diff", "--name-only", &person, "HEAD"]);
+    assert_eq!(changed, "state/job\nstate/mine", "no file of a version that was never followed");
+    assert!(!s.ours().join("state/new-0").exists());
+    s.is_kept(&person).our_file("state/mine", "a person's file\n");
+}
+
+#[test]
+fn a_half_follow_of_another_branch_is_taken_back() {
+    let s = Scene::new();
+    let target = half_followed(&s);
+    let intent = fs::read_to_string(s.private().join("intent")).unwrap().replace("\"main\"", "\"other\"");
+    let old = s.our_tip();
+    fs::write(s.private().join("intent"), intent.replace(&format!("\"{old}\""), "null")).unwrap();
+    s.git_ours(&["update-ref", "refs/remotes/origin/main", &old]);
+    s.git_ours(&["update-ref", "refs/gitsync/test", &target]);
+    s.upstream_goes_away().tick_with("true").says("no-changes");
+    assert_eq!(s.our_tip(), old);
+    assert!(!s.ours().join("state/new-0").exists() && !s.private().join("intent").exists());
+    s.work_tree_is_clean().our_file("index.html", "page 2\n").our_file("state/a", "a 1\n");
+}
+
+#[test]
+fn an_edit_made_since_is_no_part_of_what_is_taken_back() {
+    let s = Scene::new();
+    half_followed(&s);
+    s.we_write("state/new-3", "edited by a person\n");
+    s.git_ours(&["commit", "-q", "--allow-empty", "-m", "a person's"]);
+    s.upstream_goes_away().tick().exits(75);
+    s.our_file("state/new-3", "edited by a person\n");
+    assert!(!s.ours().join("state/new-4").exists());
+}
+
+#[test]
+fn a_commit_made_in_the_middle_of_a_follow_is_not_stepped_over() {
+    let s = Scene::new();
+    many_files_come(&s);
+    let Some(pass) = held_up(&s, &["sync"], HOLD) else { return };
+    until("the intent is there", || s.private().join("intent").exists());
+    let tree = s.git_ours(&["rev-parse", "HEAD^{tree}"]);
+    let person = s.git_ours(&["commit-tree", "-p", "HEAD", "-m", "a person's", &tree]);
+    s.git_ours(&["update-ref", "refs/heads/main", &person]);
+    s.wait(pass).exits(75).says("error").is_kept(&person);
+    assert_eq!(s.our_tip(), person);
+    s.sync().exits(0).says("diverged").ours_equals_upstream().is_kept(&person).fsck();
+}
+
+#[test]
+fn an_edit_right_after_a_file_was_placed_is_seen_by_the_next_tick() {
+    let s = Scene::new();
+    many_files_come(&s);
+    let Some(pass) = held_up(&s, &["sync"], &format!("{HOLD}:when=2")) else { return };
+    until("the file is placed", || s.ours().join("state/new-7").exists());
+    s.we_write("state/new-7", "FROM THE REMOTE\n");
+    s.wait(pass).exits(0).says("behind");
+    s.tick().exits(0).says("pushed").upstream_file("state/new-7", "FROM THE REMOTE\n");
+}
+
+#[test]
+fn a_folder_that_gives_way_is_kept_where_it_changed_in_the_middle() {
+    let s = Scene::new();
+    many_files_come(&s);
+    s.rival_pushes("newdir");
+    s.we_write("newdir/f", "first\n");
+    let Some(pass) = held_up(&s, &["sync"], HOLD) else { return };
+    until("the intent is there", || s.private().join("intent").exists());
+    s.we_write("newdir/f", "second, longer\n").we_write("newdir/g", "new\n");
+    s.wait(pass).exits(0).says("behind").logs("changed in the middle");
+    let aside: Vec<_> = fs::read_dir(s.private().join("aside")).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert_eq!(fs::read_to_string(aside[0].join("f")).unwrap(), "second, longer\n");
+    assert_eq!(fs::read_to_string(aside[0].join("g")).unwrap(), "new\n");
+}
+
+#[test]
+fn a_worktree_or_submodule_in_the_remotes_way_is_moved_aside() {
+    let s = Scene::new();
+    s.git_ours(&["worktree", "add", "-q", "wt", "-b", "o"]);
+    s.we_write("wt/edit", "unsaved\n").rival_pushes("wt");
+    s.sync().exits(0).says("behind").logs("moved aside").ours_equals_upstream();
+    let aside = fs::read_dir(s.private().join("aside")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read_to_string(aside.join("edit")).unwrap(), "unsaved\n");
+    s.sync().exits(0).says("up-to-date");
+}
+
+#[test]
+fn a_mode_that_nobody_committed_is_rescued() {
+    let s = Scene::new();
+    fs::set_permissions(s.ours().join("index.html"), fs::Permissions::from_mode(0o755)).unwrap();
+    s.rival_pushes("index.html").sync().says("behind").ours_equals_upstream();
+    let rescue = &s.rescues("worktree")[0];
+    assert!(s.git_ours(&["ls-tree", rescue, "index.html"]).starts_with("100755"));
+}
+
+#[test]
+fn links_in_the_private_folder_lead_no_write_outside() {
+    let s = Scene::new();
+    let victim = s.root().join("victim");
+    fs::write(&victim, "precious\n").unwrap();
+    let outside = s.root().join("outside");
+    fs::create_dir(&outside).unwrap();
+    for name in ["lock", "job.lock", "waiting-sync", "status.json", "force-push-pending"] {
+        let path = s.private().join(name);
+        let _ = fs::remove_file(&path);
+        symlink(&victim, &path).unwrap();
+        s.alpha().sync();
+        s.tick();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n", "{name}");
+        let _ = fs::remove_file(&path);
+    }
+    s.non_alpha();
+    for name in ["aside", "broken", "staging"] {
+        let _ = fs::remove_dir_all(s.private().join(name));
+        symlink(&outside, s.private().join(name)).unwrap();
+    }
+    s.we_write("newdir/.git/x", "a repository\n").rival_pushes("newdir").sync();
+    fs::write(s.ours().join(".git/HEAD"), "").unwrap();
+    fs::remove_dir_all(s.ours().join(".git/objects")).unwrap();
+    s.init_sync();
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    symlink(&victim, s.ours().join(".git/refs/heads/zz")).unwrap();
+    s.init_sync();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious\n");
+}
+
+#[test]
+fn a_rescue_is_never_removed_because_it_cannot_be_read_as_a_commit() {
+    let s = Scene::new();
+    let name = "refs/gitsync/rescue/20200101T000000Z-local-0000000";
+    fs::create_dir_all(s.ours().join(".git/refs/gitsync/rescue")).unwrap();
+    fs::write(s.ours().join(".git").join(name), "torn").unwrap();
+    s.init_sync().exits(0).logs("set aside");
+    let aside = s.private().join("damaged-refs").join(name.replace('/', "+"));
+    assert_eq!(fs::read_to_string(aside).unwrap(), "torn");
+}
+
+#[test]
+fn a_sparse_work_tree_and_grafts_are_refused() {
+    let s = Scene::new();
+    s.git_ours(&["sparse-checkout", "set", "--no-cone", "/*", "!/state/"]);
+    s.tick_with("true").exits(1).says("error").logs("git sparse-checkout disable");
+    s.git_ours(&["sparse-checkout", "disable"]);
+    fs::create_dir_all(s.ours().join(".git/info")).unwrap();
+    fs::write(s.ours().join(".git/info/grafts"), format!("{}\n", s.our_tip())).unwrap();
+    s.tick_with("true").exits(1).says("error").logs("another history");
+}
+
+#[test]
+fn a_conflict_that_nobody_has_resolved_is_not_committed() {
+    let s = Scene::new();
+    s.we_write("state/a", "stashed\n").git_ours(&["stash", "-q"]);
+    s.we_write("state/a", "meanwhile\n").git_ours(&["commit", "-qam", "meanwhile"]);
+    assert!(!s.git_command(&s.ours()).args(["stash", "pop"]).output().unwrap().status.success());
+    s.tick_with("echo new > state/b").exits(1).says("pushed").logs("has a conflict");
+    s.upstream_file("state/a", "meanwhile\n").upstream_file("state/b", "new\n");
+    assert!(s.git_ours(&["status", "--porcelain"]).contains("UU state/a"));
+}
+
+#[test]
+fn an_old_rescue_is_made_anew_so_that_it_is_kept_its_full_time() {
+    let s = Scene::new();
+    s.we_commit("a.txt").rival_pushes("b.txt");
+    let ours = s.our_tip();
+    s.git_ours(&["update-ref", &format!("refs/gitsync/rescue/20200101T000000Z-local-{}", &ours[..7]), &ours]);
+    s.sync().says("diverged");
+    assert_eq!(s.rescues("local").len(), 2);
+    s.tick().exits(0);
+    assert_eq!(s.rescues("local").len(), 1, "the old one has had its time");
+    s.is_kept(&ours);
+}
+
+#[test]
+fn a_branch_that_git_has_no_place_for_is_refused_before_anything_happens() {
+    let s = Scene::new();
+    s.git_ours(&["branch", "foo/bar"]);
+    s.git_in(&s.rival(), &["push", "-q", "origin", "HEAD:refs/heads/foo"]);
+    s.rival_writes("only-on-foo", "x\n").rival_commits("foo");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "HEAD:refs/heads/foo"]);
+    s.run(&["init-sync", "--branch", "foo"]).exits(1).says("error").logs("refs/heads/foo/bar");
+    assert!(!s.ours().join("only-on-foo").exists() && !s.private().join("intent").exists());
+    s.sync().exits(0).says("up-to-date");
+}
+
+#[test]
+fn a_job_that_takes_the_repository_away_is_told_what_to_do() {
+    let s = Scene::new();
+    s.tick_with("rm -rf .git").exits(1).says("error").logs("init-sync --remote-url");
+}
