@@ -240,6 +240,8 @@ fn certificates(names: &[&str]) -> (tempfile::NamedTempFile, Arc<rustls::ServerC
     let authority_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // By default both would have the same name, and OpenSSL would take the server's for its own issuer.
+    params.distinguished_name.push(rcgen::DnType::CommonName, "an authority for a test");
     let authority = params.self_signed(&authority_key).unwrap();
     let issuer = Issuer::new(params, authority_key);
     let key = KeyPair::generate().unwrap();
