@@ -27,6 +27,8 @@ const PIECE: usize = 64 << 10;
 /// Requests below this size are not worth compressing (git's own threshold).
 const WORTH_GZIP: usize = 1024;
 const MOST_REDIRECTS: usize = 5;
+/// What is read or written at a time.
+const BUFFER: usize = 16 << 10;
 /// Servers know a git by this.
 const USER_AGENT: &str = concat!("git/2.40 (gitsync/", env!("CARGO_PKG_VERSION"), ")");
 
@@ -379,6 +381,9 @@ impl Http {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(USER_AGENT)
+            // The client clears its buffers before use: at its own size, 128 KB each, that alone is a tenth of a poll.
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
             .proxy(self.proxy(origin)?)
             .timeout_resolve(Some(self.limits.idle))
             .timeout_connect(Some(self.limits.idle))
