@@ -549,7 +549,10 @@ pub fn read(
     };
     let build_command = match cli.flags.build_command {
         // Said on purpose: a public dir that nothing is built into.
-        Some(command) if command.trim().is_empty() => None,
+        Some(command) if command.trim().is_empty() && cli.flags.public_dir.is_some() => None,
+        Some(command) if command.trim().is_empty() => {
+            return Err(usage("--build-command is empty: give a command, or leave the option out".into()));
+        }
         Some(command) => Some(command),
         None => cli.flags.public_dir.as_ref().map(|_| "python -m src.main build-site --output {public_dir}".to_owned()),
     };
