@@ -60,7 +60,8 @@ pub struct Settings {
     pub remote: String,
     /// Name of the branch, without `refs/heads/`.
     pub branch: String,
-    /// The remote's URL as given or built from `GITHUB_REPOSITORY` (init-sync).
+    /// The remote's URL as given or built from `GITHUB_REPOSITORY` (init-sync); for the other passes, which use no more of it
+    /// than a secret in it, the environment's.
     pub remote_url: Option<String>,
     /// Which side is dominant.
     pub mode: Mode,
@@ -534,9 +535,13 @@ pub fn read(
             });
             Asked::Pass(crate::outcome::Command::InitSync)
         }
-        Subcommands::Sync => Asked::Pass(crate::outcome::Command::Sync),
+        Subcommands::Sync => {
+            remote_url = text("GIT_SYNC_REMOTE_URL");
+            Asked::Pass(crate::outcome::Command::Sync)
+        }
         Subcommands::Tick { job } => {
             tick_argv = job;
+            remote_url = text("GIT_SYNC_REMOTE_URL");
             Asked::Pass(crate::outcome::Command::Tick)
         }
         Subcommands::Status { max_age, of } => Asked::Status(max_age.map(|max_age| Healthy { of, max_age })),

@@ -300,6 +300,25 @@ impl Repo {
         Ok(notes)
     }
 
+    /// A file below a folder of the work tree that git tracks; where `ours` is false also one that git neither tracks nor
+    /// ignores: somebody's work. `folder` is relative to the top.
+    ///
+    /// # Errors
+    /// Where the index or the work tree can't be read.
+    pub fn somebodys_file_in(&self, folder: &Path, ours: bool) -> Result<Option<PathBuf>, Error> {
+        let doing = "looking for somebody's files in the public dir";
+        let index = self.index()?;
+        let tracked = index.iter().map(|entry| path_of(&entry.path)).find(|path| path.starts_with(folder));
+        if tracked.is_some() || ours {
+            return Ok(tracked);
+        }
+        let mut options = git2::DiffOptions::new();
+        options.include_untracked(true).recurse_untracked_dirs(true).disable_pathspec_match(true).pathspec(folder);
+        let diff = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
+        let mut untracked = diff.deltas().filter(|delta| delta.status() == git2::Delta::Untracked);
+        Ok(untracked.find_map(|delta| delta.new_file().path_bytes().map(path_of)))
+    }
+
     /// Whether history is cut here, as a shallow clone cuts it. Ancestry that is seen is true all the same; ancestry that is
     /// not seen may be missing.
     pub fn history_is_cut(&self) -> bool {

@@ -95,7 +95,7 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
     if pass.builds_site() && pass.outcome.local.is_some() {
         pass.build_site(&repo, remote, pass.settings.mode);
     } else {
-        pass.empty_site()?;
+        pass.empty_site(&repo)?;
     }
     Ok(word)
 }

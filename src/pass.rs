@@ -2,6 +2,7 @@
 //! for the network, the site, the record.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ use crate::{init_sync, plan, report, sync, tick, transport};
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 const SITE_STALE: &str = "site-stale";
+
+/// Says that what a public dir inside the work tree holds was put there by us.
+const SITE_OURS: &str = "site-ours";
 
 /// Without a byte for so long, a transfer is over.
 const IDLE: Duration = Duration::from_secs(30);
@@ -184,7 +188,8 @@ impl Pass<'_> {
         }
         let names = self.names();
         heal::clear_leftovers(place, held, &names.branch, &names.remote, false)?;
-        let repo = Repo::open(place, held, names)?;
+        let mut repo = Repo::open(place, held, names)?;
+        self.use_secret_of_given_url(&mut repo)?;
         let now = deadline::now();
         if let Some(finished) = repo.finish_follow(now)? {
             self.outcome.rescue_refs.extend(finished.rescue_refs);
@@ -209,6 +214,18 @@ impl Pass<'_> {
         if let Err(error) = repo.forget_rescues(self.settings.keep_rescues, deadline::now()) {
             tracing::warn!("old rescues could not be let go: {}", error.what);
         }
+    }
+
+    /// A container sets `GIT_SYNC_REMOTE_URL` for every pass. init-sync keeps a secret in it out of the configuration; where it
+    /// is the URL of the remote, the other passes use the secret too.
+    fn use_secret_of_given_url(&self, repo: &mut Repo) -> Result<(), git::Error> {
+        if let Some(given) = &self.settings.remote_url {
+            let (clean, secret) = transport::split_url_secret(given);
+            if secret.is_some() && repo.stored_url()?.as_ref() == Some(&clean) {
+                repo.names.url = Some(given.clone());
+            }
+        }
+        Ok(())
     }
 
     /// The names that the settings give.
@@ -282,6 +299,10 @@ impl Pass<'_> {
     pub fn build_site(&mut self, repo: &Repo, remote: Option<CommitId>, mode: Mode) {
         let Some(command) = self.settings.build_command.clone() else { return };
         self.outcome.site_built = Some(false);
+        if let Err(failure) = self.may_publish(repo) {
+            self.outcome.fail(failure);
+            return;
+        }
         let stale = self.site_goes_stale(repo).map_err(Failure::from);
         if let Err(failure) = stale.and_then(|()| self.build(repo, &command, remote, mode)) {
             self.outcome.fail(failure);
@@ -321,11 +342,33 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Refuses a public dir inside the work tree that holds somebody's files: what is not of the site is removed from it.
+    ///
+    /// # Errors
+    /// A usage error that names one of them.
+    fn may_publish(&self, repo: &Repo) -> Result<(), Failure> {
+        let Some(site) = &self.site else { return Ok(()) };
+        let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) else { return Ok(()) };
+        let ours = repo.private.file(SITE_OURS).exists();
+        if let Some(file) = repo.somebodys_file_in(inside, ours)? {
+            return Err(Failure::usage(
+                format!("the public dir {} holds {}, which is no part of a site", inside.display(), file.display()),
+                "name a folder that git ignores or that is empty: publishing removes what is not of the site",
+            ));
+        }
+        if !ours {
+            let noted = repo.private.write_durably(SITE_OURS, site.public_dir().as_os_str().as_bytes());
+            noted.map_err(|error| git::Error::io("noting whose the public dir is", &error))?;
+        }
+        Ok(())
+    }
+
     /// Empties the public dir, where there is one and nothing to build into it (init-sync).
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn empty_site(&self) -> Result<(), Failure> {
+    pub fn empty_site(&self, repo: &Repo) -> Result<(), Failure> {
+        self.may_publish(repo)?;
         match &self.site {
             Some(site) => site.empty().map_err(|error| Failure::person(error.what, error.next)),
             None => Ok(()),
@@ -358,7 +401,9 @@ impl Pass<'_> {
         let public_dir = public_dir.or_else(|| self.site.as_ref().map(Site::public_dir));
         tell("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
         // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
-        job.env_remove = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE"].map(OsString::from).to_vec();
+        let ours = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL"];
+        job.env_remove = ours.map(OsString::from).to_vec();
+        job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
         job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))
     }

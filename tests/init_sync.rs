@@ -595,3 +595,14 @@ fn an_empty_remote_is_no_failed_build() {
     s.tick_with("mkdir state; echo page > state/page").exits(0).says("pushed");
     assert_eq!(std::fs::read_to_string(s.public().join("index.html")).unwrap(), "page\n");
 }
+
+#[test]
+fn a_given_url_with_a_secret_reaches_no_job() {
+    // It is not the URL of the remote here, and is not used for it.
+    let s = Scene::new();
+    s.env("GIT_SYNC_REMOTE_URL", "https://user:canary-in-a-url@127.0.0.1:1/x.git");
+    s.tick_with("env > state/env").exits(0).says("pushed");
+    let env = std::fs::read_to_string(s.ours().join("state/env")).unwrap();
+    assert!(!env.contains("canary-in-a-url") && !env.contains("GIT_SYNC_REMOTE_URL"), "{env}");
+    assert!(!s.last().stderr.contains("canary-in-a-url"));
+}

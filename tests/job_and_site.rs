@@ -370,3 +370,51 @@ fn the_program_says_how_a_site_is_published() {
         assert!(help.contains(word), "{word}");
     }
 }
+
+#[test]
+fn a_public_dir_in_the_work_tree_never_costs_somebody_a_file() {
+    let s = Scene::new();
+    let docs = s.ours().join("docs");
+    write(&docs.join("draft.md"), "a draft\n");
+    let tick = |s: &Scene| {
+        let build = "echo x > {public_dir}/i";
+        s.run(&["tick", "--public-dir", docs.to_str().unwrap(), "--build-command", build, "--", "true"]);
+    };
+    tick(&s);
+    s.exits(2).logs("docs/draft.md").our_file("docs/draft.md", "a draft\n");
+    fs::remove_file(docs.join("draft.md")).unwrap();
+    for _ in 0..3 {
+        tick(&s);
+        s.exits(0).our_file("docs/i", "x\n");
+    }
+    // What is tracked is never part of a site, whoever published there before.
+    s.we_write("docs/kept", "tracked\n").git_ours(&["add", "docs/kept"]);
+    tick(&s);
+    s.exits(2).logs("docs/kept").our_file("docs/kept", "tracked\n");
+}
+
+#[test]
+fn a_secret_is_not_parted_by_the_cutting_of_a_long_line() {
+    let s = Scene::new();
+    let token = "CANARYqwertyuiop0123456789ASDFGHJKLzxcv";
+    s.env("GITHUB_TOKEN", token);
+    for before in [8150, 8160, 8170, 8180, 8191, 7000] {
+        let script =
+            format!("head -c {before} /dev/zero | tr '\\0' a; printf %s%s $GITHUB_TOKEN bbbb; echo $GITHUB_TOKEN");
+        s.tick_with(&script).exits(0);
+        let said = s.last().stderr;
+        for part in ["CANARYq", "uiop01", "6789AS", "KLzxcv"] {
+            assert!(!said.contains(part), "{before}: {part}");
+        }
+        assert!(said.contains("***bbbb***"), "{before}: {}", &said[said.len().saturating_sub(500)..]);
+    }
+}
+
+#[test]
+fn a_link_with_a_slash_behind_it_is_no_public_dir_either() {
+    let s = Scene::new();
+    fs::create_dir(s.root().join("real")).unwrap();
+    std::os::unix::fs::symlink(s.root().join("real"), s.public()).unwrap();
+    let with_slash = format!("{}/", s.public().display());
+    s.run(&["sync", "--public-dir", &with_slash, "--build-command", "true"]).exits(2).says("error");
+}

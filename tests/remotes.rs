@@ -129,6 +129,19 @@ fn a_token_in_the_given_url_is_used_and_not_stored() {
 }
 
 #[test]
+fn a_container_that_gives_the_url_with_a_token_to_every_pass_gets_on() {
+    let scene = Scene::without_ours();
+    let server = HttpServer::over(scene.root(), false);
+    server.wants("x-access-token", CANARY);
+    std::fs::create_dir(scene.ours()).unwrap();
+    scene.env("GIT_SYNC_REMOTE_URL", &url(&server).replace("http://", &format!("http://x-access-token:{CANARY}@")));
+    scene.run(&["init-sync"]).exits(0).says("cloned");
+    scene.sync().exits(0).says("up-to-date");
+    scene.tick_with("env > state/env").exits(0).says("pushed").ours_equals_upstream();
+    no_secret_anywhere(&scene);
+}
+
+#[test]
 fn a_token_file_is_read_anew_by_each_pass() {
     let (scene, server) = served(false);
     server.wants("x-access-token", CANARY);

@@ -89,10 +89,20 @@ impl<'a> Lines<'a> {
                 }
                 self.cut = false;
             } else if self.line.len() >= PIECE {
-                let rest = self.line.split_off(cut_at(&self.line));
-                let piece = std::mem::replace(&mut self.line, rest);
-                self.say(&piece);
-                self.cut = true;
+                let at = cut_at(&self.line).unwrap_or_else(|| {
+                    // One word of a thousand letters. What is secret in it goes before the cut could part it, and what may
+                    // be the beginning of a secret waits for its end.
+                    if let Some(redact) = self.redact {
+                        self.line = redact(&String::from_utf8_lossy(&self.line)).into_bytes();
+                    }
+                    before_a_character(&self.line, self.line.len().saturating_sub(LOOK_BACK))
+                });
+                if at > 0 {
+                    let rest = self.line.split_off(at);
+                    let piece = std::mem::replace(&mut self.line, rest);
+                    self.say(&piece);
+                    self.cut = true;
+                }
             }
         }
     }
@@ -114,17 +124,18 @@ fn tell(from: &'static str, text: &str) {
     }
 }
 
-/// Where to cut a line that is too long: after a blank near its end, else before a character that is not all there.
-fn cut_at(line: &[u8]) -> usize {
+/// Where to cut a line that is too long: after the last byte near its end that is no part of a word or of a secret.
+fn cut_at(line: &[u8]) -> Option<usize> {
     let near_the_end = line.len().saturating_sub(LOOK_BACK);
-    if let Some(blank) = line.iter().rposition(u8::is_ascii_whitespace).filter(|blank| *blank >= near_the_end) {
-        return blank + 1;
-    }
-    let continued = line.iter().rev().take(3).take_while(|byte| (**byte & 0xC0) == 0x80).count();
-    match line.len().checked_sub(continued + 1).filter(|start| *start > 0 && line[*start] >= 0xC0) {
-        Some(start) => start,
-        None => line.len(),
-    }
+    let parts = |byte: &u8| byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"_-.+/=%~".contains(byte);
+    line.iter().rposition(parts).filter(|at| *at >= near_the_end).map(|at| at + 1)
+}
+
+/// The place, or the one before it where a character begins.
+fn before_a_character(line: &[u8], at: usize) -> usize {
+    let continued =
+        line.get(..=at).unwrap_or(line).iter().rev().take(3).take_while(|byte| (**byte & 0xC0) == 0x80).count();
+    at.saturating_sub(continued)
 }
 
 /// Control characters could clear the reader's screen or fake a line of our own.
@@ -146,20 +157,21 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{PIECE, cut_at, shown};
+    use super::{PIECE, before_a_character, cut_at, shown};
 
     #[test]
-    fn a_long_line_is_cut_after_a_blank_or_between_characters() {
+    fn a_long_line_is_cut_after_a_word_or_between_characters() {
         let mut words = vec![b'a'; PIECE];
         words[PIECE - 100] = b' ';
-        assert_eq!(cut_at(&words), PIECE - 99);
+        assert_eq!(cut_at(&words), Some(PIECE - 99));
+        words[PIECE - 50] = b'"';
+        assert_eq!(cut_at(&words), Some(PIECE - 49));
         let mut far = vec![b'a'; PIECE];
         far[10] = b' ';
-        assert_eq!(cut_at(&far), PIECE);
-        let mut half = vec![b'a'; PIECE - 2];
-        half.extend(&"€".as_bytes()[..2]);
-        assert_eq!(cut_at(&half), PIECE - 2);
-        assert_eq!(cut_at(&[0x80; 10]), 10);
+        assert_eq!(cut_at(&far), None);
+        let line = "aa€bb".as_bytes();
+        let places: Vec<usize> = (0..line.len()).map(|at| before_a_character(line, at)).collect();
+        assert_eq!(places, [0, 1, 2, 2, 2, 5, 6]);
     }
 
     #[test]

@@ -191,7 +191,8 @@ fn look_at(given: &Path, ground: &Ground<'_>, way: Way) -> Result<Site, Reason> 
 
 /// The path without links in it, absolute. The last component must not be a link; it, and its parents, may be missing.
 fn settle(given: &Path) -> Result<PathBuf, Reason> {
-    let whole = std::path::absolute(given).map_err(Reason::Unknown)?;
+    // By components: a slash at its end would have a link followed.
+    let whole: PathBuf = std::path::absolute(given).map_err(Reason::Unknown)?.components().collect();
     let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
         // The root, or something that ends in `..`.
         return whole.canonicalize().map_err(Reason::Unknown);

@@ -53,7 +53,7 @@ const REPOSITORY_VARIABLES: &[&str] = &[
     "GIT_QUARANTINE_PATH",
 ];
 /// The tokens are for http remotes: a remote's hooks and ssh get none.
-const SECRET_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GITHUB_TOKEN"];
+const SECRET_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL", "GITHUB_TOKEN"];
 
 /// The process groups now running, so that whoever ends this process can end them too.
 static GROUPS: Mutex<Vec<i32>> = Mutex::new(Vec::new());

@@ -51,6 +51,11 @@ pub fn text(bytes: &[u8]) -> String {
         }
     }
     let mut line = masked(line);
+    // A secret with a line's end or an invisible character in its middle is one all the same.
+    let squeezed: String = line.chars().filter(|c| !c.is_whitespace() && !matches!(c, '|' | '\u{fffd}')).collect();
+    if known(&squeezed) != squeezed {
+        line = format!("{MASK} (a text with a secret in it)");
+    }
     if line.len() > LONGEST {
         let mut end = LONGEST;
         while !line.is_char_boundary(end) {
@@ -60,6 +65,18 @@ pub fn text(bytes: &[u8]) -> String {
         line.push('…');
     }
     line
+}
+
+/// Masks the secrets whose values are known, and nothing by its looks: for a text that goes on, whose end could be the
+/// beginning of one.
+pub fn known(text: &str) -> String {
+    let mut text = text.to_owned();
+    for secret in SECRETS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        if text.contains(secret.as_str()) {
+            text = text.replace(secret.as_str(), MASK);
+        }
+    }
+    text
 }
 
 /// Bytes about to be printed, whatever they are, without the secrets in them. Lines and colours stay.
@@ -80,11 +97,7 @@ fn is_unprintable(c: char) -> bool {
 }
 
 fn masked(mut line: String) -> String {
-    for secret in SECRETS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        if line.contains(secret.as_str()) {
-            line = line.replace(secret.as_str(), MASK);
-        }
-    }
+    line = known(&line);
     mask_tokens(&mask_authorization(&mask_userinfo(&line)))
 }
 
@@ -205,5 +218,17 @@ mod tests {
         assert_eq!(text(b"a\x1b[31mb\x07\xffc\r\nd\te"), "a\u{fffd}[31mb\u{fffd}\u{fffd}c | d e");
         assert_eq!(text("x\u{202e}y".as_bytes()), "x\u{fffd}y");
         assert!(text(&[b'x'; 1 << 20]).len() < 2100);
+    }
+
+    #[test]
+    fn a_secret_with_a_break_in_it_is_one_all_the_same() {
+        register_secret("canary-broken-0123456789");
+        for said in
+            ["no: canary-bro\nken-0123456789", "canary-broken\u{200b}-0123456789", "canary-\0broken-01234 56789"]
+        {
+            let shown = text(said.as_bytes());
+            assert!(!shown.contains("canary") && !shown.contains("56789"), "{shown}");
+        }
+        assert_eq!(text(b"two | words\nand a line"), "two | words | and a line");
     }
 }
