@@ -8,6 +8,7 @@ use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use git2::Oid;
 use ureq::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
@@ -58,6 +59,8 @@ struct State {
     /// Does the server answer protocol v2? Unknown until asked.
     speaks_v2: Option<bool>,
     agent: Option<(Origin, Agent)>,
+    /// The folders of authorities are read too.
+    every_authority: bool,
 }
 
 /// What to send.
@@ -97,6 +100,7 @@ impl Http {
                 proven: false,
                 speaks_v2: None,
                 agent: None,
+                every_authority: false,
             }),
         }
     }
@@ -260,7 +264,6 @@ impl Http {
         body: &mut Body<'_>,
         shown: &str,
     ) -> Result<ureq::http::Response<ureq::Body>, TransportError> {
-        let agent = self.agent(origin)?;
         let left = self.limits.left(shown)?;
         let mut headers = vec![("Accept", request.expects.to_owned())];
         if let Some(authorization) = authorization {
@@ -271,12 +274,31 @@ impl Http {
         if request.v2 {
             headers.push(("Git-Protocol", "version=2".to_owned()));
         }
-        let result = match request.content_type {
+        loop {
+            let agent = self.agent(origin)?;
+            match self.attempt(&agent, url, request, &headers, left, body) {
+                // Nothing of the body is sent before the connection is secure.
+                Err(e) if self.knows_more_authorities(&e) => self.state().agent = None,
+                result => return result.map_err(|e| explain(&e, shown, &self.limits)),
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        agent: &Agent,
+        url: &str,
+        request: &Request<'_>,
+        headers: &[(&str, String)],
+        left: Duration,
+        body: &mut Body<'_>,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        match request.content_type {
             None => {
                 let mut get = agent.get(url).config().timeout_global(Some(left)).build();
                 get = get.header("Pragma", "no-cache");
                 for (name, value) in headers {
-                    get = get.header(name, value);
+                    get = get.header(*name, value);
                 }
                 get.call()
             }
@@ -284,7 +306,7 @@ impl Http {
                 let mut post = agent.post(url).config().timeout_global(Some(left)).build();
                 post = post.header(CONTENT_TYPE, content_type);
                 for (name, value) in headers {
-                    post = post.header(name, value);
+                    post = post.header(*name, value);
                 }
                 match body {
                     Body::Nothing => post.send(&[][..]),
@@ -295,8 +317,19 @@ impl Http {
                     Body::Stream(pieces) => post.send(SendBody::from_reader(pieces)),
                 }
             }
-        };
-        result.map_err(|e| explain(&e, shown, &self.limits))
+        }
+    }
+
+    /// Folders of authorities hold a file for each, and the bundle has them all already but for what somebody put
+    /// there by hand. So they are read, which takes as long as all the rest of a poll, when an issuer is not known.
+    fn knows_more_authorities(&self, e: &ureq::Error) -> bool {
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let mut state = self.state();
+        if state.every_authority || rustls_error(e) != Some(&unknown) {
+            return false;
+        }
+        state.every_authority = true;
+        true
     }
 
     /// The answer, if it is a git server's.
@@ -399,32 +432,38 @@ impl Http {
 
     /// The authorities: the system's, and those of SSL_CERT_FILE, SSL_CERT_DIR, GIT_SSL_CAINFO and http.sslCAInfo besides.
     fn tls(&self) -> ureq::tls::TlsConfig {
-        let mut certificates = system_authorities();
-        let base = self.state().base.clone();
+        let (base, every) = {
+            let state = self.state();
+            (state.base.clone(), state.every_authority)
+        };
         let configured = |key| self.config.one("http", key, &base).filter(|v| !v.is_empty()).map(PathBuf::from);
         let named = |name| self.env.get(name).map(PathBuf::from);
+        let bundle = system_bundle();
+        let mut found = match bundle {
+            Some(bundle) => vec![rustls_native_certs::load_certs_from_paths(Some(bundle), None)],
+            None => vec![rustls_native_certs::load_native_certs()],
+        };
         let files = [named("SSL_CERT_FILE"), named("GIT_SSL_CAINFO"), configured("sslcainfo")];
-        let dirs = self
-            .env
-            .get("SSL_CERT_DIR")
-            .into_iter()
-            .flat_map(std::env::split_paths)
-            .chain(named("GIT_SSL_CAPATH"))
-            .chain(configured("sslcapath"))
-            .filter(|d| !d.as_os_str().is_empty());
-        let more = files
-            .into_iter()
-            .flatten()
-            .map(|file| rustls_native_certs::load_certs_from_paths(Some(&file), None))
-            .chain(dirs.map(|dir| rustls_native_certs::load_certs_from_paths(None, Some(&dir))));
-        for found in more {
-            for e in &found.errors {
-                tracing::warn!(error = e.to_string(), "certificates could not be read");
-            }
-            certificates.extend(found.certs);
+        for file in files.iter().flatten().filter(|file| Some(file.as_path()) != bundle) {
+            found.push(rustls_native_certs::load_certs_from_paths(Some(file), None));
         }
-        let roots: Vec<_> = certificates.iter().map(|der| ureq::tls::Certificate::from_der(der)).collect();
-        let roots: Vec<_> = roots.iter().map(ureq::tls::Certificate::to_owned).collect();
+        if every {
+            found.push(rustls_native_certs::load_native_certs());
+            let dirs = self.env.get("SSL_CERT_DIR").into_iter().flat_map(std::env::split_paths);
+            for dir in dirs.chain(named("GIT_SSL_CAPATH")).chain(configured("sslcapath")) {
+                if !dir.as_os_str().is_empty() {
+                    found.push(rustls_native_certs::load_certs_from_paths(None, Some(&dir)));
+                }
+            }
+        }
+        for e in found.iter().flat_map(|found| &found.errors) {
+            tracing::warn!(error = e.to_string(), "certificates could not be read");
+        }
+        let roots: Vec<_> = found
+            .iter()
+            .flat_map(|found| &found.certs)
+            .map(|der| ureq::tls::Certificate::from_der(der).to_owned())
+            .collect();
         ureq::tls::TlsConfig::builder()
             .provider(ureq::tls::TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -485,10 +524,8 @@ fn spared(list: &str, origin: &Origin) -> bool {
     })
 }
 
-/// The bundle that distributions keep, or what the platform has instead.
-///
-/// The bundle alone is a third of the time of reading the folder of single certificates beside it, which holds the same.
-fn system_authorities() -> Vec<rustls::pki_types::CertificateDer<'static>> {
+/// The bundle that distributions keep, where there is one.
+fn system_bundle() -> Option<&'static Path> {
     const BUNDLES: &[&str] = &[
         "/etc/ssl/certs/ca-certificates.crt",
         "/etc/pki/tls/certs/ca-bundle.crt",
@@ -497,12 +534,8 @@ fn system_authorities() -> Vec<rustls::pki_types::CertificateDer<'static>> {
         "/etc/ssl/cert.pem",
         "/usr/local/share/certs/ca-root-nss.crt",
     ];
-    let bundle = BUNDLES.iter().map(Path::new).find(|p| p.exists()).filter(|_| cfg!(not(target_os = "macos")));
-    let found = match bundle {
-        Some(bundle) => rustls_native_certs::load_certs_from_paths(Some(bundle), None),
-        None => rustls_native_certs::load_native_certs(),
-    };
-    found.certs
+    // macOS has its keychain.
+    BUNDLES.iter().map(Path::new).find(|p| p.exists()).filter(|_| cfg!(not(target_os = "macos")))
 }
 
 fn upload_pack(v2: bool) -> Request<'static> {
