@@ -131,6 +131,7 @@ fn a_token_in_the_given_url_is_used_and_not_stored() {
 #[test]
 fn a_container_that_gives_the_url_with_a_token_to_every_pass_gets_on() {
     let scene = Scene::without_ours();
+    scene.git_upstream(&["config", "http.receivepack", "true"]);
     let server = HttpServer::over(scene.root(), false);
     server.wants("x-access-token", CANARY);
     std::fs::create_dir(scene.ours()).unwrap();
