@@ -37,9 +37,9 @@ fn main() {
     }
     let rounds = args.iter().find_map(|a| a.parse().ok()).unwrap_or(60);
     println!(
-        "| | refs | gitsync sync | curl, same POST | git ls-remote | git fetch + rev-parse | of curl | of the seed's pass | peak memory |"
+        "| | refs | gitsync sync | curl, same POST | git ls-remote | git fetch + rev-parse | the server alone | of curl | of the seed's pass | peak memory |"
     );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for secure in [false, true] {
         for refs in [1, 100_000] {
             poll(secure, refs, rounds);
