@@ -562,6 +562,20 @@ fn the_job_of_a_killed_gitsync_is_found_and_ended() {
 }
 
 #[test]
+fn an_orphan_is_asked_once_and_let_tidy_up_with_programs_of_its_own() {
+    // Long enough to be looked at many times while it does so.
+    let script = "exec >/dev/null 2>&1; trap 'sh -c \"sleep 0.5 && echo tidy >said\"; exit' TERM; echo $$ >up; \
+                  while :; do sleep 0.01; done";
+    let mut us = Role::plays("run a job", &[("TEST_SCRIPT", script)]);
+    let job: u32 = us.waits_for("up").trim().parse().unwrap();
+    us.gets(Signal::KILL);
+    us.ends();
+    assert!(end_orphans_of(&us, PATIENCE).unwrap().contains(&job));
+    assert_eq!(us.read("said"), "tidy\n");
+    assert_eq!(with_word(&us.word), Vec::<i32>::new());
+}
+
+#[test]
 fn an_orphan_that_ignores_sigterm_is_killed() {
     let script = "trap '' TERM; echo $$ >up; while :; do sleep 1000; done";
     let mut us = Role::plays("run a job", &[("TEST_SCRIPT", script)]);

@@ -168,8 +168,10 @@ pub fn end_orphans_within(private_dir: &Path, until: Instant, grace: Duration) -
         if now >= give_up_at {
             return Err(JobError::EarlierStillRuns { pids: found.iter().filter_map(pid).collect(), lock: lock.path });
         }
+        // Each is asked once, and what one that was asked starts is not asked at all: it is how it tidies up.
+        let tidying = living_with_descendants(found.clone(), |it| asked.iter().any(|known| known.pid == it.pid));
         let fresh: Vec<Process> =
-            found.iter().filter(|it| !asked.iter().any(|known| known.pid == it.pid)).cloned().collect();
+            found.iter().filter(|it| !tidying.iter().any(|known| known.pid == it.pid)).cloned().collect();
         if !fresh.is_empty() {
             tracing::warn!(target: "gitsync::job",
                 "a job that an earlier gitsync started still runs, it is ended: {}", name_them(&fresh));
