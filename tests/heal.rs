@@ -385,9 +385,12 @@ fn a_damaged_pack_is_put_aside_and_fetched_anew() {
 #[test]
 fn unpushed_commits_that_can_be_read_are_carried_over() {
     let s = Scene::new();
-    s.we_commit("state/own").we_commit("state/own-2");
+    // So many that the order of their names is hardly ever that of their history.
+    for number in 0..6 {
+        s.we_commit(&format!("state/own-{number}"));
+    }
     let good = s.our_tip();
-    s.we_commit("state/own-3");
+    s.we_commit("state/unreadable");
     let bad = s.rev(&s.ours(), "HEAD^{tree}");
     fs::remove_file(s.ours().join(format!(".git/objects/{}/{}", &bad[..2], &bad[2..]))).unwrap();
     s.rival_pushes("news");

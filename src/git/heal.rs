@@ -551,8 +551,15 @@ impl Repo {
             odb.add_disk_alternate(&objects.to_string_lossy()).doing(doing)?;
         }
         let tips: BTreeSet<CommitId> = fresh.iter().flat_map(|old| old_tips(old)).collect();
-        let mut complete = true;
+        let mut lost = Vec::new();
         for id in tips {
+            if !beside.is_kept(id)? {
+                lost.push(id);
+            }
+        }
+        let mut complete = true;
+        for id in beside.descendants_first(lost) {
+            // A rescue made just now may keep it too.
             if beside.is_kept(id)? {
                 continue;
             }
@@ -576,6 +583,15 @@ impl Repo {
             fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
         }
         Ok(kept)
+    }
+
+    /// Those with no descendant among them come first: what keeps them keeps the others, which need no rescue of their own.
+    fn descendants_first(&self, mut commits: Vec<CommitId>) -> Vec<CommitId> {
+        let all = commits.clone();
+        // A commit has fewer descendants among them than any of its ancestors. What can't be read is nobody's descendant.
+        let descends = |from: CommitId, id: CommitId| self.git.graph_descendant_of(from, id).unwrap_or(false);
+        commits.sort_by_cached_key(|id| all.iter().filter(|other| descends(**other, *id)).count());
+        commits
     }
 
     /// Packs a commit with all that it needs and this repository's references don't reach; where something of it can't be
