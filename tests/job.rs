@@ -6,6 +6,7 @@
 #![cfg(target_os = "linux")]
 
 mod logged;
+mod signals;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -400,6 +401,7 @@ struct Role {
 }
 
 fn role_command(role: &str, dir: &Path) -> Command {
+    signals::are_heard_by_children();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "role", "--nocapture"]).env("TEST_ROLE", role).current_dir(dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);

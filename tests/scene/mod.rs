@@ -4,6 +4,9 @@
 //! configuration and the identity are the scene's own.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../signals/mod.rs"]
+mod signals;
+
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::fs;
@@ -286,6 +289,7 @@ impl Scene {
     }
     /// Starts a run and does not wait for it.
     pub fn start<S: AsRef<OsStr>>(&self, args: &[S]) -> Child {
+        signals::are_heard_by_children();
         self.gitsync(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
     /// Waits for a started run, and takes it as the last one.
