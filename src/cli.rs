@@ -251,17 +251,21 @@ Example:
   gitsync tick --tick-command 'date > state/now' --path state/";
 
 const STATUS_HELP: &str = "\
-Tells branch, local and remote tip as last seen, state, mode, a pending force push, who holds the lock, the last run of
-each subcommand with its age and result, and what was rescued. Takes no lock, writes nothing, asks nobody.
+Where this instance stands, never touching the network; with --max-age a health check.
 
-With --max-age it is a health check: exit 1 if the last good sync is older, or never was. A good sync is any pass, an
-init-sync or a tick too, that reached the remote, did what the rule says and ended with exit code 0. While a pass is
-under way the others wait for it, so its time does not count: age is measured up to its beginning, as long as it keeps
-its time limits (say --job-timeout and the like here as there). So a long first tick right after init-sync is healthy.
-With --of tick it is about the last tick that ended with exit code 0.
+Tells branch, local and remote tip as last seen, state, mode, a pending force push, who
+holds the lock, the last run of each subcommand with its age and result, and what was
+rescued. Takes no lock, writes nothing, asks nobody.
 
-Result: lines for people; --output json: one object, whose `result` is `ok`, `unhealthy` or `error`.
-";
+With --max-age it is a health check: exit 1 if the last good sync is older, or never was.
+A good sync is any pass, an init-sync or a tick too, that reached the remote, did what the
+rule says and ended with exit code 0. While a pass is under way the others wait for it, so
+its time does not count: age is measured up to its beginning, as long as it keeps its time
+limits (say --job-timeout and the like here as there). So a long first tick right after
+init-sync is healthy. With --of tick it is about the last tick that ended with exit code 0.
+
+Result: lines for people; --output json: one object, whose `result` is `ok`, `unhealthy` or
+`error`.";
 
 const STATUS_EXAMPLE: &str = "\
 Example:
@@ -308,8 +312,7 @@ enum Subcommands {
         job: Vec<OsString>,
     },
     /// Where this instance stands, never touching the network; with --max-age a health check.
-    #[command(long_about = "Where this instance stands, never touching the network; with --max-age a health check.",
-        before_long_help = STATUS_HELP, after_help = format!("{STATUS_EXAMPLE}\n\n{STATUS_CODES}"))]
+    #[command(long_about = STATUS_HELP, after_help = format!("{STATUS_EXAMPLE}\n\n{STATUS_CODES}"))]
     Status {
         /// Exit 1 if the last good sync is older than this, or never was.
         #[arg(long, value_name = "DUR", value_parser = duration, help_heading = "Health")]
