@@ -1,6 +1,6 @@
 //! The main job on an embedded default: a throwaway upstream on disk, two instances, a rival; the real passes.
 //!
-//! `cargo run --release --example quickstart`. Everything happens in a temporary folder, which is removed at the end.
+//! `cargo run --example quickstart`. Everything happens in a temporary folder, which is removed at the end.
 #![allow(clippy::disallowed_methods, clippy::expect_used)]
 
 use std::ffi::OsString;
