@@ -440,6 +440,34 @@ fn the_shell_scripts_are_clean() {
 // ---- the entry point
 
 /// Runs the start to its end, which it must have by itself.
+/// cargo reads the whole manifest before it builds anything, and wants to see the files that it names.
+#[test]
+fn the_image_copies_all_that_a_build_needs() {
+    let dockerfile = fs::read_to_string(shipped("Dockerfile")).unwrap();
+    let (_, stage) = dockerfile.split_once(" AS build\n").unwrap();
+    let (stage, _) = stage.split_once("\nFROM ").unwrap();
+    let ignored = fs::read_to_string(shipped(".dockerignore")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let copied = stage.lines().filter_map(|line| line.strip_prefix("COPY ")).flat_map(|line| {
+        let (from, _to) = line.rsplit_once(' ').unwrap();
+        from.split(' ').map(str::to_owned).collect::<Vec<_>>()
+    });
+    for name in copied {
+        assert!(ignored.lines().any(|line| line == format!("!{name}")), ".dockerignore keeps {name} from the builder");
+        let done = Command::new("cp").arg("-r").arg(shipped(&name)).arg(folder.path()).status().unwrap();
+        assert!(done.success(), "{name}");
+    }
+    assert!(folder.path().join("src/main.rs").exists() && folder.path().join("Cargo.lock").exists(), "{stage}");
+    // A program that there is not: all is looked at, and nothing is built.
+    let out = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--locked", "--offline", "--bin", "no-such-program"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("no bin target named `no-such-program`"), "{said}");
+}
+
 fn ends_by_itself(c: &Container, command: &mut Command) -> (i32, String) {
     let mut started = c.start(command);
     let status = started.ends();

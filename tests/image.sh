@@ -1,7 +1,8 @@
 #!/bin/bash
 # Builds the image for real and runs it, where there is no docker and no registry: buildah with chroot isolation, on a base
-# made by debootstrap from the Debian source that this machine uses. Needs root, buildah, debootstrap, git, and cargo
-# or a built program in GITSYNC_BINARY (built on a Debian no newer than the base). Takes some minutes; not part of CI.
+# made by debootstrap from the Debian source that this machine uses. Needs root, buildah, debootstrap, git, and cargo, which
+# runs the instructions of the build stage here, or a built program in GITSYNC_BINARY (either on a Debian no newer than the
+# base). Takes some minutes; not part of CI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,11 +41,30 @@ until_so() {
     echo "ok: $what"
 }
 
-step "the program"
+step "the program, by the instructions of the Dockerfile's build stage"
 binary=${GITSYNC_BINARY:-}
 if [ -z "$binary" ]; then
-    cargo build --release --locked
-    binary=${CARGO_TARGET_DIR:-target}/release/gitsync
+    mkdir "$work/src"
+    # Each instruction on one line, comments left out; /gitsync, where the stage puts its result, is in $work here.
+    # shellcheck disable=SC2016
+    sed -n '/ AS build$/,/^FROM \${BINARY}/p' Dockerfile | sed -e '1d;$d' -e '/^ *#/d' -e 's|/gitsync$|"$work"/gitsync|' |
+        sed -e ':a' -e '/\\$/{N;s/\\\n//;ba' -e '}' >"$work/stage"
+    while read -r instruction rest; do
+        case $instruction in
+        COPY)
+            read -ra names <<<"$rest"
+            unset 'names[-1]'
+            for name in "${names[@]}"; do
+                grep -qxF "!$name" .dockerignore || fail "$name does not reach the builder"
+                cp -r "$name" "$work/src/"
+            done
+            ;;
+        RUN) (cd "$work/src" && work=$work CARGO_TARGET_DIR=target sh -ec "$rest") ;;
+        WORKDIR | '') ;;
+        *) fail "the stage has an instruction that is not known here: $instruction" ;;
+        esac
+    done <"$work/stage"
+    binary=$work/gitsync
 fi
 "$binary" --version
 
