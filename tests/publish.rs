@@ -853,7 +853,11 @@ fn role() {
 }
 
 fn plays(role: &str, dir: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    plays_by(&std::env::current_exe().unwrap(), role, dir)
+}
+
+fn plays_by(program: &Path, role: &str, dir: &Path) -> Command {
+    let mut command = Command::new(program);
     command.args(["--exact", "role", "--nocapture"]).env("TEST_ROLE", role).current_dir(dir);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
@@ -904,7 +908,10 @@ fn a_publisher_without_rights_does_what_it_may() {
     for folder in [".", "repo", "repo/.git", "repo/.git/gitsync", "sealed/ours"] {
         std::os::unix::fs::chown(bench.at(folder), Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    let mut command = plays("publish without rights", bench.dir.path());
+    // Where this program was built others may not get to.
+    let program = bench.at("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = plays_by(&program, "publish without rights", bench.dir.path());
     let done = command.uid(NOBODY).gid(NOBODY).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
     match done {
         Err(error) => not_here(&format!("the test can't be run by another user: {error}")),
