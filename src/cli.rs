@@ -23,12 +23,14 @@ pub enum Output {
 /// How events are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Text.
+    /// `github` in a GitHub Actions step (GITHUB_ACTIONS=true), else `text`.
     Auto,
     /// A line an event, for people.
     Text,
     /// An object an event, for programs.
     Json,
+    /// Errors and warnings as annotations of a GitHub Actions step.
+    Github,
 }
 
 /// How the site gets into the public dir.
@@ -101,7 +103,9 @@ pub struct Settings {
     pub max_file_size: u64,
     /// How the result is printed.
     pub output: Output,
-    /// How events are printed.
+    /// Where what Prometheus is to be told is written.
+    pub metrics_file: Option<PathBuf>,
+    /// How events are printed; never [`LogFormat::Auto`].
     pub log_format: LogFormat,
     /// -1: errors alone, 0: warnings and what was done, 1: more, 2: everything.
     pub verbosity: i8,
@@ -458,6 +462,9 @@ struct Flags {
         help_heading = "Output"
     )]
     log_format: LogFormat,
+    /// After each pass, write what Prometheus is to be told into this file [default: none].
+    #[arg(long, global = true, value_name = "PATH", env = "GIT_SYNC_METRICS_FILE", help_heading = "Output")]
+    metrics_file: Option<PathBuf>,
     /// Say more; twice: everything. RUST_LOG has the finer switches.
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     verbose: u8,
@@ -589,7 +596,12 @@ pub fn read(
         allow_insecure_http: cli.flags.allow_insecure_http || insecure,
         max_file_size: cli.flags.max_file_size,
         output: cli.flags.output,
-        log_format: cli.flags.log_format,
+        metrics_file: cli.flags.metrics_file,
+        log_format: match cli.flags.log_format {
+            LogFormat::Auto if text("GITHUB_ACTIONS").is_some_and(|word| word == "true") => LogFormat::Github,
+            LogFormat::Auto => LogFormat::Text,
+            chosen => chosen,
+        },
         verbosity: if cli.flags.quiet { -1 } else { i8::try_from(cli.flags.verbose).unwrap_or(i8::MAX) },
         no_color: set("NO_COLOR").is_some(),
         log_filter: text("RUST_LOG"),

@@ -19,7 +19,8 @@ use crate::policy::Mode;
 use crate::private::PrivateDir;
 use crate::publish::{self, Ground, Site, Way};
 use crate::record::Record;
-use crate::{init_sync, plan, report, sync, tick, transport};
+use crate::report::metrics;
+use crate::{init_sync, marker, plan, report, sync, tick, transport};
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 const SITE_STALE: &str = "site-stale";
@@ -55,7 +56,10 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
         network_left: settings.network_timeout,
         site: None,
     };
-    let (told, locked) = pass.go(clock);
+    let (told, locked) = match settings.metrics_file.as_deref().map_or(Ok(()), metrics::check) {
+        Ok(()) => pass.go(clock),
+        Err(failure) => (Err(failure), None),
+    };
     match told {
         Ok(word) => pass.outcome.result = word,
         Err(failure) => pass.outcome.fail(failure),
@@ -63,16 +67,17 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
     pass.outcome.rescue_refs.sort();
     pass.outcome.rescue_refs.dedup();
     pass.outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if let Some((private, _held)) = locked
-        && let Err(error) = Record::keep(&private, &pass.outcome, deadline::now())
-    {
-        // Not precious, and the pass did what it did.
-        tracing::warn!("status.json could not be written: {error}");
+    if let Some((place, private, _held)) = &locked {
+        match Record::keep(private, &pass.outcome, deadline::now()) {
+            Ok(record) => pass.tell_metrics(place, private, &record),
+            // Not precious, and the pass did what it did.
+            Err(error) => tracing::warn!("status.json could not be written: {error}"),
+        }
     }
     pass.outcome
 }
 
-type Locked = Option<(PrivateDir, Held)>;
+type Locked = Option<(Place, PrivateDir, Held)>;
 
 impl Pass<'_> {
     /// The lock is given back by the caller, after the record is written.
@@ -84,10 +89,27 @@ impl Pass<'_> {
         match self.enter() {
             Ok(Some((place, private, held))) => {
                 let told = self.work(&place, &private, &held, clock);
-                (told, Some((private, held)))
+                (told, Some((place, private, held)))
             }
             Ok(None) => (Ok(Word::Skipped), None),
             Err(failure) => (Err(failure), None),
+        }
+    }
+
+    fn tell_metrics(&self, place: &Place, private: &PrivateDir, record: &Record) {
+        let Some(path) = &self.settings.metrics_file else { return };
+        let peek = git::peek(place, self.names());
+        let told = metrics::Told {
+            repository: &place.work_dir,
+            branch: &self.settings.branch,
+            mode: self.settings.mode,
+            pending: marker::is_pending(private),
+            peek: peek.as_ref().ok(),
+            record,
+        };
+        if let Err(error) = metrics::write(path, &told) {
+            let next = "see that its folder can be written; what the file says is out of date until then";
+            tracing::warn!(next, "the metrics file {} could not be written: {error}", path.display());
         }
     }
 

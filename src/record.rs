@@ -43,6 +43,9 @@ pub struct Record {
     /// By subcommand: `init-sync`, `sync`, `tick`.
     #[serde(default)]
     pub runs: BTreeMap<String, Run>,
+    /// How many runs of each subcommand ended with each result word.
+    #[serde(default)]
+    pub totals: BTreeMap<String, BTreeMap<String, u64>>,
     /// When the last good sync ended.
     #[serde(default)]
     pub last_good_sync: Option<DateTime<Utc>>,
@@ -54,11 +57,11 @@ impl Record {
         private.read(NAME).ok().flatten().and_then(|content| serde_json::from_slice(&content).ok()).unwrap_or_default()
     }
 
-    /// Takes in how a pass ended, and writes the record.
+    /// Takes in how a pass ended, and writes the record. Gives it.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn keep(private: &PrivateDir, outcome: &Outcome, ended: DateTime<Utc>) -> io::Result<()> {
+    pub fn keep(private: &PrivateDir, outcome: &Outcome, ended: DateTime<Utc>) -> io::Result<Self> {
         let mut record = Self::read(private);
         let name = outcome.command.word();
         let exit_code = outcome.exit_code();
@@ -73,6 +76,8 @@ impl Record {
             error: outcome.error(),
             last_good: if exit_code == 0 { Some(ended) } else { before },
         };
+        let results = record.totals.entry(name.to_owned()).or_default();
+        *results.entry(run.result.clone()).or_default() += 1;
         record.runs.insert(name.to_owned(), run);
         let looked = match outcome.command {
             // An empty remote has no state to name, yet it was asked; offline is exit code 75.
@@ -83,6 +88,7 @@ impl Record {
             record.last_good_sync = Some(ended);
         }
         let text = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
-        private.write(NAME, &text)
+        private.write(NAME, &text)?;
+        Ok(record)
     }
 }

@@ -1,6 +1,8 @@
 //! An outcome told to whoever listens.
 
+pub mod github;
 pub mod log;
+pub mod metrics;
 
 use std::io::{IsTerminal, Write};
 
@@ -27,7 +29,7 @@ pub fn say(text: &str) {
 pub fn progress(settings: &Settings) -> Progress {
     if settings.verbosity < 0 {
         Progress::Quiet
-    } else if std::io::stderr().is_terminal() && settings.log_format != LogFormat::Json {
+    } else if std::io::stderr().is_terminal() && settings.log_format == LogFormat::Text {
         Progress::Bar
     } else {
         Progress::Lines

@@ -33,6 +33,7 @@ pub fn begin(settings: &Settings) -> Result<(), String> {
     // A second call in one process (an example, a test) changes nothing; the first one's format stays.
     let _ = match settings.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Github => builder.with_ansi(false).event_format(super::github::Workflow).try_init(),
         LogFormat::Auto | LogFormat::Text => {
             let colour = io::stderr().is_terminal() && !settings.no_color;
             builder.with_ansi(colour).try_init()

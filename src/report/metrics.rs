@@ -1,0 +1,177 @@
+//! What Prometheus is told: a file in its text format, for the textfile collector of node_exporter or whatever else reads one.
+//!
+//! Replaced whole after each pass, so that a reader never sees half of one. Everything in it is read from what the passes leave
+//! behind, not from this one alone: a `sync` must not make the last tick's numbers go away.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+
+use crate::git::Peek;
+use crate::outcome::Failure;
+use crate::policy::{self, Mode, SyncState};
+use crate::record::Record;
+
+/// All that is told.
+pub struct Told<'a> {
+    /// The top of the work tree.
+    pub repository: &'a Path,
+    /// The branch.
+    pub branch: &'a str,
+    /// The mode that the settings give.
+    pub mode: Mode,
+    /// Whether a force push is pending.
+    pub pending: bool,
+    /// How both sides stand now, where that can be read.
+    pub peek: Option<&'a Peek>,
+    /// What the passes did.
+    pub record: &'a Record,
+}
+
+/// Refuses a place that can't be written, before anything is done.
+///
+/// # Errors
+/// A usage error.
+pub fn check(path: &Path) -> Result<(), Failure> {
+    let folder = folder_of(path);
+    let (what, next) = if path.is_dir() || path.file_name().is_none() {
+        (format!("--metrics-file {} is a folder", path.display()), "name a file, such as gitsync.prom in it")
+    } else if !folder.is_dir() {
+        let what = format!("the folder of --metrics-file {} is not there", path.display());
+        (what, "make it, or name a file in a folder that there is")
+    } else {
+        return Ok(());
+    };
+    Err(Failure::usage(what, next))
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Writes the file: beside its place, then by one rename, readable by all.
+///
+/// # Errors
+/// Those of the file system; what was there before is then still there.
+pub fn write(path: &Path, told: &Told<'_>) -> io::Result<()> {
+    // Not by a name that ends as the file does: a collector reads all `*.prom`.
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(path.file_name().unwrap_or_default());
+    beside.push(".gitsync");
+    let beside = folder_of(path).join(beside);
+    // One that was left by a pass that was killed; whoever writes here has the lock.
+    let _ = std::fs::remove_file(&beside);
+    let written = (|| {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside)?;
+        // Whatever the umask: who reads it is hardly ever who writes it.
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        file.write_all(text(told).as_bytes())?;
+        std::fs::rename(&beside, path)
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}
+
+/// The metrics in Prometheus's text format, version 0.0.4.
+pub fn text(told: &Told<'_>) -> String {
+    let mut page = Page { of: labels(told), text: String::new() };
+    page.family("gitsync_build_info", "gauge", "The version that wrote this.");
+    page.sample("gitsync_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.family("gitsync_alpha", "gauge", "Whether this instance is dominant.");
+    page.sample("gitsync_alpha", &[], u8::from(told.mode == Mode::Alpha));
+    page.family("gitsync_force_push_pending", "gauge", "Whether the next tick may overwrite the remote.");
+    page.sample("gitsync_force_push_pending", &[], u8::from(told.pending));
+    if let Some(peek) = told.peek {
+        page.family("gitsync_rescue_refs", "gauge", "References under refs/gitsync/rescue/.");
+        page.sample("gitsync_rescue_refs", &[], peek.rescues.len());
+        if let Some(relation) = peek.relation {
+            let now = policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor);
+            page.family("gitsync_state", "gauge", "How local and remote, as last seen, stand to one another.");
+            for state in [SyncState::UpToDate, SyncState::Behind, SyncState::Ahead, SyncState::Diverged] {
+                page.sample("gitsync_state", &[("state", state.word())], u8::from(state == now));
+            }
+            page.family("gitsync_ahead_commits", "gauge", "Commits that the remote has not.");
+            page.sample("gitsync_ahead_commits", &[], relation.ahead);
+            page.family("gitsync_behind_commits", "gauge", "Commits that only the remote has.");
+            page.sample("gitsync_behind_commits", &[], relation.behind);
+        }
+    }
+    if let Some(good) = told.record.last_good_sync {
+        page.family(
+            "gitsync_last_good_sync_timestamp_seconds",
+            "gauge",
+            "When a pass last reached the remote, did what the rule says and ended with exit code 0.",
+        );
+        page.sample("gitsync_last_good_sync_timestamp_seconds", &[], seconds(good));
+    }
+    let runs = &told.record.runs;
+    if !runs.is_empty() {
+        page.family("gitsync_passes_total", "counter", "Passes that had the lock, by result word.");
+        for (command, totals) in &told.record.totals {
+            for (result, count) in totals {
+                page.sample("gitsync_passes_total", &[("command", command), ("result", result)], count);
+            }
+        }
+        page.family("gitsync_last_pass_timestamp_seconds", "gauge", "When the last pass began.");
+        for (command, run) in runs {
+            page.sample("gitsync_last_pass_timestamp_seconds", &[("command", command)], seconds(run.started));
+        }
+        page.family("gitsync_last_pass_duration_seconds", "gauge", "How long the last pass took.");
+        for (command, run) in runs {
+            let took = format!("{}.{:03}", run.duration_ms / 1000, run.duration_ms % 1000);
+            page.sample("gitsync_last_pass_duration_seconds", &[("command", command)], took);
+        }
+        page.family("gitsync_last_pass_exit_code", "gauge", "The last pass's exit code.");
+        for (command, run) in runs {
+            page.sample("gitsync_last_pass_exit_code", &[("command", command)], run.exit_code);
+        }
+        page.family("gitsync_last_success_timestamp_seconds", "gauge", "When a pass last ended with exit code 0.");
+        for (command, run) in runs {
+            if let Some(good) = run.last_good {
+                page.sample("gitsync_last_success_timestamp_seconds", &[("command", command)], seconds(good));
+            }
+        }
+    }
+    page.text
+}
+
+/// Whose numbers these are: several repositories of one machine may be told of side by side.
+fn labels(told: &Told<'_>) -> String {
+    let repository = told.repository.to_string_lossy();
+    format!("repository=\"{}\",branch=\"{}\"", escaped(&repository), escaped(told.branch))
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
+fn seconds(time: DateTime<Utc>) -> i64 {
+    time.timestamp()
+}
+
+struct Page {
+    of: String,
+    text: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let _ = write!(self.text, "{name}{{{}", self.of);
+        for (label, word) in labels {
+            let _ = write!(self.text, ",{label}=\"{}\"", escaped(word));
+        }
+        let _ = writeln!(self.text, "}} {value}");
+    }
+}
