@@ -11,6 +11,7 @@ pub mod remote;
 pub mod replay;
 pub mod rescue;
 pub mod tree_dir;
+pub mod upkeep;
 pub mod worktree;
 
 use std::ffi::OsString;

@@ -28,6 +28,9 @@ const SITE_STALE: &str = "site-stale";
 /// Says that what a public dir inside the work tree holds was put there by us.
 const SITE_OURS: &str = "site-ours";
 
+/// How long packing the repository's objects together may take; where it takes longer, the next tick tries again.
+const GC_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Without a byte for so long, a transfer is over.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -227,6 +230,7 @@ impl Pass<'_> {
         self.outcome.local = repo.local_tip().ok().flatten().map(|id| id.to_string());
         if command == Command::Tick {
             self.forget_old_rescues(&repo);
+            self.pack_together(&repo);
         }
         told
     }
@@ -235,6 +239,28 @@ impl Pass<'_> {
     pub fn forget_old_rescues(&self, repo: &Repo) {
         if let Err(error) = repo.forget_rescues(self.settings.keep_rescues, deadline::now()) {
             tracing::warn!("old rescues could not be let go: {}", error.what);
+        }
+    }
+
+    /// Packs the repository's objects together where that is due and git is there. A failure costs no pass.
+    fn pack_together(&self, repo: &Repo) {
+        if !repo.is_due_for_gc() {
+            return;
+        }
+        let private = repo.private.path();
+        let program = Program::Argv(repo.gc_command());
+        let mut job = Job::new("gc", program, &repo.place.work_dir, GC_TIMEOUT, private, self.watch);
+        let secrets = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL", "GITHUB_TOKEN"];
+        job.env_remove = transport::REPOSITORY_VARIABLES.iter().chain(&secrets).map(OsString::from).collect();
+        job.redact = Some(&transport::redact::known);
+        match job::run(&job) {
+            Ok(Ended::Exited(0)) => tracing::info!("the repository's objects were packed together (git gc)"),
+            Ok(ended) => {
+                let next = "run `git gc` there and see what it says; until it works, the repository grows";
+                tracing::warn!(next, "packing the repository's objects together (git gc): it {ended}");
+            }
+            // Without git nothing can be packed, and nothing else needs it but path remotes.
+            Err(error) => tracing::debug!(next = error.next(), "git gc was due: {error}"),
         }
     }
 

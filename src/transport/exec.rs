@@ -32,7 +32,7 @@ const MOST_SAID: usize = 8 << 10;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What the environment and repository of this process must not tell a git in another repository.
-const REPOSITORY_VARIABLES: &[&str] = &[
+pub const REPOSITORY_VARIABLES: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_CONFIG",
     "GIT_CONFIG_PARAMETERS",

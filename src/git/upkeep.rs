@@ -1,0 +1,59 @@
+//! When a repository is due to be packed together.
+//!
+//! Every tick adds loose objects and every fetch a pack, a hundred thousand objects a year, and libgit2 never collects. git does:
+//! `git gc --auto`. Whether that is due is looked at here by git's own rules, so that a tick which finds it is not need not
+//! start git to learn so.
+
+use std::ffi::OsString;
+
+use super::Repo;
+
+/// git's default for `gc.auto`, in loose objects.
+const LOOSE: i64 = 6700;
+
+/// git's default for `gc.autoPackLimit`, in packs.
+const PACKS: i64 = 50;
+
+impl Repo {
+    /// Whether `git gc --auto` would pack: more loose objects than `gc.auto` (counted, as git does, in one of the 256 folders
+    /// and taken for all), or more packs than `gc.autoPackLimit`. Never where `gc.auto` or `maintenance.auto` switch it off.
+    pub fn is_due_for_gc(&self) -> bool {
+        let Ok(config) = self.git.config().and_then(|mut config| config.snapshot()) else { return false };
+        let loose = config.get_i64("gc.auto").unwrap_or(LOOSE);
+        let packs = config.get_i64("gc.autopacklimit").unwrap_or(PACKS);
+        if loose <= 0 || !config.get_bool("maintenance.auto").unwrap_or(true) {
+            return false;
+        }
+        let objects = self.place.git_dir.join("objects");
+        let count = |folder: &str, counts: &dyn Fn(&str) -> bool| {
+            let entries = std::fs::read_dir(objects.join(folder)).into_iter().flatten().flatten();
+            let found = entries.filter(|entry| entry.file_name().to_str().is_some_and(counts)).count();
+            i64::try_from(found).unwrap_or(i64::MAX)
+        };
+        let is_object = |name: &str| name.len() == 38 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_pack = |name: &str| {
+            name.strip_suffix(".pack").is_some_and(|stem| !objects.join("pack").join(format!("{stem}.keep")).exists())
+        };
+        count("17", &is_object) > loose.saturating_add(255) / 256 || (packs > 0 && count("pack", &is_pack) > packs)
+    }
+
+    /// The command that packs, and returns only when it has: nothing may go on behind the lock.
+    pub fn gc_command(&self) -> Vec<OsString> {
+        let mut command: Vec<OsString> = vec!["git".into()];
+        for setting in [
+            "gc.autoDetach=false",
+            // What it removes it has written elsewhere, and that must be on disk first.
+            "core.fsync=all",
+            // No hook of the local repository is run.
+            "core.hooksPath=/dev/null",
+            // Nothing here reads one.
+            "gc.writeCommitGraph=false",
+        ] {
+            command.extend(["-c".into(), setting.into()]);
+        }
+        let mut git_dir = OsString::from("--git-dir=");
+        git_dir.push(&self.place.git_dir);
+        command.extend([git_dir, "gc".into(), "--auto".into(), "--quiet".into()]);
+        command
+    }
+}
