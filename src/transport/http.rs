@@ -134,6 +134,8 @@ impl Http {
         let body = pktline::ls_refs_request(refnames);
         let answer = match self.exchange(&upload_pack(true), Body::Whole(&body)) {
             Ok(answer) => answer,
+            // It is about the secret or about how often we ask: sending the same once more would only make it worse.
+            Err(Failed { final_word: true, error, .. }) => return Err(error),
             // What servers without v2, or without this way of asking, answer such a POST with.
             Err(Failed { status: Some(400 | 403 | 404 | 405 | 406 | 411 | 415 | 422 | 500 | 501), .. })
             | Err(Failed { not_git: true, .. }) => return Ok(None),
@@ -231,7 +233,8 @@ impl Http {
                     let source = authorization.as_ref().map(|a| a.source.as_str());
                     let failure = answers::HttpFailure { status, url: &shown, said: &said, source, throttled };
                     let error = answers::http_status(&failure);
-                    return Err(Failed { error, status: Some(status), not_git: false });
+                    let final_word = throttled || (matches!(status, 401 | 403) && source.is_some());
+                    return Err(Failed { error, status: Some(status), not_git: false, final_word });
                 }
             }
         }
@@ -345,7 +348,7 @@ impl Http {
                 format!("{url} answered `{}`, not as a git server does", redact::text(content_type.as_bytes())),
                 "see that the remote's URL is that of a git repository, and that no login page stands before it",
             );
-            return Err(Failed { error, status: None, not_git: true });
+            return Err(Failed { error, status: None, not_git: true, final_word: false });
         }
         Ok(Incoming {
             reader: response.into_body().into_reader(),
@@ -570,11 +573,13 @@ struct Failed {
     error: TransportError,
     status: Option<u16>,
     not_git: bool,
+    /// Asking another way gets no other answer.
+    final_word: bool,
 }
 
 impl From<TransportError> for Failed {
     fn from(error: TransportError) -> Failed {
-        Failed { error, status: None, not_git: false }
+        Failed { error, status: None, not_git: false, final_word: false }
     }
 }
 
