@@ -139,8 +139,9 @@ impl Watch {
         let (listening, bell) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         let signal = Arc::new(AtomicUsize::new(0));
+        let ignored = ignored_from_the_start();
         for number in [SIGTERM, SIGINT, SIGHUP] {
-            if ignored_from_the_start(number) {
+            if ignored & (1 << (number - 1)) != 0 {
                 continue;
             }
             // The order matters: by the time the thread wakes, the number is there.
@@ -353,13 +354,10 @@ fn stand_watch(inner: &Arc<Inner>, mut listening: UnixStream) {
     }
 }
 
-/// Whether this process was started with the signal ignored. Linux tells; elsewhere the answer is no.
-fn ignored_from_the_start(signal: i32) -> bool {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    mask & (1 << (signal - 1)) != 0
+/// The signals that this process was started with ignored, as a set of bits, that of signal 1 the lowest. Linux tells;
+/// elsewhere there are none.
+fn ignored_from_the_start() -> u64 {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -5,6 +5,7 @@
 //! what may be sent to the next URL depends on what it is: a secret goes to the origin it is bound to and nowhere else.
 
 use std::io::{self, Cursor, Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 use git2::Oid;
 use ureq::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, BodyReader, SendBody};
 
 use super::config::GitConfig;
@@ -428,7 +431,7 @@ impl Http {
         if origin.scheme == Scheme::Https {
             config = config.tls_config(self.tls());
         }
-        let agent = config.build().new_agent();
+        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Names::default());
         self.state().agent = Some((origin.clone(), agent.clone()));
         Ok(agent)
     }
@@ -509,6 +512,35 @@ impl Http {
                 "set HTTPS_PROXY or http.proxy to http://host:port",
             )
         })
+    }
+}
+
+/// Looks names up, in a thread that can be given up on. An address is none and needs no thread, whose start alone is a
+/// good part of a poll on a busy machine.
+#[derive(Debug, Default)]
+struct Names(DefaultResolver);
+
+impl Resolver for Names {
+    fn resolve(
+        &self,
+        uri: &ureq::http::Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let address = uri.host().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+        let port = uri.port_u16().or_else(|| match uri.scheme_str() {
+            Some("http") => Some(Scheme::Http.default_port()),
+            Some("https") => Some(Scheme::Https.default_port()),
+            _ => None,
+        });
+        match (address, port) {
+            (Some(address), Some(port)) => {
+                let mut found = self.empty();
+                found.push(SocketAddr::new(address, port));
+                Ok(found)
+            }
+            _ => self.0.resolve(uri, config, timeout),
+        }
     }
 }
 
