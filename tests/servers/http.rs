@@ -48,6 +48,8 @@ pub enum Fault {
     StallAfter(usize),
     /// A byte at a time, with this pause between.
     Drip(Duration),
+    /// A byte at a time until this is true, and then the rest at once.
+    DripUntil(Arc<AtomicBool>),
     /// So much of the body, then the connection is cut.
     CutAfter(usize),
     /// git does what was asked, and the connection is cut before the answer.
@@ -536,6 +538,21 @@ fn backend(
                 raw(out, b"1\r\n")?;
                 raw(out, &some[..1])?;
                 raw(out, b"\r\n")?;
+                if ended.lock().unwrap().recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+            }
+        }
+        Some(Fault::DripUntil(enough)) => {
+            raw(out, head.as_bytes())?;
+            loop {
+                let size = if enough.load(Ordering::SeqCst) { some.len() } else { 1 };
+                let n = output.read(&mut some[..size])?;
+                if n == 0 {
+                    break;
+                }
+                raw(out, &[format!("{n:x}\r\n").as_bytes(), &some[..n], b"\r\n"].concat())?;
+                let pause = if size == 1 { Duration::from_millis(10) } else { Duration::ZERO };
                 if ended.lock().unwrap().recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
