@@ -198,6 +198,15 @@ impl Watch {
         }
     }
 
+    /// With a signal waiting this does not return: what a step says when its programs were ended under it is not what the
+    /// pass has to say. (It returns where `on_end` does, which only tests do.)
+    pub fn end_if_asked(&self) {
+        if self.asked_to_end().is_some() {
+            self.0.ring();
+            self.0.wait_for_the_end();
+        }
+    }
+
     /// Says that a job is about to run: from now on a signal rings `bell` instead of ending the process, and the process
     /// ends when the answer is dropped, or when `grace` and the overstay have gone by. With the process already being
     /// ended there is no answer; the caller must start nothing.
@@ -246,14 +255,10 @@ pub(crate) struct JobRuns {
 }
 
 impl Drop for JobRuns {
-    /// With a signal waiting this does not return: the job is gone, now the process goes. (It returns where `on_end`
-    /// does, which only tests do.)
+    /// With a signal waiting this does not return: the job is gone, now the process goes.
     fn drop(&mut self) {
         self.watch.0.state().job = None;
-        if self.watch.asked_to_end().is_some() {
-            self.watch.0.ring();
-            self.watch.0.wait_for_the_end();
-        }
+        self.watch.end_if_asked();
     }
 }
 

@@ -56,6 +56,7 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
         site: None,
     };
     let (told, locked) = pass.go(clock);
+    watch.end_if_asked();
     match told {
         Ok(word) => pass.outcome.result = word,
         Err(failure) => pass.outcome.fail(failure),
