@@ -33,7 +33,7 @@ use git2::Oid;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 
 pub use answers::{Refusal, from_git2, refusal};
-pub use exec::kill_children;
+pub use exec::{Adopting, adopt_orphans, kill_children};
 pub use progress::Progress;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
