@@ -640,7 +640,7 @@ fn connect(git: &GitUrl, limits: &Limits, url: &str) -> Result<TcpStream, Transp
             std::thread::spawn(move || tell.send(name.to_socket_addrs().map(Vec::from_iter)));
             match told.recv_timeout(limits.left(url)?.min(limits.idle)) {
                 Ok(found) => found.map_err(|e| unreachable(e.to_string()))?,
-                Err(_) => return Err(limits.overdue(url)),
+                Err(_) => return Err(answers::no_name_in_time(url)),
             }
         }
     };

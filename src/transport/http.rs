@@ -539,7 +539,11 @@ impl Resolver for Names {
                 found.push(SocketAddr::new(address, port));
                 Ok(found)
             }
-            _ => self.0.resolve(uri, config, timeout),
+            // Whichever time is up, it was the name that was waited for.
+            _ => self.0.resolve(uri, config, timeout).map_err(|e| match e {
+                ureq::Error::Timeout(_) => ureq::Error::Timeout(ureq::Timeout::Resolve),
+                e => e,
+            }),
         }
     }
 }
@@ -698,10 +702,7 @@ fn explain(e: &ureq::Error, url: &str, limits: &Limits) -> TransportError {
         return tls_trouble(certificate, url);
     }
     match e {
-        E::Timeout(ureq::Timeout::Resolve) => passing(
-            format!("the name of {url} was not found within {}", humantime::format_duration(limits.idle)),
-            "see that the network and its name server are up; the next pass tries again",
-        ),
+        E::Timeout(ureq::Timeout::Resolve) => answers::no_name_in_time(url),
         E::Timeout(ureq::Timeout::Connect) => passing(
             format!("{url} did not take a connection in time"),
             "see that the network is up and no firewall swallows the connection; the next pass tries again",
