@@ -15,7 +15,7 @@ use git2::Oid;
 use ureq::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-use ureq::{Agent, BodyReader, SendBody};
+use ureq::{Agent, BodyReader, ProxyProtocol, SendBody};
 
 use super::config::GitConfig;
 use super::credentials::{Authorization, Credentials};
@@ -415,6 +415,9 @@ impl Http {
         if let Some((_, agent)) = self.state().agent.as_ref().filter(|(o, _)| o == origin) {
             return Ok(agent.clone());
         }
+        let proxy = self.proxy(origin)?;
+        let secure =
+            origin.scheme == Scheme::Https || proxy.as_ref().is_some_and(|p| p.protocol() == ProxyProtocol::Https);
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -423,12 +426,12 @@ impl Http {
             // The client clears its buffers before use: at its own size, 128 KB each, that alone is a tenth of a poll.
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
-            .proxy(self.proxy(origin)?)
+            .proxy(proxy)
             .timeout_resolve(Some(self.limits.idle))
             .timeout_connect(Some(self.limits.idle))
             .timeout_per_read(Some(self.limits.idle))
             .timeout_per_write(Some(self.limits.idle));
-        if origin.scheme == Scheme::Https {
+        if secure {
             config = config.tls_config(self.tls());
         }
         let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Names::default());
@@ -506,12 +509,22 @@ impl Http {
         {
             redact::register_secret(secret);
         }
-        ureq::Proxy::new(&proxy).map(Some).map_err(|_| {
+        let none = || {
             lasting(
                 format!("the proxy {} is none that gitsync can use", redact::url(&proxy)),
                 "set HTTPS_PROXY or http.proxy to http://host:port",
             )
-        })
+        };
+        let usable = ureq::Proxy::new(&proxy).map_err(|_| none())?;
+        // The client would go there directly instead.
+        match usable.protocol() {
+            ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(usable)),
+            _ => Err(lasting(
+                format!("the proxy {} is a SOCKS proxy, which gitsync can't use for http", redact::url(&proxy)),
+                "set HTTPS_PROXY or http.proxy to an http:// proxy, name the host in NO_PROXY, or use an ssh:// URL whose \
+                 ssh goes through the proxy (ProxyCommand)",
+            )),
+        }
     }
 }
 

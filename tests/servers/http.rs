@@ -98,7 +98,16 @@ pub struct HttpServer {
 
 impl HttpServer {
     pub fn plain(upstream: &Upstream) -> HttpServer {
-        HttpServer::start(upstream.root(), None, false)
+        HttpServer::plain_at(upstream, "127.0.0.1")
+    }
+
+    /// At another of this machine's own addresses.
+    pub fn plain_at(upstream: &Upstream, ip: &str) -> HttpServer {
+        HttpServer::start(upstream.root(), ip, None, false)
+    }
+
+    pub fn tls_at(upstream: &Upstream, ip: &str) -> HttpServer {
+        HttpServer::start(upstream.root(), ip, Some(&[ip]), false)
     }
 
     /// With a certificate for 127.0.0.1 and localhost from an authority made for the occasion.
@@ -108,22 +117,24 @@ impl HttpServer {
 
     /// Over a folder that holds `upstream.git` or the like; `secure`: with TLS.
     pub fn over(root: &Path, secure: bool) -> HttpServer {
-        HttpServer::start(root, secure.then_some(&["127.0.0.1", "localhost"]), false)
+        HttpServer::start(root, "127.0.0.1", secure.then_some(&["127.0.0.1", "localhost"]), false)
     }
 
     /// One that costs as little as a server over git can: fetches are served by `git upload-pack --stateless-rpc` itself, as
     /// forges do it, without a `git http-backend` before it.
     pub fn lean(root: &Path, secure: bool) -> HttpServer {
-        HttpServer::start(root, secure.then_some(&["127.0.0.1", "localhost"]), true)
+        HttpServer::start(root, "127.0.0.1", secure.then_some(&["127.0.0.1", "localhost"]), true)
     }
 
     pub fn tls_for(upstream: &Upstream, names: &[&str]) -> HttpServer {
-        HttpServer::start(upstream.root(), Some(names), false)
+        HttpServer::start(upstream.root(), "127.0.0.1", Some(names), false)
     }
 
-    fn start(root: &Path, names: Option<&[&str]>, lean: bool) -> HttpServer {
+    fn start(root: &Path, ip: &str, names: Option<&[&str]>, lean: bool) -> HttpServer {
         let (authority, tls) = names.map(certificates).unzip();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ip: std::net::IpAddr = ip.parse().unwrap();
+        assert!(ip.is_loopback());
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             root: root.to_owned(),
@@ -314,6 +325,8 @@ fn serve(server: &Shared, stream: TcpStream, number: usize, ended: &Mutex<Receiv
                 stream.get_mut().write_all(head.as_bytes())?;
                 stream.get_mut().flush()?;
             }
+            // As a proxy that is itself where it connects to.
+            None if seen.method == "CONNECT" => raw(stream.get_mut(), b"HTTP/1.1 200 Connected\r\n\r\n")?,
             None if server.lean && seen.target.contains("git-upload-pack") => lean(server, &mut stream, &seen)?,
             fault => backend(server, &mut stream, &seen, fault, ended)?,
         }
