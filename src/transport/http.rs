@@ -561,19 +561,47 @@ impl Resolver for Names {
     }
 }
 
-/// Is the host on a NO_PROXY list? `*`, a name, or a domain's end, with or without its dot.
+/// Is the host on a NO_PROXY list? `*`; a name, or a domain's end, with or without its dot; an address, in whatever way it
+/// is written, or a block of addresses (`10.0.0.0/8`); each with a port or without.
 fn spared(list: &str, origin: &Origin) -> bool {
+    let address = origin.host.parse::<IpAddr>().ok();
     list.split([',', ' ']).map(|e| e.trim().to_ascii_lowercase()).filter(|e| !e.is_empty()).any(|entry| {
-        let (name, port) = match entry.rsplit_once(':') {
-            Some((name, port)) if !name.contains(':') => (name.to_owned(), port.parse().ok()),
-            _ => (entry.clone(), None),
+        let (name, port) = match entry.strip_prefix('[').and_then(|inside| inside.split_once(']')) {
+            Some((name, port)) => (name, port.strip_prefix(':').unwrap_or(port)),
+            // More than one colon is an IPv6 address's.
+            None => entry.split_once(':').filter(|(_, port)| !port.contains(':')).unwrap_or((&entry, "")),
         };
-        let name = name.trim_start_matches("*.").trim_start_matches('.').trim_matches(['[', ']']);
-        port.is_none_or(|p: u16| p == origin.port)
-            && (entry == "*"
-                || origin.host == name
-                || origin.host.strip_suffix(name).is_some_and(|front| front.ends_with('.')))
+        if !port.is_empty() && port.parse() != Ok(origin.port) {
+            return false;
+        }
+        match address {
+            Some(address) => name == "*" || in_block(address, name),
+            None => {
+                let name = name.trim_start_matches("*.").trim_start_matches('.');
+                name == "*"
+                    || origin.host == name
+                    || origin.host.strip_suffix(name).is_some_and(|front| front.ends_with('.'))
+            }
+        }
     })
+}
+
+/// Is it this address, or one of this block?
+fn in_block(address: IpAddr, block: &str) -> bool {
+    let (first, bits) = block.split_once('/').map_or((block, None), |(first, bits)| (first, Some(bits)));
+    let (Ok(first), Ok(bits)) = (first.parse::<IpAddr>(), bits.map(str::parse::<u32>).transpose()) else {
+        return false;
+    };
+    let same = |a: u128, b: u128, width: u32| {
+        let free = width.saturating_sub(bits.unwrap_or(width));
+        // All bits free: any address.
+        a.checked_shr(free).unwrap_or(0) == b.checked_shr(free).unwrap_or(0)
+    };
+    match (address, first) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => same(u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
 }
 
 /// The bundle that distributions keep, where there is one.
@@ -1005,6 +1033,31 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(spared(list, &origin), expected, "{list}");
+        }
+        let [v4, v6] =
+            ["192.0.2.7", "2001:db8::1"].map(|host| Origin { scheme: Scheme::Http, host: host.into(), port: 8080 });
+        for (list, of_v4, of_v6) in [
+            ("*", true, true),
+            ("192.0.2.7", true, false),
+            ("192.0.2.7:8080", true, false),
+            ("192.0.2.7:80", false, false),
+            // The end of an address is no domain's.
+            ("0.2.7", false, false),
+            (".2.7", false, false),
+            ("192.0.2.0/24", true, false),
+            ("192.0.3.0/24", false, false),
+            ("0.0.0.0/0", true, false),
+            ("192.0.2.7/x", false, false),
+            ("2001:db8::1", false, true),
+            ("[2001:db8::1]", false, true),
+            ("[2001:DB8:0:0::1]:8080", false, true),
+            ("[2001:db8::1]:80", false, false),
+            ("2001:db8::/32", false, true),
+            ("::/0", false, true),
+            ("db8::1", false, false),
+            ("::1", false, false),
+        ] {
+            assert_eq!((spared(list, &v4), spared(list, &v6)), (of_v4, of_v6), "{list}");
         }
     }
 }
