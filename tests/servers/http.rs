@@ -58,6 +58,10 @@ pub enum Fault {
     HangUp,
     /// Ignores `Git-Protocol`, as servers before v2 did.
     OldProtocol,
+    /// Takes the head of the request and reads none of its body.
+    Deaf,
+    /// git's answer, compressed, to whoever says that they understand that.
+    Gzip,
     /// Changes git's answer.
     Rewrite(fn(Vec<u8>) -> Vec<u8>),
 }
@@ -299,6 +303,11 @@ fn serve(server: &Shared, stream: TcpStream, number: usize, ended: &Mutex<Receiv
         }
         match fault {
             Some(Fault::HangUp) => return Ok(()),
+            Some(Fault::Deaf) => {
+                // Until this server ends.
+                let _ = ended.lock().unwrap().recv();
+                return Ok(());
+            }
             Some(Fault::StallBefore) => {
                 read_body(&mut stream, &seen, server, &mut io::sink())?;
                 // Until the client has had enough.
@@ -571,11 +580,22 @@ fn backend(
                 }
             }
         }
-        Some(Fault::Rewrite(change)) => {
+        Some(fault @ (Fault::Rewrite(_) | Fault::Gzip)) => {
             let mut all = Vec::new();
             output.read_to_end(&mut all)?;
+            let understood = seen.header("accept-encoding").is_some_and(|a| a.contains("gzip"));
+            let mut head = head;
+            match fault {
+                Fault::Rewrite(change) => all = change(all),
+                _ if understood => {
+                    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                    encoder.write_all(&all)?;
+                    all = encoder.finish()?;
+                    head = head.replacen("\r\n", "\r\nContent-Encoding: gzip\r\n", 1);
+                }
+                _ => {}
+            }
             raw(out, head.as_bytes())?;
-            let all = change(all);
             raw(out, format!("{:x}\r\n", all.len()).as_bytes())?;
             raw(out, &all)?;
             raw(out, b"\r\n")?;
