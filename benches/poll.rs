@@ -1,9 +1,9 @@
 //! What a pass with nothing to do costs, next to what it replaces. `cargo bench --bench poll`; results in
 //! docs/performance.md.
 //!
-//! The contenders run in turns against one server on loopback (`git http-backend` behind the tests' own HTTP server), so
-//! that a ratio within one run means something though the machine's speed may not. What the server takes is in
-//! every number. Times are of whole processes, medians in milliseconds.
+//! The contenders run in turns against one server on loopback (`git upload-pack --stateless-rpc` behind the tests' own HTTP
+//! server, as forges run it), so that a ratio within one run means something though the machine's speed may not. What
+//! the server takes is in every number, so it is made to take little. Times are of whole processes, medians in milliseconds.
 //!
 //! `cargo bench --bench poll -- 100` sets the number of rounds; `-- transfer` measures the memory of large transfers instead;
 //! `-- serve` keeps a server up, to profile against.
@@ -31,7 +31,7 @@ fn main() {
     }
     if args.iter().any(|a| a == "serve") {
         let upstream = Upstream::new();
-        let servers = [false, true].map(|secure| HttpServer::over(upstream.root(), secure));
+        let servers = [false, true].map(|secure| HttpServer::lean(upstream.root(), secure));
         println!("{}\n{}\nSSL_CERT_FILE={}", servers[0].url(), servers[1].url(), servers[1].authority_path());
         std::thread::park();
     }
@@ -51,7 +51,7 @@ fn main() {
 
 fn poll(secure: bool, refs: usize, rounds: usize) {
     let upstream = Upstream::new();
-    let server = HttpServer::over(upstream.root(), secure);
+    let server = HttpServer::lean(upstream.root(), secure);
     let ours = upstream.root().join("ours");
     std::fs::create_dir(&ours).unwrap();
     let bundle = upstream.root().join("bundle.pem");
@@ -110,7 +110,7 @@ fn poll(secure: bool, refs: usize, rounds: usize) {
     ];
     let mut times: [Vec<Duration>; 4] = Default::default();
     let mut server_times = Vec::new();
-    let plain = HttpServer::over(upstream.root(), false);
+    let plain = HttpServer::lean(upstream.root(), false);
     let bytes = std::fs::read(&request).unwrap();
     for _ in 0..rounds {
         let start = Instant::now();
@@ -182,7 +182,7 @@ fn transfer() {
     println!("| | push of 200 MB | fetch of 200 MB |\n|---|---:|---:|");
     for way in ["http", "https", "path"] {
         let upstream = Upstream::new();
-        let server = HttpServer::over(upstream.root(), way == "https");
+        let server = HttpServer::lean(upstream.root(), way == "https");
         let url = if way == "path" { upstream.bare().display().to_string() } else { server.url() };
         let ready = |repo: &Path, args: &[&str]| {
             std::fs::create_dir_all(repo).unwrap();

@@ -139,8 +139,9 @@ impl Watch {
         let (listening, bell) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         let signal = Arc::new(AtomicUsize::new(0));
+        let ignored = ignored_from_the_start();
         for number in [SIGTERM, SIGINT, SIGHUP] {
-            if ignored_from_the_start(number) {
+            if ignored & (1 << (number - 1)) != 0 {
                 continue;
             }
             // The order matters: by the time the thread wakes, the number is there.
@@ -197,6 +198,15 @@ impl Watch {
         }
     }
 
+    /// With a signal waiting this does not return: what a step says when its programs were ended under it is not what the
+    /// pass has to say. (It returns where `on_end` does, which only tests do.)
+    pub fn end_if_asked(&self) {
+        if self.asked_to_end().is_some() {
+            self.0.ring();
+            self.0.wait_for_the_end();
+        }
+    }
+
     /// Says that a job is about to run: from now on a signal rings `bell` instead of ending the process, and the process
     /// ends when the answer is dropped, or when `grace` and the overstay have gone by. With the process already being
     /// ended there is no answer; the caller must start nothing.
@@ -245,14 +255,10 @@ pub(crate) struct JobRuns {
 }
 
 impl Drop for JobRuns {
-    /// With a signal waiting this does not return: the job is gone, now the process goes. (It returns where `on_end`
-    /// does, which only tests do.)
+    /// With a signal waiting this does not return: the job is gone, now the process goes.
     fn drop(&mut self) {
         self.watch.0.state().job = None;
-        if self.watch.asked_to_end().is_some() {
-            self.watch.0.ring();
-            self.watch.0.wait_for_the_end();
-        }
+        self.watch.end_if_asked();
     }
 }
 
@@ -353,13 +359,10 @@ fn stand_watch(inner: &Arc<Inner>, mut listening: UnixStream) {
     }
 }
 
-/// Whether this process was started with the signal ignored. Linux tells; elsewhere the answer is no.
-fn ignored_from_the_start(signal: i32) -> bool {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    mask & (1 << (signal - 1)) != 0
+/// The signals that this process was started with ignored, as a set of bits, that of signal 1 the lowest. Linux tells;
+/// elsewhere there are none.
+fn ignored_from_the_start() -> u64 {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -13,7 +13,6 @@
 //! - An open, locked file is handed down to the job on purpose. When this process is killed, its own lock on the repository
 //!   is freed at once while the job still writes; the lock on the handed-down file shows the next pass that it does.
 
-mod family;
 mod orphans;
 mod output;
 
@@ -34,7 +33,7 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
 use crate::deadline::{Watch, instant};
-use family::{Family, Subreaper, name_them};
+use crate::family::{Family, Subreaper, name_them};
 use orphans::JobLock;
 use output::Lines;
 
@@ -295,14 +294,14 @@ pub fn run(job: &Job<'_>) -> Result<Ended, JobError> {
         let before = Family::children_of_ours();
         let child = lock.hand_down(|| command.spawn()).map_err(|source| not_started(job, &command, source))?;
         let leader = Pid::from_child(&child);
-        *slot = Slot::Runs(Family::new(leader, before));
+        *slot = Slot::Runs(Family::new(leader, Some(before)));
         child
     };
     // The command holds our ends of the pipe; with them open the output would never end.
     drop(command);
     let family = match &*open(&slot) {
         Slot::Runs(family) => family.clone(),
-        Slot::NotYet | Slot::Over => Family::new(Pid::from_child(&child), Family::children_of_ours()),
+        Slot::NotYet | Slot::Over => Family::new(Pid::from_child(&child), Some(Family::children_of_ours())),
     };
 
     let course = Course { job, family: &family, deadline, listening, lines: Lines::new(job.label, job.redact) };

@@ -13,6 +13,7 @@
 
 pub mod cli;
 pub mod deadline;
+mod family;
 mod ffi;
 pub mod git;
 pub mod init_sync;

@@ -50,7 +50,8 @@ fn main() -> color_eyre::Result<()> {
     }
     let network = transport::Env::read(&env);
     let watch = watch(command, &settings)?;
-    // What the transports started ends with us, whatever ends us.
+    // What the transports started ends with us, whatever ends us. Nothing else here starts programs beside them.
+    let _adopting = transport::adopt_orphans();
     let _children = watch.on_kill(Box::new(transport::kill_children));
     // Each wait has a limit of its own; this one is for what nobody thought of, such as a stderr that nobody reads.
     let _whole = watch.limit("its own end", deadline::instant() + settings.longest());

@@ -63,6 +63,7 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
         Ok(()) => pass.go(clock),
         Err(failure) => (Err(failure), None),
     };
+    watch.end_if_asked();
     match told {
         Ok(word) => pass.outcome.result = word,
         Err(failure) => pass.outcome.fail(failure),

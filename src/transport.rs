@@ -33,7 +33,7 @@ use git2::Oid;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 
 pub use answers::{Refusal, from_git2, refusal};
-pub use exec::{REPOSITORY_VARIABLES, kill_children};
+pub use exec::{Adopting, REPOSITORY_VARIABLES, adopt_orphans, kill_children};
 pub use progress::Progress;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
@@ -350,24 +350,31 @@ impl Inner {
         match &self.reach {
             Reach::Http(http) => http.tips(refnames),
             Reach::Road(road) => {
-                // A git daemon from before protocol v2 hangs up at the question; the others just do not answer it.
-                match self.tips_by_program(road, refnames, true) {
-                    Err(_) if matches!(road, Road::Git(_)) => self.tips_by_program(road, refnames, false),
-                    result => result,
+                let asked = self.tips_by_program(road, refnames, true);
+                match asked {
+                    // A git daemon from before protocol v2 hangs up at the question; the others just do not answer it.
+                    Err(Unanswered { hung_up: true, .. }) if matches!(road, Road::Git(_)) => {
+                        self.tips_by_program(road, refnames, false)
+                    }
+                    asked => asked,
                 }
+                .map_err(|unanswered| unanswered.error)
             }
         }
     }
 
-    fn tips_by_program(&self, road: &Road, refnames: &[&str], v2: bool) -> Result<Vec<(String, Oid)>, TransportError> {
-        let wire = road.open("upload-pack", v2, self.limits.clone(), &self.shown)?;
+    fn tips_by_program(&self, road: &Road, refnames: &[&str], v2: bool) -> Result<Vec<(String, Oid)>, Unanswered> {
+        let failed = |error| Unanswered { error, hung_up: false };
+        let wire = road.open("upload-pack", v2, self.limits.clone(), &self.shown).map_err(failed)?;
         let mut packets = Packets::new(wire);
         let found = list(&mut packets, refnames);
         found.map_err(|bad| match bad {
-            Bad::Io(e) => TransportError::within(&e)
-                .unwrap_or_else(|| from_git2(&git2::Error::from_str(&e.to_string()), &self.shown)),
-            Bad::Refused(words) => answers::server_said(&self.shown, &words),
-            Bad::Malformed(_) => packets.stream_mut().hung_up(),
+            Bad::Io(e) => failed(
+                TransportError::within(&e)
+                    .unwrap_or_else(|| from_git2(&git2::Error::from_str(&e.to_string()), &self.shown)),
+            ),
+            Bad::Refused(words) => failed(answers::server_said(&self.shown, &words)),
+            Bad::Malformed(_) => Unanswered { error: packets.stream_mut().hung_up(), hung_up: true },
         })
     }
 
@@ -427,6 +434,13 @@ impl Inner {
         let found = http.tips(&names)?;
         Ok(http.speaks_v2().then_some(found))
     }
+}
+
+/// Why the other end listed nothing.
+struct Unanswered {
+    error: TransportError,
+    /// It was reached, and went.
+    hung_up: bool,
 }
 
 /// Reads what the program at the other end lists, by v2 if it offers that.

@@ -283,3 +283,70 @@ fn a_signal_ends_a_pass_that_waits_for_a_server() {
     server.when(|_, _| None);
     scene.sync().exits(0).says("up-to-date");
 }
+
+#[test]
+fn a_push_goes_to_the_push_url() {
+    let (scene, server) = served(false);
+    let path = scene.upstream().display().to_string();
+    scene.git_ours(&["config", "remote.origin.pushurl", &path]);
+    // What is asked and fetched still comes from the other.
+    scene.rival_pushes("b.txt");
+    scene.tick_with("mkdir -p state; echo 1 >state/x").exits(0).says("pushed").ours_equals_upstream();
+    assert!(server.log().contains(&POLL.to_owned()), "{:?}", server.log());
+    assert!(!server.log().iter().any(|r| r.contains("receive-pack")), "{:?}", server.log());
+    // As git's `pushInsteadOf` has it.
+    scene.git_ours(&["config", "--unset", "remote.origin.pushurl"]);
+    scene.git_ours(&[
+        "config",
+        &format!("url.{}/.pushInsteadOf", scene.root().display()),
+        &format!("{}/", server.origin()),
+    ]);
+    scene.tick_with("echo 2 >state/x").exits(0).says("pushed").ours_equals_upstream();
+    assert!(!server.log().iter().any(|r| r.contains("receive-pack")), "{:?}", server.log());
+}
+
+#[test]
+fn what_a_server_answers_a_push_with_is_passing_or_lasting() {
+    let (scene, server) = guarded(false);
+    let push = "POST git-receive-pack";
+    for (number, (fault, code, words)) in [
+        (Fault::status(413), 1, "--max-file-size"),
+        (Fault::status(403), 1, "Contents: read and write"),
+        (Fault::unauthorized(), 1, "401"),
+        (Fault::status(429), 75, "429"),
+        (Fault::status(503), 75, "503"),
+        (Fault::Answer(403, vec![("Retry-After", "60".to_owned())], Vec::new()), 75, "fewer requests"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        server.on(push, fault);
+        server.forget();
+        scene.tick_with(&format!("mkdir -p state; echo {number} >state/x"));
+        scene.exits(code).says("push-failed").logs(words).logs("push failed");
+        assert_eq!(server.log().iter().filter(|r| *r == push).count(), 1, "{:?}", server.log());
+        no_secret_anywhere(&scene);
+    }
+    server.when(|_, _| None);
+    server.wants("x-access-token", CANARY);
+    scene.tick().exits(0).says("pushed").ours_equals_upstream();
+}
+
+#[test]
+fn a_program_that_is_not_installed_is_named_with_its_package() {
+    let scene = Scene::new();
+    let empty = tempfile::tempdir().unwrap();
+    scene.env("PATH", empty.path().to_str().unwrap());
+    scene.sync().exits(1).says("error").logs("`git`").logs("install the package git");
+    let set = |url: &str| {
+        let mut git = std::process::Command::new("git");
+        git.current_dir(scene.ours()).args(["remote", "set-url", "origin", url]);
+        assert!(git.status().unwrap().success());
+    };
+    set("ssh://upstream.invalid/r.git");
+    scene.sync().exits(1).says("error").logs("`ssh`").logs("install the package openssh-client");
+    // http needs no program at all.
+    let server = HttpServer::over(scene.root(), false);
+    set(&url(&server));
+    scene.sync().exits(0).says("up-to-date");
+}

@@ -289,6 +289,73 @@ fn no_server_holds_us_beyond_the_idle_time_or_the_deadline() {
 }
 
 #[test]
+fn no_connection_that_is_never_made_holds_us() {
+    // Nobody accepts: once its queue is full, further ones are not answered.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10_000, "the queue has no end");
+    }
+    for (idle, deadline) in [(300, 20_000), (20_000, 300)] {
+        for url in [format!("http://{address}/r"), format!("https://{address}/r"), format!("git://{address}/r")] {
+            let mut options = options(&[]);
+            options.idle = Duration::from_millis(idle);
+            options.deadline = Instant::now() + Duration::from_millis(deadline);
+            let start = Instant::now();
+            let e = open_with(&url, options, "").tip(MAIN).unwrap_err();
+            assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+            decent(&e);
+            assert!(e.kind == Kind::Passing && e.what.contains(&address.to_string()), "{e:?}");
+        }
+    }
+}
+
+#[test]
+fn no_server_that_does_not_listen_holds_a_push() {
+    let upstream = Upstream::new();
+    let server = HttpServer::plain(&upstream);
+    let local = Local::new();
+    local.fetch(&open(&server.url())).unwrap();
+    // More than the sockets' buffers hold.
+    let mut seed = 1u64;
+    let noise: Vec<u8> = (0..16 << 20)
+        .map(|_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 56) as u8
+        })
+        .collect();
+    local.commit("large.bin", &noise);
+    server.when(|seen, _| (seen.header("transfer-encoding") == Some("chunked")).then_some(Fault::Deaf));
+    for (idle, deadline, why) in [(500, 60_000, "sent nothing for 500ms"), (30_000, 4_000, "time for the network")] {
+        let mut options = options(&[]);
+        options.idle = Duration::from_millis(idle);
+        options.deadline = Instant::now() + Duration::from_millis(deadline);
+        let start = Instant::now();
+        let e = local.push(&open_with(&server.url(), options, "")).unwrap_err();
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+        decent(&e);
+        assert!(e.kind == Kind::Passing && e.what.contains(why), "{e:?}");
+    }
+}
+
+#[test]
+fn a_compressed_answer_is_understood() {
+    let upstream = Upstream::new();
+    let server = HttpServer::plain(&upstream);
+    server.always(Fault::Gzip);
+    let session = open(&server.url());
+    let local = Local::new();
+    assert_eq!(session.tip(MAIN).unwrap(), upstream.tip());
+    assert_eq!(local.fetch(&session).unwrap(), upstream.tip());
+    let ours = local.commit("ours.txt", b"ours");
+    assert_eq!(local.push(&session).unwrap(), None);
+    assert_eq!(upstream.tip(), Some(ours));
+    assert!(server.seen().iter().all(|s| s.header("accept-encoding") == Some("gzip")), "{:?}", server.seen());
+}
+
+#[test]
 fn a_cut_connection_passes_and_leaves_nothing_half() {
     let upstream = Upstream::new();
     for i in 0..200 {

@@ -104,3 +104,50 @@ fn a_secret_over_https_is_not_the_proxy_s_to_see() {
     assert_eq!(proxy.heads().len(), 1);
     assert!(!proxy.heads()[0].contains(CANARY) && proxy.heads()[0].starts_with("CONNECT git.example:443 "));
 }
+
+#[test]
+fn a_proxy_behind_tls() {
+    let upstream = Upstream::new();
+    let server = HttpServer::tls(&upstream);
+    let given = options(&[("http_proxy", &server.origin()), ("SSL_CERT_FILE", &server.authority_path())]);
+    let session = open_with("http://git.example/repo.git", given, "");
+    assert_eq!(session.tip(MAIN).unwrap(), upstream.tip());
+    let asked: Vec<_> = server.seen().iter().map(|s| format!("{} {}", s.method, s.target)).collect();
+    assert_eq!(asked, ["CONNECT git.example:80", "POST /repo.git/git-upload-pack"]);
+    // One that is not trusted is no way to go.
+    let given = options(&[("http_proxy", &server.origin())]);
+    let e = open_with("http://git.example/repo.git", given, "").tip(MAIN).unwrap_err();
+    decent(&e);
+    assert!(e.kind == Kind::Lasting && e.what.contains("certificate"), "{e:?}");
+}
+
+/// `0.0.0.0` leads to this machine and does not count as it.
+#[test]
+fn a_socks_proxy_is_refused_and_not_gone_around() {
+    let upstream = Upstream::new();
+    let (server, secure) = (HttpServer::plain(&upstream), HttpServer::tls_for(&upstream, &["0.0.0.0"]));
+    let proxy = Proxy::to(&server);
+    for kind in ["socks", "socks4", "socks4a", "socks5", "socks5h"] {
+        let at = proxy.url().replace("http://", &format!("{kind}://me:{CANARY}@"));
+        let authority = secure.authority_path();
+        for (variables, config) in [
+            (vec![("ALL_PROXY", at.as_str())], String::new()),
+            (vec![("all_proxy", at.as_str())], String::new()),
+            (vec![], format!("[http]\n\tproxy = {at}\n")),
+        ] {
+            for server in [&server, &secure] {
+                let url = server.url().replace("127.0.0.1", "0.0.0.0");
+                let given = options(&[&variables[..], &[("SSL_CERT_FILE", authority.as_str())]].concat());
+                let e = open_with(&url, given, &config).tip(MAIN).unwrap_err();
+                decent(&e);
+                assert!(e.kind == Kind::Lasting && e.what.contains("SOCKS") && e.next.contains("NO_PROXY"), "{e:?}");
+                assert!(server.log().is_empty(), "{:?}", server.log());
+            }
+        }
+    }
+    assert!(proxy.heads().is_empty());
+    // Where the host is spared it, there is no proxy to be refused.
+    let given = options(&[("ALL_PROXY", "socks5://127.0.0.1:1"), ("NO_PROXY", "0.0.0.0")]);
+    let url = server.url().replace("127.0.0.1", "0.0.0.0");
+    assert_eq!(open_with(&url, given, "").tip(MAIN).unwrap(), upstream.tip());
+}

@@ -114,6 +114,39 @@ fn a_wrong_secret_is_tried_once_and_its_source_named() {
 }
 
 #[test]
+fn a_secret_that_is_not_enough_is_sent_once() {
+    let (upstream, server) = guarded();
+    let header = base64(&format!("x:{CANARY}"));
+    let header = format!("[http \"{}/\"]\n\textraheader = AUTHORIZATION: basic {header}\n", server.origin());
+    let with_token = options(&[("GIT_SYNC_TOKEN", CANARY)]);
+    for (given, config, source) in
+        [(with_token.clone(), "", "GIT_SYNC_TOKEN"), (options(&[]), header.as_str(), "http.extraheader")]
+    {
+        for (status, limited) in [(401, false), (403, false), (403, true), (429, true)] {
+            let headers = if limited { vec![("Retry-After", "60".to_owned())] } else { Vec::new() };
+            server.always(Fault::Answer(status, headers, Vec::new()));
+            server.forget();
+            let e = open_with(&server.url(), given.clone(), config).tip(MAIN).unwrap_err();
+            decent(&e);
+            assert_eq!(server.log(), [POST], "{status}");
+            assert_eq!(e.kind, if limited { Kind::Passing } else { Kind::Lasting }, "{e:?}");
+            assert!(e.what.contains(source) && e.what.contains(&status.to_string()), "{e:?}");
+        }
+    }
+    // A spent rate limit, as GitHub tells of it.
+    server.always(Fault::Answer(403, vec![("X-RateLimit-Remaining", "0".to_owned())], Vec::new()));
+    server.forget();
+    assert_eq!(open_with(&server.url(), with_token, "").tip(MAIN).unwrap_err().kind, Kind::Passing);
+    assert_eq!(server.log(), [POST]);
+    // Without a secret it may be the way of asking that is refused.
+    server.forget();
+    let open_server = HttpServer::plain(&upstream);
+    open_server.on(POST, Fault::status(403));
+    assert_eq!(open(&open_server.url()).tip(MAIN).unwrap(), upstream.tip());
+    assert_eq!(open_server.log(), [POST, "GET info/refs git-upload-pack"]);
+}
+
+#[test]
 fn a_server_that_asks_once_gets_the_helper_s_answer() {
     let (upstream, server) = guarded();
     let dir = tempfile::tempdir().unwrap();

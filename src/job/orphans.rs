@@ -16,9 +16,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid};
 
-use super::family::{Process, living_with_descendants, name_them};
 use super::{GRACE, JobError, KILL_TAKES, MARK, system};
 use crate::deadline::instant;
+use crate::family::{Process, living_with_descendants, name_them};
 
 const NAME: &str = "job.lock";
 

@@ -146,6 +146,15 @@ pub fn from_git2(e: &git2::Error, url: &str) -> TransportError {
     }
 }
 
+/// Nobody told the host's address in the time there was.
+pub(crate) fn no_name_in_time(url: &str) -> TransportError {
+    TransportError {
+        kind: Kind::Passing,
+        what: format!("looking up the host's name in {url} took longer than there was time"),
+        next: "see that the network and its name server are up; the next pass tries again".to_owned(),
+    }
+}
+
 /// Sorts what a server said in an `ERR` packet, or a program on its error output.
 pub fn server_said(url: &str, words: &str) -> TransportError {
     let said = redact::text(words.as_bytes());

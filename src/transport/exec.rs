@@ -3,8 +3,9 @@
 //!
 //! Why programs: a real `git-receive-pack` runs the remote's hooks and swaps refs by compare-and-swap (libgit2's path
 //! transport does neither), and a real `ssh` knows `~/.ssh/config`, agents and known hosts. Nothing here waits without
-//! an end: every wait ends at the pass's deadline or after the idle time, and the program's whole process group is
-//! killed then.
+//! an end: every wait ends at the pass's deadline or after the idle time, and the program is killed then with all that it
+//! started. What a program leaves behind when it ends well is meant to stay: a credential cache, an ssh that keeps its
+//! connection.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -14,15 +15,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Pid;
 
 use super::url::{GitUrl, SshUrl};
 use super::{Env, Kind, Limits, TransportError, answers, redact};
+use crate::family::{Family, Subreaper};
 
 /// The most that is kept of what the other side says while we still write to it.
 const MOST_AHEAD: usize = 8 << 20;
@@ -55,22 +58,55 @@ pub const REPOSITORY_VARIABLES: &[&str] = &[
 /// The tokens are for http remotes: a remote's hooks and ssh get none.
 const SECRET_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL", "GITHUB_TOKEN"];
 
-/// The process groups now running, so that whoever ends this process can end them too.
-static GROUPS: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+/// The programs now running, so that whoever ends this process can end them too.
+static PROGRAMS: Mutex<Programs> = Mutex::new(Programs { running: Vec::new(), over: false });
 
-/// Kills every program this module started and has not yet seen end, with all of its process group.
+struct Programs {
+    running: Vec<Family>,
+    /// This process is ending: no program may start any more.
+    over: bool,
+}
+
+fn programs() -> MutexGuard<'static, Programs> {
+    PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether every child of this process is a program of ours or what one left behind.
+static ADOPTING: AtomicBool = AtomicBool::new(false);
+
+/// How long the kernel may take to carry out SIGKILL before we go on without.
+const KILL_TAKES: Duration = Duration::from_secs(2);
+
+/// While the answer lives, what a program started is known for its own even when it has left the program's process group
+/// and its parent has died: it becomes a child of this process instead of init's.
 ///
-/// For the watchdog and the signal thread, just before the process ends.
-pub fn kill_children() {
-    for &group in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        kill_group(group);
+/// For a process in which nothing but this crate starts programs: a child of anybody else would be taken for what a program
+/// left behind.
+pub fn adopt_orphans() -> Adopting {
+    ADOPTING.store(true, Ordering::SeqCst);
+    Adopting { _subreaper: Subreaper::become_one() }
+}
+
+/// See [`adopt_orphans`].
+pub struct Adopting {
+    _subreaper: Subreaper,
+}
+
+impl Drop for Adopting {
+    fn drop(&mut self) {
+        ADOPTING.store(false, Ordering::SeqCst);
     }
 }
 
-fn kill_group(group: i32) {
-    if let Some(pid) = Pid::from_raw(group) {
-        // It may have gone by itself, which is as good.
-        let _ = kill_process_group(pid, Signal::KILL);
+/// Kills every program this module started and has not yet seen end, with all that it started, and lets none start from
+/// now on: what fails because a program was killed may otherwise start the next one.
+///
+/// For the watchdog and the signal thread, just before the process ends.
+pub fn kill_children() {
+    let mut programs = programs();
+    programs.over = true;
+    for family in &programs.running {
+        family.kill(KILL_TAKES);
     }
 }
 
@@ -78,7 +114,7 @@ fn kill_group(group: i32) {
 #[derive(Debug)]
 struct Running {
     child: Child,
-    group: i32,
+    family: Family,
     over: bool,
 }
 
@@ -86,7 +122,15 @@ impl Running {
     fn start(command: &mut Command, package: &str) -> Result<Running, TransportError> {
         command.process_group(0);
         // Under the lock, so that the program cannot be missed by `kill_children` between its start and its entry.
-        let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut programs = programs();
+        if programs.over {
+            return Err(TransportError {
+                kind: Kind::Passing,
+                what: "gitsync is being ended".to_owned(),
+                next: "nothing: the next pass tries again".to_owned(),
+            });
+        }
+        let before = ADOPTING.load(Ordering::SeqCst).then(Family::children_of_ours);
         let child = command.spawn().map_err(|e| {
             let program = command.get_program().to_string_lossy().into_owned();
             match e.kind() {
@@ -102,9 +146,9 @@ impl Running {
                 },
             }
         })?;
-        let group = child.id() as i32;
-        groups.push(group);
-        Ok(Running { child, group, over: false })
+        let family = Family::new(Pid::from_child(&child), before);
+        programs.running.push(family.clone());
+        Ok(Running { child, family, over: false })
     }
 
     /// Has it ended, by `until` at the latest?
@@ -126,22 +170,29 @@ impl Running {
     fn try_reap(&mut self) -> bool {
         if !self.over {
             // Under the lock: once reaped, its number may be another's, and must not be in the list.
-            let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut programs = programs();
             if !matches!(self.child.try_wait(), Ok(None)) {
-                groups.retain(|&g| g != self.group);
+                programs.running.retain(|family| family.leader() != self.family.leader());
                 self.over = true;
             }
         }
         self.over
+    }
+
+    /// Ends it and all it started. It is not reaped before: as long as it is not, its number is no other's.
+    fn kill(&mut self) {
+        if !self.over {
+            // SIGKILL is not refused; what can hang is a process stuck in the kernel, and that is not waited for.
+            self.family.kill(KILL_TAKES);
+            self.ended_by(Instant::now() + GRACE / 10);
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.try_reap() {
-            kill_group(self.group);
-            // SIGKILL is not refused; what can hang is a process stuck in the kernel, and that is not waited for.
-            self.ended_by(Instant::now() + GRACE);
+            self.kill();
         }
     }
 }
@@ -516,7 +567,11 @@ impl Wire {
         answers::server_said(&self.url, &words)
     }
 
+    /// The error for a wait that has ended, which ends the program too.
     fn overdue(&mut self) -> TransportError {
+        if let Some(running) = &mut self.running {
+            running.kill();
+        }
         let words = redact::text(&self.said);
         let mut e = self.limits.overdue(&self.url);
         if !words.is_empty() {
@@ -585,7 +640,7 @@ fn connect(git: &GitUrl, limits: &Limits, url: &str) -> Result<TcpStream, Transp
             std::thread::spawn(move || tell.send(name.to_socket_addrs().map(Vec::from_iter)));
             match told.recv_timeout(limits.left(url)?.min(limits.idle)) {
                 Ok(found) => found.map_err(|e| unreachable(e.to_string()))?,
-                Err(_) => return Err(limits.overdue(url)),
+                Err(_) => return Err(answers::no_name_in_time(url)),
             }
         }
     };

@@ -5,6 +5,7 @@
 //! what may be sent to the next URL depends on what it is: a secret goes to the origin it is bound to and nowhere else.
 
 use std::io::{self, Cursor, Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 use git2::Oid;
 use ureq::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use ureq::{Agent, BodyReader, SendBody};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, BodyReader, ProxyProtocol, SendBody};
 
 use super::config::GitConfig;
 use super::credentials::{Authorization, Credentials};
@@ -134,6 +137,8 @@ impl Http {
         let body = pktline::ls_refs_request(refnames);
         let answer = match self.exchange(&upload_pack(true), Body::Whole(&body)) {
             Ok(answer) => answer,
+            // It is about the secret or about how often we ask: sending the same once more would only make it worse.
+            Err(Failed { final_word: true, error, .. }) => return Err(error),
             // What servers without v2, or without this way of asking, answer such a POST with.
             Err(Failed { status: Some(400 | 403 | 404 | 405 | 406 | 411 | 415 | 422 | 500 | 501), .. })
             | Err(Failed { not_git: true, .. }) => return Ok(None),
@@ -231,7 +236,8 @@ impl Http {
                     let source = authorization.as_ref().map(|a| a.source.as_str());
                     let failure = answers::HttpFailure { status, url: &shown, said: &said, source, throttled };
                     let error = answers::http_status(&failure);
-                    return Err(Failed { error, status: Some(status), not_git: false });
+                    let final_word = throttled || (matches!(status, 401 | 403) && source.is_some());
+                    return Err(Failed { error, status: Some(status), not_git: false, final_word });
                 }
             }
         }
@@ -345,7 +351,7 @@ impl Http {
                 format!("{url} answered `{}`, not as a git server does", redact::text(content_type.as_bytes())),
                 "see that the remote's URL is that of a git repository, and that no login page stands before it",
             );
-            return Err(Failed { error, status: None, not_git: true });
+            return Err(Failed { error, status: None, not_git: true, final_word: false });
         }
         Ok(Incoming {
             reader: response.into_body().into_reader(),
@@ -409,6 +415,9 @@ impl Http {
         if let Some((_, agent)) = self.state().agent.as_ref().filter(|(o, _)| o == origin) {
             return Ok(agent.clone());
         }
+        let proxy = self.proxy(origin)?;
+        let secure =
+            origin.scheme == Scheme::Https || proxy.as_ref().is_some_and(|p| p.protocol() == ProxyProtocol::Https);
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -417,15 +426,15 @@ impl Http {
             // The client clears its buffers before use: at its own size, 128 KB each, that alone is a tenth of a poll.
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
-            .proxy(self.proxy(origin)?)
+            .proxy(proxy)
             .timeout_resolve(Some(self.limits.idle))
             .timeout_connect(Some(self.limits.idle))
             .timeout_per_read(Some(self.limits.idle))
             .timeout_per_write(Some(self.limits.idle));
-        if origin.scheme == Scheme::Https {
+        if secure {
             config = config.tls_config(self.tls());
         }
-        let agent = config.build().new_agent();
+        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Names::default());
         self.state().agent = Some((origin.clone(), agent.clone()));
         Ok(agent)
     }
@@ -500,28 +509,99 @@ impl Http {
         {
             redact::register_secret(secret);
         }
-        ureq::Proxy::new(&proxy).map(Some).map_err(|_| {
+        let none = || {
             lasting(
                 format!("the proxy {} is none that gitsync can use", redact::url(&proxy)),
                 "set HTTPS_PROXY or http.proxy to http://host:port",
             )
-        })
+        };
+        let usable = ureq::Proxy::new(&proxy).map_err(|_| none())?;
+        // The client would go there directly instead.
+        match usable.protocol() {
+            ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(usable)),
+            _ => Err(lasting(
+                format!("the proxy {} is a SOCKS proxy, which gitsync can't use for http", redact::url(&proxy)),
+                "set HTTPS_PROXY or http.proxy to an http:// proxy, name the host in NO_PROXY, or use an ssh:// URL whose \
+                 ssh goes through the proxy (ProxyCommand)",
+            )),
+        }
     }
 }
 
-/// Is the host on a NO_PROXY list? `*`, a name, or a domain's end, with or without its dot.
+/// Looks names up, in a thread that can be given up on. An address is none and needs no thread, whose start alone is a
+/// good part of a poll on a busy machine.
+#[derive(Debug, Default)]
+struct Names(DefaultResolver);
+
+impl Resolver for Names {
+    fn resolve(
+        &self,
+        uri: &ureq::http::Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let address = uri.host().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+        let port = uri.port_u16().or_else(|| match uri.scheme_str() {
+            Some("http") => Some(Scheme::Http.default_port()),
+            Some("https") => Some(Scheme::Https.default_port()),
+            _ => None,
+        });
+        match (address, port) {
+            (Some(address), Some(port)) => {
+                let mut found = self.empty();
+                found.push(SocketAddr::new(address, port));
+                Ok(found)
+            }
+            // Whichever time is up, it was the name that was waited for.
+            _ => self.0.resolve(uri, config, timeout).map_err(|e| match e {
+                ureq::Error::Timeout(_) => ureq::Error::Timeout(ureq::Timeout::Resolve),
+                e => e,
+            }),
+        }
+    }
+}
+
+/// Is the host on a NO_PROXY list? `*`; a name, or a domain's end, with or without its dot; an address, in whatever way it
+/// is written, or a block of addresses (`10.0.0.0/8`); each with a port or without.
 fn spared(list: &str, origin: &Origin) -> bool {
+    let address = origin.host.parse::<IpAddr>().ok();
     list.split([',', ' ']).map(|e| e.trim().to_ascii_lowercase()).filter(|e| !e.is_empty()).any(|entry| {
-        let (name, port) = match entry.rsplit_once(':') {
-            Some((name, port)) if !name.contains(':') => (name.to_owned(), port.parse().ok()),
-            _ => (entry.clone(), None),
+        let (name, port) = match entry.strip_prefix('[').and_then(|inside| inside.split_once(']')) {
+            Some((name, port)) => (name, port.strip_prefix(':').unwrap_or(port)),
+            // More than one colon is an IPv6 address's.
+            None => entry.split_once(':').filter(|(_, port)| !port.contains(':')).unwrap_or((&entry, "")),
         };
-        let name = name.trim_start_matches("*.").trim_start_matches('.').trim_matches(['[', ']']);
-        port.is_none_or(|p: u16| p == origin.port)
-            && (entry == "*"
-                || origin.host == name
-                || origin.host.strip_suffix(name).is_some_and(|front| front.ends_with('.')))
+        if !port.is_empty() && port.parse() != Ok(origin.port) {
+            return false;
+        }
+        match address {
+            Some(address) => name == "*" || in_block(address, name),
+            None => {
+                let name = name.trim_start_matches("*.").trim_start_matches('.');
+                name == "*"
+                    || origin.host == name
+                    || origin.host.strip_suffix(name).is_some_and(|front| front.ends_with('.'))
+            }
+        }
     })
+}
+
+/// Is it this address, or one of this block?
+fn in_block(address: IpAddr, block: &str) -> bool {
+    let (first, bits) = block.split_once('/').map_or((block, None), |(first, bits)| (first, Some(bits)));
+    let (Ok(first), Ok(bits)) = (first.parse::<IpAddr>(), bits.map(str::parse::<u32>).transpose()) else {
+        return false;
+    };
+    let same = |a: u128, b: u128, width: u32| {
+        let free = width.saturating_sub(bits.unwrap_or(width));
+        // All bits free: any address.
+        a.checked_shr(free).unwrap_or(0) == b.checked_shr(free).unwrap_or(0)
+    };
+    match (address, first) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => same(u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits(), b.to_bits(), 128),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
 }
 
 /// The bundle that distributions keep, where there is one.
@@ -570,11 +650,13 @@ struct Failed {
     error: TransportError,
     status: Option<u16>,
     not_git: bool,
+    /// Asking another way gets no other answer.
+    final_word: bool,
 }
 
 impl From<TransportError> for Failed {
     fn from(error: TransportError) -> Failed {
-        Failed { error, status: None, not_git: false }
+        Failed { error, status: None, not_git: false, final_word: false }
     }
 }
 
@@ -661,10 +743,7 @@ fn explain(e: &ureq::Error, url: &str, limits: &Limits) -> TransportError {
         return tls_trouble(certificate, url);
     }
     match e {
-        E::Timeout(ureq::Timeout::Resolve) => passing(
-            format!("the name of {url} was not found within {}", humantime::format_duration(limits.idle)),
-            "see that the network and its name server are up; the next pass tries again",
-        ),
+        E::Timeout(ureq::Timeout::Resolve) => answers::no_name_in_time(url),
         E::Timeout(ureq::Timeout::Connect) => passing(
             format!("{url} did not take a connection in time"),
             "see that the network is up and no firewall swallows the connection; the next pass tries again",
@@ -954,6 +1033,31 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(spared(list, &origin), expected, "{list}");
+        }
+        let [v4, v6] =
+            ["192.0.2.7", "2001:db8::1"].map(|host| Origin { scheme: Scheme::Http, host: host.into(), port: 8080 });
+        for (list, of_v4, of_v6) in [
+            ("*", true, true),
+            ("192.0.2.7", true, false),
+            ("192.0.2.7:8080", true, false),
+            ("192.0.2.7:80", false, false),
+            // The end of an address is no domain's.
+            ("0.2.7", false, false),
+            (".2.7", false, false),
+            ("192.0.2.0/24", true, false),
+            ("192.0.3.0/24", false, false),
+            ("0.0.0.0/0", true, false),
+            ("192.0.2.7/x", false, false),
+            ("2001:db8::1", false, true),
+            ("[2001:db8::1]", false, true),
+            ("[2001:DB8:0:0::1]:8080", false, true),
+            ("[2001:db8::1]:80", false, false),
+            ("2001:db8::/32", false, true),
+            ("::/0", false, true),
+            ("db8::1", false, false),
+            ("::1", false, false),
+        ] {
+            assert_eq!((spared(list, &v4), spared(list, &v6)), (of_v4, of_v6), "{list}");
         }
     }
 }

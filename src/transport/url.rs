@@ -494,8 +494,22 @@ mod tests {
         assert_eq!((url.user.as_deref(), url.secret.as_deref()), (Some("me"), Some("p@ss")));
         assert_eq!(url.join("info/refs"), "https://example.com/o/r.git/info/refs");
         assert_eq!(http("http://[::1]:8080/r").origin.to_string(), "http://[::1]:8080");
-        assert!(http("http://[::1]:8080/r").origin.is_loopback());
-        assert!(!http("http://localhost.example/r").origin.is_loopback());
+        for (host, here) in [
+            ("[::1]:8080", true),
+            ("[0:0:0:0:0:0:0:1]", true),
+            ("127.0.0.1", true),
+            ("127.8.9.10", true),
+            ("LocalHost", true),
+            ("localhost.example", false),
+            ("127.0.0.1.example.com", false),
+            ("127.0.0.1:1@example.com", false),
+            ("0.0.0.0", false),
+            ("[::]", false),
+            ("[::2]", false),
+            ("10.0.0.1", false),
+        ] {
+            assert_eq!(http(&format!("http://{host}/r")).origin.is_loopback(), here, "{host}");
+        }
         assert_eq!(http("https://h/ä b").path, "/%C3%A4%20b");
     }
 

@@ -262,6 +262,12 @@ impl Scene {
         self.keep(&command, out)
     }
 
+    /// Runs another command than [`Scene::gitsync`] gives, and takes it as the last run.
+    pub fn run_this(&self, mut command: Command) -> &Self {
+        let out = command.output().unwrap();
+        self.keep(&command, out)
+    }
+
     fn keep(&self, command: &Command, out: std::process::Output) -> &Self {
         *self.last.borrow_mut() = Ran {
             command: format!("{command:?}"),

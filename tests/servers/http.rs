@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use super::{Upstream, isolated};
@@ -48,6 +48,8 @@ pub enum Fault {
     StallAfter(usize),
     /// A byte at a time, with this pause between.
     Drip(Duration),
+    /// A byte at a time until this is true, and then the rest at once.
+    DripUntil(Arc<AtomicBool>),
     /// So much of the body, then the connection is cut.
     CutAfter(usize),
     /// git does what was asked, and the connection is cut before the answer.
@@ -56,6 +58,10 @@ pub enum Fault {
     HangUp,
     /// Ignores `Git-Protocol`, as servers before v2 did.
     OldProtocol,
+    /// Takes the head of the request and reads none of its body.
+    Deaf,
+    /// git's answer, compressed, to whoever says that they understand that.
+    Gzip,
     /// Changes git's answer.
     Rewrite(fn(Vec<u8>) -> Vec<u8>),
 }
@@ -74,6 +80,8 @@ type Rule = Box<dyn Fn(&Seen, usize) -> Option<Fault> + Send + Sync>;
 
 struct Shared {
     root: PathBuf,
+    /// Serve fetches by `git upload-pack` itself.
+    lean: bool,
     seen: Mutex<Vec<Seen>>,
     rule: Mutex<Rule>,
     wanted: Mutex<Option<String>>,
@@ -94,38 +102,47 @@ pub struct HttpServer {
 
 impl HttpServer {
     pub fn plain(upstream: &Upstream) -> HttpServer {
-        HttpServer::start(upstream.root(), None, None)
+        HttpServer::plain_at(upstream, "127.0.0.1")
+    }
+
+    /// At another of this machine's own addresses.
+    pub fn plain_at(upstream: &Upstream, ip: &str) -> HttpServer {
+        HttpServer::start(upstream.root(), ip, None, false)
+    }
+
+    pub fn tls_at(upstream: &Upstream, ip: &str) -> HttpServer {
+        HttpServer::start(upstream.root(), ip, Some(&[ip]), false)
     }
 
     /// With a certificate for 127.0.0.1 and localhost from an authority made for the occasion.
     pub fn tls(upstream: &Upstream) -> HttpServer {
-        let (authority, config) = certificates(&["127.0.0.1", "localhost"]);
-        HttpServer::start(upstream.root(), Some(authority), Some(config))
+        HttpServer::tls_for(upstream, &["127.0.0.1", "localhost"])
     }
 
     /// Over a folder that holds `upstream.git` or the like; `secure`: with TLS.
     pub fn over(root: &Path, secure: bool) -> HttpServer {
-        if !secure {
-            return HttpServer::start(root, None, None);
-        }
-        let (authority, config) = certificates(&["127.0.0.1", "localhost"]);
-        HttpServer::start(root, Some(authority), Some(config))
+        HttpServer::start(root, "127.0.0.1", secure.then_some(&["127.0.0.1", "localhost"]), false)
+    }
+
+    /// One that costs as little as a server over git can: fetches are served by `git upload-pack --stateless-rpc` itself, as
+    /// forges do it, without a `git http-backend` before it.
+    pub fn lean(root: &Path, secure: bool) -> HttpServer {
+        HttpServer::start(root, "127.0.0.1", secure.then_some(&["127.0.0.1", "localhost"]), true)
     }
 
     pub fn tls_for(upstream: &Upstream, names: &[&str]) -> HttpServer {
-        let (authority, config) = certificates(names);
-        HttpServer::start(upstream.root(), Some(authority), Some(config))
+        HttpServer::start(upstream.root(), "127.0.0.1", Some(names), false)
     }
 
-    fn start(
-        root: &Path,
-        authority: Option<tempfile::NamedTempFile>,
-        tls: Option<Arc<rustls::ServerConfig>>,
-    ) -> HttpServer {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn start(root: &Path, ip: &str, names: Option<&[&str]>, lean: bool) -> HttpServer {
+        let (authority, tls) = names.map(certificates).unzip();
+        let ip: std::net::IpAddr = ip.parse().unwrap();
+        assert!(ip.is_loopback());
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             root: root.to_owned(),
+            lean,
             seen: Mutex::default(),
             rule: Mutex::new(Box::new(|_, _| None)),
             wanted: Mutex::default(),
@@ -286,6 +303,11 @@ fn serve(server: &Shared, stream: TcpStream, number: usize, ended: &Mutex<Receiv
         }
         match fault {
             Some(Fault::HangUp) => return Ok(()),
+            Some(Fault::Deaf) => {
+                // Until this server ends.
+                let _ = ended.lock().unwrap().recv();
+                return Ok(());
+            }
             Some(Fault::StallBefore) => {
                 read_body(&mut stream, &seen, server, &mut io::sink())?;
                 // Until the client has had enough.
@@ -312,6 +334,9 @@ fn serve(server: &Shared, stream: TcpStream, number: usize, ended: &Mutex<Receiv
                 stream.get_mut().write_all(head.as_bytes())?;
                 stream.get_mut().flush()?;
             }
+            // As a proxy that is itself where it connects to.
+            None if seen.method == "CONNECT" => raw(stream.get_mut(), b"HTTP/1.1 200 Connected\r\n\r\n")?,
+            None if server.lean && seen.target.contains("git-upload-pack") => lean(server, &mut stream, &seen)?,
             fault => backend(server, &mut stream, &seen, fault, ended)?,
         }
     }
@@ -374,6 +399,74 @@ fn read_body(stream: &mut impl BufRead, seen: &Seen, server: &Shared, to: &mut d
     part(stream, length)
 }
 
+/// A fetch's request, served by `git upload-pack` itself; each part of the answer is one write.
+fn lean(server: &Shared, stream: &mut BufReader<Box<dyn Both>>, seen: &Seen) -> io::Result<()> {
+    let mut body = Vec::new();
+    read_body(stream, seen, server, &mut body)?;
+    if seen.header("content-encoding") == Some("gzip") {
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain)?;
+        body = plain;
+    }
+    let asks = seen.method == "GET";
+    let path = seen.target.split(['?']).next().unwrap().trim_start_matches('/');
+    let repo = path.strip_suffix(if asks { "/info/refs" } else { "/git-upload-pack" }).unwrap();
+    let mut command = Command::new("git");
+    isolated(&mut command).args(["upload-pack", "--stateless-rpc"]);
+    if asks {
+        command.arg("--advertise-refs");
+    }
+    command.arg(server.root.join(repo)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    if let Some(version) = seen.header("git-protocol") {
+        command.env("GIT_PROTOCOL", version);
+    }
+    let mut child = command.spawn()?;
+    let mut input = child.stdin.take().unwrap();
+    let feeding = std::thread::scope(|scope| {
+        // Only what a pipe does not hold needs somebody to push it.
+        if body.len() <= 4096 {
+            let _ = input.write_all(&body);
+            drop(input);
+        } else {
+            scope.spawn(|| {
+                let mut input = input;
+                let _ = input.write_all(&body);
+            });
+        }
+        let kind = if asks { "advertisement" } else { "result" };
+        let mut out = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-{kind}\r\nCache-Control: no-cache\r\n\
+             Transfer-Encoding: chunked\r\n\r\n"
+        )
+        .into_bytes();
+        if asks && seen.header("git-protocol") != Some("version=2") {
+            out.extend_from_slice(b"22\r\n001e# service=git-upload-pack\n0000\r\n");
+        }
+        let mut output = child.stdout.take().unwrap();
+        let mut some = vec![0; 64 << 10];
+        loop {
+            let n = output.read(&mut some)?;
+            if n > 0 {
+                out.extend_from_slice(format!("{n:x}\r\n").as_bytes());
+                out.extend_from_slice(&some[..n]);
+                out.extend_from_slice(b"\r\n");
+            } else {
+                out.extend_from_slice(b"0\r\n\r\n");
+            }
+            raw(stream.get_mut(), &out)?;
+            out.clear();
+            if n == 0 {
+                return Ok(());
+            }
+        }
+    });
+    if feeding.is_err() {
+        let _ = child.kill();
+    }
+    child.wait()?;
+    feeding
+}
+
 fn backend(
     server: &Shared,
     stream: &mut BufReader<Box<dyn Both>>,
@@ -382,9 +475,11 @@ fn backend(
     ended: &Mutex<Receiver<()>>,
 ) -> io::Result<()> {
     let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
-    let mut command = Command::new("git");
+    // By its own path, as web servers are set up with it: `git http-backend` would be one more process a request.
+    static PROGRAM: LazyLock<PathBuf> =
+        LazyLock::new(|| PathBuf::from(super::git(Path::new("/"), &["--exec-path"])).join("git-http-backend"));
+    let mut command = Command::new(&*PROGRAM);
     isolated(&mut command)
-        .arg("http-backend")
         .env("GIT_PROJECT_ROOT", &server.root)
         .env("GIT_HTTP_EXPORT_ALL", "1")
         .env("PATH_INFO", path)
@@ -470,11 +565,37 @@ fn backend(
                 }
             }
         }
-        Some(Fault::Rewrite(change)) => {
+        Some(Fault::DripUntil(enough)) => {
+            raw(out, head.as_bytes())?;
+            loop {
+                let size = if enough.load(Ordering::SeqCst) { some.len() } else { 1 };
+                let n = output.read(&mut some[..size])?;
+                if n == 0 {
+                    break;
+                }
+                raw(out, &[format!("{n:x}\r\n").as_bytes(), &some[..n], b"\r\n"].concat())?;
+                let pause = if size == 1 { Duration::from_millis(10) } else { Duration::ZERO };
+                if ended.lock().unwrap().recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+            }
+        }
+        Some(fault @ (Fault::Rewrite(_) | Fault::Gzip)) => {
             let mut all = Vec::new();
             output.read_to_end(&mut all)?;
+            let understood = seen.header("accept-encoding").is_some_and(|a| a.contains("gzip"));
+            let mut head = head;
+            match fault {
+                Fault::Rewrite(change) => all = change(all),
+                _ if understood => {
+                    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                    encoder.write_all(&all)?;
+                    all = encoder.finish()?;
+                    head = head.replacen("\r\n", "\r\nContent-Encoding: gzip\r\n", 1);
+                }
+                _ => {}
+            }
             raw(out, head.as_bytes())?;
-            let all = change(all);
             raw(out, format!("{:x}\r\n", all.len()).as_bytes())?;
             raw(out, &all)?;
             raw(out, b"\r\n")?;

@@ -19,8 +19,8 @@ pub struct Inetd {
 }
 
 impl Inetd {
-    fn serve(make: impl Fn() -> Command + Send + 'static) -> Inetd {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn serve(ip: &str, make: impl Fn() -> Command + Send + 'static) -> Inetd {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let over = Arc::new(AtomicBool::new(false));
         let children: Arc<Mutex<Vec<Child>>> = Arc::default();
@@ -55,8 +55,12 @@ impl Drop for Inetd {
 
 /// A git daemon that also takes pushes.
 pub fn git_daemon(upstream: &Upstream) -> Inetd {
+    git_daemon_at(upstream, "127.0.0.1")
+}
+
+pub fn git_daemon_at(upstream: &Upstream, ip: &str) -> Inetd {
     let root = upstream.root().to_owned();
-    Inetd::serve(move || {
+    Inetd::serve(ip, move || {
         let mut command = Command::new("git");
         isolated(&mut command)
             .args(["daemon", "--inetd", "--export-all", "--enable=receive-pack", "--informative-errors"])
@@ -74,6 +78,10 @@ pub struct Sshd {
 
 impl Sshd {
     pub fn new() -> Sshd {
+        Sshd::at_address("127.0.0.1")
+    }
+
+    pub fn at_address(ip: &str) -> Sshd {
         let sshd = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/lib/ssh/sshd"]
             .iter()
             .map(PathBuf::from)
@@ -101,18 +109,17 @@ impl Sshd {
         );
         std::fs::write(dir.path().join("sshd_config"), config).unwrap();
         let (config, log) = (dir.path().join("sshd_config"), dir.path().join("log"));
-        let inetd = Inetd::serve(move || {
+        let inetd = Inetd::serve(ip, move || {
             let mut command = Command::new(&sshd);
             command.arg("-i").arg("-f").arg(&config).arg("-E").arg(&log).stderr(Stdio::null());
             command
         });
         let sshd = Sshd { inetd, dir };
         let key = std::fs::read_to_string(sshd.at("host.pub")).unwrap();
-        std::fs::write(sshd.at("known"), format!("[127.0.0.1]:{} {key}", sshd.inetd.address.port())).unwrap();
+        std::fs::write(sshd.at("known"), format!("[{ip}]:{} {key}", sshd.inetd.address.port())).unwrap();
         std::fs::write(sshd.at("known_nobody"), "").unwrap();
         let stranger = std::fs::read_to_string(sshd.at("stranger.pub")).unwrap();
-        std::fs::write(sshd.at("known_other"), format!("[127.0.0.1]:{} {stranger}", sshd.inetd.address.port()))
-            .unwrap();
+        std::fs::write(sshd.at("known_other"), format!("[{ip}]:{} {stranger}", sshd.inetd.address.port())).unwrap();
         sshd
     }
 
@@ -124,8 +131,9 @@ impl Sshd {
     pub fn client(&self, key: &str, known: &str) -> String {
         let file = self.at(&format!("config-{key}-{known}"));
         let text = format!(
-            "Host upstream\n  HostName 127.0.0.1\n  Port {}\n  User {}\nHost *\n  IdentityFile {}\n  IdentitiesOnly yes\n  \
+            "Host upstream\n  HostName {}\n  Port {}\n  User {}\nHost *\n  IdentityFile {}\n  IdentitiesOnly yes\n  \
              UserKnownHostsFile {}\n  GlobalKnownHostsFile /dev/null\n  IdentityAgent none\n",
+            self.inetd.address.ip(),
             self.inetd.address.port(),
             user(),
             self.at(key).display(),
@@ -136,7 +144,7 @@ impl Sshd {
     }
 
     pub fn url(&self, path: &Path) -> String {
-        format!("ssh://{}@127.0.0.1:{}{}", user(), self.inetd.address.port(), path.display())
+        format!("ssh://{}@{}{}", user(), self.inetd.address, path.display())
     }
 }
 

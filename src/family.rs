@@ -2,6 +2,9 @@
 //!
 //! Members are the process group of the command, every child of ours that was not there before the command (the subreaper's
 //! foundlings), and everything below these. Where there is no `/proc` only the group is known.
+//!
+//! Used for the job and the build, and for the programs that reach a remote. Two families at a time can't tell their
+//! foundlings apart; a pass runs one after the other.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,10 +15,10 @@ use crate::deadline::instant;
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Debug)]
-pub(super) struct Process {
-    pub(super) pid: i32,
-    pub(super) name: String,
-    pub(super) parent: i32,
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) name: String,
+    pub(crate) parent: i32,
     group: i32,
     /// Together with the number this names a process for good: numbers are used again.
     started: u64,
@@ -24,7 +27,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Every process that can be seen; the dead ones that nobody has reaped are among them.
-    pub(super) fn all() -> Vec<Process> {
+    pub(crate) fn all() -> Vec<Process> {
         let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(Process::read).collect()
     }
@@ -49,7 +52,7 @@ impl Process {
     }
 
     /// Sends a signal to this very process, never to one that has got its number since.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         #[cfg(target_os = "linux")]
         if let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
@@ -65,7 +68,7 @@ impl Process {
 }
 
 /// Those for which `root` holds and all below them, the dead ones left out.
-pub(super) fn living_with_descendants(all: Vec<Process>, root: impl Fn(&Process) -> bool) -> Vec<Process> {
+pub(crate) fn living_with_descendants(all: Vec<Process>, root: impl Fn(&Process) -> bool) -> Vec<Process> {
     let mut found: BTreeSet<i32> = all.iter().filter(|process| root(process)).map(|process| process.pid).collect();
     loop {
         let before = found.len();
@@ -80,7 +83,7 @@ pub(super) fn living_with_descendants(all: Vec<Process>, root: impl Fn(&Process)
 }
 
 /// "sleep (pid 12), python3 (pid 14)", of many the first few.
-pub(super) fn name_them(processes: &[Process]) -> String {
+pub(crate) fn name_them(processes: &[Process]) -> String {
     const NAMED: usize = 5;
     let mut names: Vec<String> =
         processes.iter().take(NAMED).map(|it| format!("{} (pid {})", it.name.escape_debug(), it.pid)).collect();
@@ -90,44 +93,65 @@ pub(super) fn name_them(processes: &[Process]) -> String {
     names.join(", ")
 }
 
-#[derive(Clone)]
-pub(super) struct Family {
+/// The children of each thread of ours, as the kernel lists them where it was built to: much less to read than all of `/proc`.
+fn children_by_thread() -> Option<BTreeSet<i32>> {
+    let mut children = BTreeSet::new();
+    for thread in std::fs::read_dir("/proc/self/task").ok()? {
+        let list = std::fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
+        children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    Some(children)
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Family {
     leader: Pid,
-    /// Children of ours that have nothing to do with the command.
-    before: BTreeSet<i32>,
+    /// Children of ours that have nothing to do with the command; `None`: none of them has, but the command itself.
+    before: Option<BTreeSet<i32>>,
 }
 
 impl Family {
     /// The family of a command that was just started, which leads a process group of its own and will not be reaped for
     /// as long as the family is used.
-    pub(super) fn new(leader: Pid, before: BTreeSet<i32>) -> Family {
+    ///
+    /// `before`: the children of ours at that time; `None` where others in this process start children too, so that a new
+    /// one says nothing.
+    pub(crate) fn new(leader: Pid, before: Option<BTreeSet<i32>>) -> Family {
         Family { leader, before }
     }
 
-    pub(super) fn leader(&self) -> Pid {
+    pub(crate) fn leader(&self) -> Pid {
         self.leader
     }
 
-    pub(super) fn children_of_ours() -> BTreeSet<i32> {
+    pub(crate) fn children_of_ours() -> BTreeSet<i32> {
         let us = getpid().as_raw_pid();
+        if let Some(children) = children_by_thread() {
+            return children;
+        }
         Process::all().into_iter().filter(|process| process.parent == us).map(|process| process.pid).collect()
     }
 
     /// The members that live, the leader among them.
-    pub(super) fn alive(&self) -> Vec<Process> {
+    pub(crate) fn alive(&self) -> Vec<Process> {
         let (us, leader) = (getpid().as_raw_pid(), self.leader.as_raw_pid());
         living_with_descendants(Process::all(), |process| {
-            process.group == leader || (process.parent == us && !self.before.contains(&process.pid))
+            process.group == leader || (process.parent == us && self.has_adopted(process))
         })
     }
 
-    pub(super) fn is_gone(&self) -> bool {
+    /// Whether a child of ours is one for the command's sake.
+    fn has_adopted(&self, process: &Process) -> bool {
+        self.before.as_ref().is_some_and(|before| !before.contains(&process.pid))
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
         self.reap_adopted();
         self.alive().is_empty()
     }
 
     /// Sends a signal to all members: the group at once, the others one by one.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let _ = kill_process_group(self.leader, signal);
         let leader = self.leader.as_raw_pid();
         for process in self.alive().iter().filter(|process| process.group != leader) {
@@ -136,7 +160,7 @@ impl Family {
     }
 
     /// Kills until none is left, for at most `time`.
-    pub(super) fn kill(&self, time: Duration) {
+    pub(crate) fn kill(&self, time: Duration) {
         let until = instant() + time;
         loop {
             self.signal(Signal::KILL);
@@ -148,10 +172,10 @@ impl Family {
     }
 
     /// Takes the exit status of the foundlings, which nobody wants but which keeps them as zombies.
-    pub(super) fn reap_adopted(&self) {
+    pub(crate) fn reap_adopted(&self) {
         let (us, leader) = (getpid().as_raw_pid(), self.leader.as_raw_pid());
         for process in Process::all() {
-            let adopted = process.parent == us && process.pid != leader && !self.before.contains(&process.pid);
+            let adopted = process.parent == us && process.pid != leader && self.has_adopted(&process);
             if adopted && process.dead {
                 let _ = waitpid(Pid::from_raw(process.pid), WaitOptions::NOHANG);
             }
@@ -160,14 +184,14 @@ impl Family {
 }
 
 /// While this lives, orphans among our descendants become our children instead of init's.
-pub(super) struct Subreaper {
+pub(crate) struct Subreaper {
     #[cfg(target_os = "linux")]
     ours: bool,
 }
 
 impl Subreaper {
     #[cfg(target_os = "linux")]
-    pub(super) fn become_one() -> Subreaper {
+    pub(crate) fn become_one() -> Subreaper {
         // Any number switches it on. Where it fails, descendants that left the group are found by the lock they hold, a
         // pass later.
         let already = matches!(rustix::process::child_subreaper(), Ok(Some(_)));
@@ -175,7 +199,7 @@ impl Subreaper {
     }
 
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn become_one() -> Subreaper {
+    pub(crate) fn become_one() -> Subreaper {
         Subreaper {}
     }
 }
