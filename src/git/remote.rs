@@ -140,10 +140,10 @@ impl Repo {
         let doing = "setting user.name and user.email";
         let mut config = self.git.config().doing("reading git's configuration")?;
         for (key, value) in [("user.name", &who.author_name), ("user.email", &who.author_email)] {
-            if let Some(value) = value
-                && config.get_string(key).ok().as_ref() != Some(value)
+            if let Some(value) = value.as_deref().and_then(super::fit_to_sign)
+                && config.get_string(key).ok().as_ref() != Some(&value)
             {
-                config.set_str(key, value).doing(doing)?;
+                config.set_str(key, &value).doing(doing)?;
             }
         }
         Ok(())
