@@ -24,7 +24,7 @@ use crate::{init_sync, plan, report, sync, tick, transport};
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 const SITE_STALE: &str = "site-stale";
 
-/// Says that what a public dir inside the work tree holds was put there by us.
+/// Names the public dir inside the work tree that holds what was put there by us.
 const SITE_OURS: &str = "site-ours";
 
 /// Without a byte for so long, a transfer is over.
@@ -349,7 +349,9 @@ impl Pass<'_> {
     fn may_publish(&self, repo: &Repo) -> Result<(), Failure> {
         let Some(site) = &self.site else { return Ok(()) };
         let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) else { return Ok(()) };
-        let ours = repo.private.file(SITE_OURS).exists();
+        let noted = site.public_dir().as_os_str().as_bytes();
+        // The note is of one folder: another may hold anything.
+        let ours = repo.private.read(SITE_OURS).is_ok_and(|note| note.as_deref() == Some(noted));
         if let Some(file) = repo.somebodys_file_in(inside, ours)? {
             return Err(Failure::usage(
                 format!("the public dir {} holds {}, which is no part of a site", inside.display(), file.display()),
@@ -357,8 +359,8 @@ impl Pass<'_> {
             ));
         }
         if !ours {
-            let noted = repo.private.write_durably(SITE_OURS, site.public_dir().as_os_str().as_bytes());
-            noted.map_err(|error| git::Error::io("noting whose the public dir is", &error))?;
+            let written = repo.private.write_durably(SITE_OURS, noted);
+            written.map_err(|error| git::Error::io("noting whose the public dir is", &error))?;
         }
         Ok(())
     }

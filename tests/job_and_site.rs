@@ -391,6 +391,19 @@ fn a_public_dir_in_the_work_tree_never_costs_somebody_a_file() {
     s.we_write("docs/kept", "tracked\n").git_ours(&["add", "docs/kept"]);
     tick(&s);
     s.exits(2).logs("docs/kept").our_file("docs/kept", "tracked\n");
+    // That we publish to one folder says nothing of another.
+    let other = s.ours().join("other");
+    write(&other.join("draft.md"), "a draft\n");
+    s.run(&[
+        "tick",
+        "--public-dir",
+        other.to_str().unwrap(),
+        "--build-command",
+        "echo x > {public_dir}/i",
+        "--",
+        "true",
+    ]);
+    s.exits(2).logs("other/draft.md").our_file("other/draft.md", "a draft\n");
 }
 
 #[test]
