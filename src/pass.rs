@@ -27,6 +27,21 @@ const SITE_STALE: &str = "site-stale";
 /// Names the public dir inside the work tree that holds what was put there by us.
 const SITE_OURS: &str = "site-ours";
 
+/// What a git hook, a rebase or a CI step has in its environment about the repository that it runs in: git in a job would
+/// work there instead of in the job's current folder.
+const NAMES_ANOTHER_REPOSITORY: &[&str] = &[
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+];
+
 /// Without a byte for so long, a transfer is over.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -404,7 +419,7 @@ impl Pass<'_> {
         tell("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
         // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
         let ours = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL"];
-        job.env_remove = ours.map(OsString::from).to_vec();
+        job.env_remove = ours.iter().chain(NAMES_ANOTHER_REPOSITORY).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
         job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))

@@ -88,6 +88,22 @@ fn a_job_and_a_build_know_of_the_pass_and_not_of_its_secrets() {
 }
 
 #[test]
+fn git_in_a_job_works_in_the_repository_whatever_git_started_us() {
+    let s = Scene::new();
+    // As in a hook of another repository.
+    let other = s.rival().join(".git");
+    for (name, value) in [("GIT_DIR", ""), ("GIT_INDEX_FILE", "index"), ("GIT_OBJECT_DIRECTORY", "objects")] {
+        s.env(name, other.join(value).to_str().unwrap());
+    }
+    s.env("GIT_WORK_TREE", s.rival().to_str().unwrap()).env("GIT_NAMESPACE", "elsewhere").env("GIT_PREFIX", "state/");
+    let before = s.rev(&s.rival(), "HEAD");
+    s.tick_with("echo 1 >state/b && git add -A && git commit -qm 'by the job'").exits(0).says("pushed");
+    s.ours_equals_upstream();
+    assert_eq!(s.git_ours(&["log", "-1", "--format=%s"]), "by the job");
+    assert_eq!(s.rev(&s.rival(), "HEAD"), before);
+}
+
+#[test]
 fn a_jobs_output_is_tagged_in_either_log_format() {
     let s = Scene::new();
     let script =
