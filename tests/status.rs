@@ -131,6 +131,28 @@ fn nothing_known_yet_is_said_so() {
 }
 
 #[test]
+fn a_damaged_record_is_told_as_far_as_it_goes() {
+    let s = Scene::new();
+    s.sync().exits(0);
+    let file = s.private().join("status.json");
+    let record: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let damages: [fn(&mut Value); 4] = [
+        |record| record["runs"]["sync"]["duration_ms"] = 9_000_000_000_000_000_000_u64.into(),
+        |record| record["runs"]["sync"]["duration_ms"] = u64::MAX.into(),
+        |record| record["runs"]["sync"]["started"] = "+262000-01-01T00:00:00Z".into(),
+        |record| record["runs"] = "no runs".into(),
+    ];
+    for damage in damages {
+        let mut record = record.clone();
+        damage(&mut record);
+        std::fs::write(&file, record.to_string()).unwrap();
+        s.run(&["status"]).exits(0);
+        json(&s, &[]);
+    }
+    s.sync().exits(0).run(&["status", "--max-age", "1m"]).exits(0);
+}
+
+#[test]
 fn an_unborn_branch_has_no_state() {
     let s = Scene::empty_upstream();
     s.init_sync().exits(0).says("empty-remote").run(&["status", "--max-age", "1h"]).exits(0);
