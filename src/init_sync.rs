@@ -141,6 +141,9 @@ fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
         }
     }
     let clean = absolute(&clean);
+    if settings.remote_url.is_some() {
+        repo.check_url(&clean)?;
+    }
     repo.set_remote(&clean)?;
     repo.set_identity()?;
     Ok(repo)

@@ -328,6 +328,20 @@ fn a_token_in_the_stored_url_is_taken_out() {
 }
 
 #[test]
+fn a_url_that_cannot_be_is_not_stored() {
+    let s = Scene::new();
+    let good = s.git_ours(&["remote", "get-url", "origin"]);
+    for bad in ["gopher://127.0.0.1/state.git", "https://127.0.0.1/state.git?token=s3cr3t", "http://:70000/x"] {
+        s.run(&["init-sync", "--remote-url", bad]).exits(1).says("error").logs("URL");
+        assert_eq!(s.git_ours(&["remote", "get-url", "origin"]), good, "{bad}");
+    }
+    // What git's own configuration makes a good one of is good.
+    s.git_ours(&["config", &format!("url.{}/.insteadOf", s.root().display()), "work://"]);
+    s.run(&["init-sync", "--remote-url", "work://upstream.git"]).exits(0).says("up-to-date");
+    assert_eq!(s.git_ours(&["config", "remote.origin.url"]), "work://upstream.git");
+}
+
+#[test]
 fn the_marker_is_cleared_in_either_mode() {
     for alpha in [false, true] {
         let s = Scene::new();

@@ -108,6 +108,17 @@ impl Repo {
         }
     }
 
+    /// Refuses a URL that no transport takes, before it replaces one that may be good; after git's `insteadOf`.
+    ///
+    /// # Errors
+    /// What the transport says of it.
+    pub fn check_url(&self, url: &str) -> Result<(), Error> {
+        let remote = self.git.remote_anonymous(url).doing("reading the remote's URL")?;
+        let url = remote.url().unwrap_or(url);
+        let read = transport::Remote::parse(url, &self.place.work_dir);
+        read.map(drop).map_err(|error| transport_error(&error))
+    }
+
     /// Sets the remote's URL, making the remote where it is missing.
     ///
     /// # Errors
