@@ -325,6 +325,10 @@ fn a_token_in_the_stored_url_is_taken_out() {
     s.run(&["init-sync", "--network-timeout", "10s", "--remote-url", "http://:s3cr3t@127.0.0.1:2/state.git"]).exits(75);
     assert_eq!(s.git_ours(&["remote", "get-url", "origin"]), "http://127.0.0.1:2/state.git");
     s.logs_not("s3cr3t");
+    // The URL that pushes go to is a stored one, too.
+    s.git_ours(&["remote", "set-url", "--push", "origin", "http://robot:s3cr3t@127.0.0.1:3/state.git"]);
+    s.run(&["init-sync", "--network-timeout", "10s"]).exits(75).logs("token").logs_not("s3cr3t");
+    assert_eq!(s.git_ours(&["remote", "get-url", "--push", "origin"]), "http://127.0.0.1:3/state.git");
 }
 
 #[test]

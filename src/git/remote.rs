@@ -119,6 +119,22 @@ impl Repo {
         read.map(drop).map_err(|error| transport_error(&error))
     }
 
+    /// Takes the secret out of the URL that pushes go to, where there is one of its own. Whether there was a secret in it.
+    ///
+    /// # Errors
+    /// Where the configuration can't be read or written.
+    pub fn clean_push_url(&self) -> Result<bool, Error> {
+        let name = &self.names.remote;
+        let config = self.git.config().doing("reading git's configuration")?;
+        let Ok(stored) = config.get_string(&format!("remote.{name}.pushurl")) else { return Ok(false) };
+        let (clean, secret) = transport::split_url_secret(&stored);
+        if secret.is_none() {
+            return Ok(false);
+        }
+        self.git.remote_set_pushurl(name, Some(&clean)).doing(format!("setting the push URL of remote '{name}'"))?;
+        Ok(true)
+    }
+
     /// Sets the remote's URL, making the remote where it is missing.
     ///
     /// # Errors
