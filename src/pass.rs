@@ -196,7 +196,10 @@ impl Pass<'_> {
             tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
         }
         let until = deadline::instant() + self.settings.lock_wait;
-        job::end_orphans(private.path(), until).map_err(|error| Failure::retry(error.to_string(), error.next()))?;
+        job::end_orphans(private.path(), until).map_err(|error| {
+            let failure = if error.passes() { Failure::retry } else { Failure::person };
+            failure(error.to_string(), error.next())
+        })?;
         let command = self.outcome.command;
         if command == Command::InitSync {
             return init_sync::run(self, place, held);

@@ -188,6 +188,17 @@ fn links_in_the_private_folder_lead_no_write_outside() {
 }
 
 #[test]
+fn what_keeps_a_pass_from_the_jobs_lock_for_good_is_no_passing_trouble() {
+    let s = Scene::new();
+    s.tick().exits(0);
+    fs::remove_file(s.private().join("job.lock")).unwrap();
+    fs::create_dir(s.private().join("job.lock")).unwrap();
+    s.sync().exits(1).says("error").logs("job.lock").logs("take it away");
+    fs::remove_dir(s.private().join("job.lock")).unwrap();
+    s.sync().exits(0);
+}
+
+#[test]
 fn a_private_folder_that_a_job_replaces_by_a_link_is_not_followed() {
     let s = Scene::new();
     let outside = s.root().join("outside");
