@@ -69,7 +69,7 @@ fn main() -> color_eyre::Result<()> {
 /// The watchdog: what it says when it ends the process is said as any pass says it.
 fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
     let output = settings.output;
-    let started = deadline::now();
+    let (started, clock) = (deadline::now(), deadline::instant());
     Ok(Watch::start(move |end| {
         let mut outcome = Outcome::new(command, started);
         let code = match end {
@@ -87,6 +87,7 @@ fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
             }
         };
         outcome.ended_by = code;
+        outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
         finish(&outcome, output)
     })?)
 }
