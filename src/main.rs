@@ -88,6 +88,7 @@ fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
         };
         outcome.ended_by = code;
         outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        pass::record_end(&outcome);
         finish(&outcome, output)
     })?)
 }

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -59,6 +60,18 @@ pub struct Pass<'a> {
     site: Option<Site>,
 }
 
+/// The private folder of the repository whose lock this process has, for [`record_end`].
+static LOCKED: Mutex<Option<PrivateDir>> = Mutex::new(None);
+
+/// Records a pass that is ended from outside, by a signal or by the watchdog; one that waited for the lock only leaves none.
+pub fn record_end(outcome: &Outcome) {
+    let locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(private) = locked.as_ref() {
+        // Not precious, and the process is about to end.
+        let _ = Record::keep(private, outcome, deadline::now());
+    }
+}
+
 /// Runs one pass from the lock to the record.
 pub fn run(command: Command, settings: &Settings, network: transport::Env, watch: &Watch) -> Outcome {
     let clock = deadline::instant();
@@ -78,11 +91,13 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
     pass.outcome.rescue_refs.sort();
     pass.outcome.rescue_refs.dedup();
     pass.outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if let Some((private, _held)) = locked
-        && let Err(error) = Record::keep(&private, &pass.outcome, deadline::now())
-    {
-        // Not precious, and the pass did what it did.
-        tracing::warn!("status.json could not be written: {error}");
+    if let Some((private, _held)) = locked {
+        // From here on this record is the one.
+        *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Err(error) = Record::keep(&private, &pass.outcome, deadline::now()) {
+            // Not precious, and the pass did what it did.
+            tracing::warn!("status.json could not be written: {error}");
+        }
     }
     pass.outcome
 }
@@ -98,6 +113,7 @@ impl Pass<'_> {
         }
         match self.enter() {
             Ok(Some((place, private, held))) => {
+                *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(private.clone());
                 let told = self.work(&place, &private, &held, clock);
                 (told, Some((private, held)))
             }

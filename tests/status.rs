@@ -120,6 +120,21 @@ fn passes_that_did_not_reach_the_remote_make_nobody_healthy() {
 }
 
 #[test]
+fn a_pass_that_a_signal_ended_is_the_last_run() {
+    let s = Scene::new();
+    s.tick().exits(0);
+    let good = json(&s, &[])["runs"]["tick"]["last_good"].clone();
+    let tick = s.start(&["tick", "--", "sh", "-c", ": > ../up; exec sleep 1000"]);
+    until("the job runs", || s.root().join("up").exists());
+    rustix::process::kill_process(rustix::process::Pid::from_child(&tick), rustix::process::Signal::TERM).unwrap();
+    s.wait(tick).exits(143);
+    let told = json(&s, &[])["runs"]["tick"].clone();
+    assert_eq!((&told["result"], &told["exit_code"]), (&"error".into(), &143.into()), "{told}");
+    assert_eq!(told["last_good"], good, "{told}");
+    assert!(told["error"].as_str().unwrap().contains("SIGTERM"), "{told}");
+}
+
+#[test]
 fn nothing_known_yet_is_said_so() {
     let s = Scene::without_ours();
     s.git_in(s.root(), &["clone", "-q", "upstream.git", "ours"]);
