@@ -331,6 +331,30 @@ fn the_public_dir_may_have_any_name() {
         s.run(&["init-sync", "--publish", way, "--repo", ours.to_str().unwrap()]).exits(0);
         assert_eq!(names_in(&odd), ["built", "index.html"], "{way}");
     }
+    // A command may have quotes of its own around it, and each is what it would be with a plain name.
+    for (build, name) in [
+        ("cp index.html '{public_dir}/a'", "a"),
+        ("cp index.html \"{public_dir}/b\"", "b"),
+        ("cp \"$(echo \"$(dirname {public_dir})/../../index.html\")\" {public_dir}/c", "c"),
+        ("echo it\\'s \"it's\" '\"' >{public_dir}/d", "d"),
+        ("sh -c 'cp index.html \"$0\"' {public_dir}/e", "e"),
+        ("( cd {public_dir} && echo \"`pwd`/x\" >f )", "f"),
+    ] {
+        s.run(&["init-sync", "--build-command", build, "--repo", ours.to_str().unwrap()]).exits(0);
+        assert_eq!(names_in(&odd), [name], "{build}");
+    }
+}
+
+#[test]
+fn the_repositorys_path_need_not_be_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let s = Scene::new();
+    let ours = s.root().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    fs::rename(s.ours(), &ours).unwrap();
+    let mut tick = s.gitsync(&["tick", "--build-command", COPY, "--", "true"]);
+    let out = tick.env("GIT_SYNC_REPO", &ours).env("GIT_SYNC_PUBLIC_DIR", s.public()).output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(names_in(&s.public()), ["built", "index.html"]);
 }
 
 #[test]
