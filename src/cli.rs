@@ -618,10 +618,12 @@ pub fn read(
 
 /// Whether the result is wanted as JSON, for a command line that could not be read as a whole.
 pub fn wants_json(args: &[OsString], env: &dyn Fn(&str) -> Option<OsString>) -> bool {
-    let given = args.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
-    given
-        || args.iter().any(|arg| arg == "--output=json")
-        || env("GIT_SYNC_OUTPUT").is_some_and(|value| value == "json")
+    // What comes after `--` is the job's.
+    let args = args.split(|arg| arg == "--").next().unwrap_or_default();
+    let apart = args.windows(2).filter(|pair| pair[0] == "--output").map(|pair| pair[1].clone());
+    let joined = args.iter().filter_map(|arg| Some(arg.to_str()?.strip_prefix("--output=")?.into()));
+    let given = apart.chain(joined).last();
+    given.or_else(|| env("GIT_SYNC_OUTPUT")).is_some_and(|value| value == "json")
 }
 
 /// The result object for a command line that could not be read: the keys of any other, and no command.
@@ -726,6 +728,19 @@ mod tests {
         assert_eq!(settings.paths, [PathBuf::from("state"), PathBuf::from("a/b")]);
         let (_, settings) = read_with(&["tick"], &[("GIT_SYNC_PATHS", " x/  y ")]).unwrap();
         assert_eq!(settings.paths, [PathBuf::from("x"), PathBuf::from("y")]);
+    }
+
+    #[test]
+    fn the_form_of_a_usage_error_is_the_one_that_was_asked_for() {
+        let wants = |args: &[&str], env: &'static str| {
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            wants_json(&args, &move |_| Some(env.into()))
+        };
+        assert!(wants(&["sync", "--bogus"], "json") && wants(&["sync", "--output=json", "--bogus"], ""));
+        assert!(wants(&["sync", "--output", "json", "--bogus"], "text"), "a flag wins");
+        assert!(!wants(&["sync", "--output", "text", "--bogus"], "json"), "a flag wins");
+        assert!(!wants(&["sync", "--output=text", "--bogus"], "json"), "a flag wins");
+        assert!(!wants(&["tick", "--bogus", "--", "job", "--output", "json"], ""), "that is the job's");
     }
 
     #[test]

@@ -437,15 +437,16 @@ impl Repo {
         when: DateTime<Utc>,
     ) -> Result<(git2::Signature<'static>, git2::Signature<'static>), Error> {
         let config = self.git.config().doing("reading git's configuration")?;
-        let configured = |key: &str| config.get_string(key).ok().filter(|value| !value.trim().is_empty());
+        let configured = |key: &str| config.get_string(key).ok().and_then(|value| fit_to_sign(&value));
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let who = &self.names.identity;
         let name = configured("user.name").unwrap_or_else(|| "gitsync".into());
         let email = configured("user.email").unwrap_or_else(|| format!("gitsync@{host}"));
         let time = git2::Time::new(when.timestamp(), 0);
         let sign = |env_name: Option<&String>, role_name: &str, env_email: Option<&String>, role_email: &str| {
-            let name = env_name.cloned().or_else(|| configured(role_name)).unwrap_or_else(|| name.clone());
-            let email = env_email.cloned().or_else(|| configured(role_email)).unwrap_or_else(|| email.clone());
+            let told = |value: Option<&String>| value.and_then(|value| fit_to_sign(value));
+            let name = told(env_name).or_else(|| configured(role_name)).unwrap_or_else(|| name.clone());
+            let email = told(env_email).or_else(|| configured(role_email)).unwrap_or_else(|| email.clone());
             git2::Signature::new(&name, &email, &time).map_err(|error| {
                 let what = format!("'{name} <{email}>' can't sign a commit: {}", error.message());
                 Error::new(
@@ -542,6 +543,14 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
         let what = format!("{} can't be opened as a repository: {}", place.work_dir.display(), error.message());
         Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew")
     })
+}
+
+/// A name or an address as git writes it into a commit: a line end or an angle bracket in it would make a commit that
+/// nobody can read. Nothing where nothing is left; libgit2 takes what is needless off both ends.
+pub(crate) fn fit_to_sign(text: &str) -> Option<String> {
+    let fit: String = text.chars().filter(|c| !matches!(c, '\n' | '<' | '>')).collect();
+    let needless = |c: char| c <= ' ' || ".,:;\"\\'".contains(c);
+    (!fit.trim_matches(needless).is_empty()).then_some(fit)
 }
 
 /// A path as libgit2 gives it.

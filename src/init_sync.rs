@@ -141,7 +141,13 @@ fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
         }
     }
     let clean = absolute(&clean);
+    if settings.remote_url.is_some() {
+        repo.check_url(&clean)?;
+    }
     repo.set_remote(&clean)?;
+    if repo.clean_push_url()? {
+        tracing::warn!("a token was found in the remote's stored push URL and taken out; give it by --token-file");
+    }
     repo.set_identity()?;
     Ok(repo)
 }

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGCHLD, SIGTERM};
@@ -180,6 +181,19 @@ pub enum JobError {
 }
 
 impl JobError {
+    /// Whether it may pass without anybody doing anything.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            JobError::Empty { .. } | JobError::NotStarted { .. } => false,
+            JobError::EarlierStillRuns { .. } => true,
+            JobError::System { source, .. } => !matches!(
+                Errno::from_io_error(source),
+                Some(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ISDIR | Errno::ROFS)
+            ),
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn next(&self) -> String {
@@ -196,6 +210,10 @@ impl JobError {
             },
             JobError::EarlierStillRuns { lock, .. } => {
                 format!("end what holds {} open, or wait until it has ended; the next pass tries again", lock.display())
+            }
+            JobError::System { .. } if !self.passes() => {
+                "take it away, or give it to the user that runs gitsync; a pass that ran as another user may have made it"
+                    .into()
             }
             JobError::System { .. } => "see what the machine is short of; the next pass tries again".into(),
         }

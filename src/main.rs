@@ -21,10 +21,18 @@ fn main() -> color_eyre::Result<()> {
     let (asked, settings) = match cli::read(args.clone(), &env) {
         Ok(read) => read,
         Err(error) => {
-            let _ = error.print();
+            // A URL with a token may stand where no argument belongs, and a token in a variable that is no switch.
+            let _ = transport::Env::read(&env);
+            let text = error.to_string();
+            let safe = String::from_utf8_lossy(&transport::redact::secrets(text.as_bytes())).into_owned();
+            if safe == text {
+                let _ = error.print();
+            } else {
+                eprintln_quietly(&safe);
+            }
             if error.use_stderr() {
+                let text = safe;
                 let json = cli::wants_json(&args, &env);
-                let text = error.to_string();
                 let line = if json { cli::usage_json(&text, deadline::now()) } else { Word::Error.word().to_owned() };
                 let _ = writeln!(std::io::stdout(), "{line}");
             }
@@ -62,7 +70,7 @@ fn main() -> color_eyre::Result<()> {
 /// The watchdog: what it says when it ends the process is said as any pass says it.
 fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
     let output = settings.output;
-    let started = deadline::now();
+    let (started, clock) = (deadline::now(), deadline::instant());
     Ok(Watch::start(move |end| {
         let mut outcome = Outcome::new(command, started);
         let code = match end {
@@ -80,6 +88,8 @@ fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
             }
         };
         outcome.ended_by = code;
+        outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        pass::record_end(&outcome);
         finish(&outcome, output)
     })?)
 }

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -25,11 +26,26 @@ use crate::{init_sync, marker, plan, report, sync, tick, transport};
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 const SITE_STALE: &str = "site-stale";
 
-/// Says that what a public dir inside the work tree holds was put there by us.
+/// Names the public dir inside the work tree that holds what was put there by us.
 const SITE_OURS: &str = "site-ours";
 
 /// How long packing the repository's objects together may take; where it takes longer, the next tick tries again.
 const GC_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What a git hook, a rebase or a CI step has in its environment about the repository that it runs in: git in a job would
+/// work there instead of in the job's current folder.
+const NAMES_ANOTHER_REPOSITORY: &[&str] = &[
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+];
 
 /// Without a byte for so long, a transfer is over.
 const IDLE: Duration = Duration::from_secs(30);
@@ -46,6 +62,18 @@ pub struct Pass<'a> {
     pub network: transport::Env,
     network_left: Duration,
     site: Option<Site>,
+}
+
+/// The private folder of the repository whose lock this process has, for [`record_end`].
+static LOCKED: Mutex<Option<PrivateDir>> = Mutex::new(None);
+
+/// Records a pass that is ended from outside, by a signal or by the watchdog; one that waited for the lock only leaves none.
+pub fn record_end(outcome: &Outcome) {
+    let locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(private) = locked.as_ref() {
+        // Not precious, and the process is about to end.
+        let _ = Record::keep(private, outcome, deadline::now());
+    }
 }
 
 /// Runs one pass from the lock to the record.
@@ -72,6 +100,8 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
     pass.outcome.rescue_refs.dedup();
     pass.outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
     if let Some((place, private, _held)) = &locked {
+        // From here on this record is the one.
+        *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = None;
         match Record::keep(private, &pass.outcome, deadline::now()) {
             Ok(record) => pass.tell_metrics(place, private, &record),
             // Not precious, and the pass did what it did.
@@ -92,6 +122,7 @@ impl Pass<'_> {
         }
         match self.enter() {
             Ok(Some((place, private, held))) => {
+                *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(private.clone());
                 let told = self.work(&place, &private, &held, clock);
                 (told, Some((place, private, held)))
             }
@@ -207,7 +238,10 @@ impl Pass<'_> {
             tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
         }
         let until = deadline::instant() + self.settings.lock_wait;
-        job::end_orphans(private.path(), until).map_err(|error| Failure::retry(error.to_string(), error.next()))?;
+        job::end_orphans(private.path(), until).map_err(|error| {
+            let failure = if error.passes() { Failure::retry } else { Failure::person };
+            failure(error.to_string(), error.next())
+        })?;
         let command = self.outcome.command;
         if command == Command::InitSync {
             return init_sync::run(self, place, held);
@@ -370,7 +404,7 @@ impl Pass<'_> {
         };
         let folder = staged.as_ref().map(|staged| staged.path().to_owned());
         let command = match &folder {
-            Some(folder) => command.replace("{public_dir}", &for_shell(folder)),
+            Some(folder) => with_public_dir(command, folder),
             None => command.to_owned(),
         };
         let timeout = self.settings.build_timeout;
@@ -398,7 +432,9 @@ impl Pass<'_> {
     fn may_publish(&self, repo: &Repo) -> Result<(), Failure> {
         let Some(site) = &self.site else { return Ok(()) };
         let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) else { return Ok(()) };
-        let ours = repo.private.file(SITE_OURS).exists();
+        let noted = site.public_dir().as_os_str().as_bytes();
+        // The note is of one folder: another may hold anything.
+        let ours = repo.private.read(SITE_OURS).is_ok_and(|note| note.as_deref() == Some(noted));
         if let Some(file) = repo.somebodys_file_in(inside, ours)? {
             return Err(Failure::usage(
                 format!("the public dir {} holds {}, which is no part of a site", inside.display(), file.display()),
@@ -406,8 +442,8 @@ impl Pass<'_> {
             ));
         }
         if !ours {
-            let noted = repo.private.write_durably(SITE_OURS, site.public_dir().as_os_str().as_bytes());
-            noted.map_err(|error| git::Error::io("noting whose the public dir is", &error))?;
+            let written = repo.private.write_durably(SITE_OURS, noted);
+            written.map_err(|error| git::Error::io("noting whose the public dir is", &error))?;
         }
         Ok(())
     }
@@ -451,7 +487,7 @@ impl Pass<'_> {
         tell("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
         // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
         let ours = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL"];
-        job.env_remove = ours.map(OsString::from).to_vec();
+        job.env_remove = ours.iter().chain(NAMES_ANOTHER_REPOSITORY).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
         job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))
@@ -465,11 +501,47 @@ fn current_folder() -> Result<PathBuf, Failure> {
     })
 }
 
-/// A path as one word for `sh`.
-fn for_shell(path: &Path) -> String {
-    let text = path.to_string_lossy();
+/// A command line for `sh` with the folder in place of each `{public_dir}`. A path of any bytes is one word, and what it was
+/// meant to be inside the quotes that the command has around it: it is then `GITSYNC_PUBLIC_DIR`, which the build has too.
+fn with_public_dir(command: &str, folder: &Path) -> String {
+    const PLACE: &str = "{public_dir}";
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
-    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if let Some(text) = folder.to_str().filter(|text| text.chars().all(plain)) {
+        return command.replace(PLACE, text);
+    }
+    let mut line = String::new();
+    // What is open here: a quote, or the bracket of a `$(`.
+    let mut open: Vec<char> = Vec::new();
+    let mut rest = command;
+    while let Some(c) = rest.chars().next() {
+        let inside = open.last().copied();
+        if let Some(after) = rest.strip_prefix(PLACE) {
+            line += match inside {
+                Some('\'') => "'\"$GITSYNC_PUBLIC_DIR\"'",
+                Some('"') => "${GITSYNC_PUBLIC_DIR}",
+                _ => "\"$GITSYNC_PUBLIC_DIR\"",
+            };
+            rest = after;
+            continue;
+        }
+        let mut taken = c.len_utf8();
+        match (inside, c) {
+            (Some('\''), '\'') | (Some('"'), '"') | (Some('`'), '`') | (Some('('), ')') => {
+                open.pop();
+            }
+            (Some('\''), _) => {}
+            (_, '\\') => taken += rest.chars().nth(1).map_or(0, char::len_utf8),
+            (_, '`' | '"') | (None | Some('(' | '`'), '(' | '\'') => open.push(c),
+            (Some('"'), '$') if rest.starts_with("$(") => {
+                open.push('(');
+                taken += 1;
+            }
+            _ => {}
+        }
+        line += &rest[..taken];
+        rest = &rest[taken..];
+    }
+    line
 }
 
 impl From<git::Error> for Failure {

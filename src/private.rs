@@ -27,12 +27,28 @@ impl PrivateDir {
                 }
                 Ok(())
             }
-            Ok(_) => Err(io::Error::other(format!("{} is not a folder", self.0.display()))),
+            Ok(_) => Err(self.is_no_folder()),
             Err(_) => {
                 DirBuilder::new().mode(0o700).create(&self.0)?;
                 self.0.parent().map_or(Ok(()), sync_dir)
             }
         }
+    }
+
+    /// Refuses a folder that a job has replaced by a link since: it would lead writes elsewhere. One that is gone is no
+    /// danger.
+    ///
+    /// # Errors
+    /// Where something else stands in the folder's place.
+    pub fn check(&self) -> io::Result<()> {
+        match fs::symlink_metadata(&self.0) {
+            Ok(meta) if !meta.is_dir() => Err(self.is_no_folder()),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_no_folder(&self) -> io::Error {
+        io::Error::other(format!("{} is not a folder", self.0.display()))
     }
 
     /// The folder itself.
@@ -63,6 +79,7 @@ impl PrivateDir {
     }
 
     fn replace(&self, name: &str, content: &[u8], durable: bool) -> io::Result<()> {
+        self.check()?;
         let fresh = self.file(&format!("{name}.new"));
         // A pass that was killed here left this behind; only the holder of the lock writes here, so it is nobody's.
         remove_if_there(&fresh)?;
@@ -85,6 +102,7 @@ impl PrivateDir {
     /// # Errors
     /// Those of the file system.
     pub fn remove_durably(&self, name: &str) -> io::Result<bool> {
+        self.check()?;
         let there = remove_if_there(&self.file(name))?;
         if there {
             sync_dir(&self.0)?;
@@ -97,6 +115,7 @@ impl PrivateDir {
     /// # Errors
     /// Those of the file system, and one where a link stands in its place: it would lead writes elsewhere.
     pub fn folder(&self, name: &str) -> io::Result<PathBuf> {
+        self.check()?;
         let path = self.file(name);
         match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_dir() => Ok(path),

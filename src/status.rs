@@ -296,7 +296,9 @@ impl Health {
 }
 
 fn ended(run: &Run) -> DateTime<Utc> {
-    run.started + chrono::Duration::milliseconds(i64::try_from(run.duration_ms).unwrap_or(0))
+    // A damaged record may name a time beyond the calendar's end.
+    let took = i64::try_from(run.duration_ms).ok().and_then(chrono::Duration::try_milliseconds);
+    took.and_then(|took| run.started.checked_add_signed(took)).unwrap_or(run.started)
 }
 
 /// From then to now; nothing where the clock was set back in between.

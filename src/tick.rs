@@ -35,6 +35,10 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
             "run `gitsync init-sync --remote-url URL`: it fetches anew; what lies in the folder is kept as a rescue",
         ));
     }
+    repo.private.check().map_err(|error| {
+        let next = "take away what is there now; what the job wrote is in the work tree, and the next tick commits it";
+        Failure::person(format!("after the job: {error}"), next)
+    })?;
     repo.check_ready().map_err(|error| {
         let error = Failure::from(error);
         Failure { what: format!("after the job: {}; what it wrote is not committed", error.what), ..error }

@@ -128,6 +128,21 @@ mod usage {
     }
 
     #[test]
+    fn a_token_where_no_argument_belongs_is_not_repeated() {
+        let s = Scene::new();
+        s.env("GIT_SYNC_TOKEN", "CANARY-of-the-environment");
+        for args in [
+            ["init-sync", "https://robot:s3cr3t-CANARY@git.example/state.git"],
+            ["sync", "--branch=https://robot:s3cr3t-CANARY@git.example/state.git"],
+            ["sync", "CANARY-of-the-environment"],
+        ] {
+            refused(&s, &args, "***");
+            s.logs_not("CANARY");
+            assert!(!s.last().stdout.contains("CANARY"), "{}", s.last());
+        }
+    }
+
+    #[test]
     fn an_unknown_subcommand_and_none() {
         let s = Scene::new();
         s.run(&["synch"]).exits(2).says("error").logs("synch");

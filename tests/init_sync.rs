@@ -325,6 +325,24 @@ fn a_token_in_the_stored_url_is_taken_out() {
     s.run(&["init-sync", "--network-timeout", "10s", "--remote-url", "http://:s3cr3t@127.0.0.1:2/state.git"]).exits(75);
     assert_eq!(s.git_ours(&["remote", "get-url", "origin"]), "http://127.0.0.1:2/state.git");
     s.logs_not("s3cr3t");
+    // The URL that pushes go to is a stored one, too.
+    s.git_ours(&["remote", "set-url", "--push", "origin", "http://robot:s3cr3t@127.0.0.1:3/state.git"]);
+    s.run(&["init-sync", "--network-timeout", "10s"]).exits(75).logs("token").logs_not("s3cr3t");
+    assert_eq!(s.git_ours(&["remote", "get-url", "--push", "origin"]), "http://127.0.0.1:3/state.git");
+}
+
+#[test]
+fn a_url_that_cannot_be_is_not_stored() {
+    let s = Scene::new();
+    let good = s.git_ours(&["remote", "get-url", "origin"]);
+    for bad in ["gopher://127.0.0.1/state.git", "https://127.0.0.1/state.git?token=s3cr3t", "http://:70000/x"] {
+        s.run(&["init-sync", "--remote-url", bad]).exits(1).says("error").logs("URL");
+        assert_eq!(s.git_ours(&["remote", "get-url", "origin"]), good, "{bad}");
+    }
+    // What git's own configuration makes a good one of is good.
+    s.git_ours(&["config", &format!("url.{}/.insteadOf", s.root().display()), "work://"]);
+    s.run(&["init-sync", "--remote-url", "work://upstream.git"]).exits(0).says("up-to-date");
+    assert_eq!(s.git_ours(&["config", "remote.origin.url"]), "work://upstream.git");
 }
 
 #[test]

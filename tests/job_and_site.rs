@@ -88,6 +88,22 @@ fn a_job_and_a_build_know_of_the_pass_and_not_of_its_secrets() {
 }
 
 #[test]
+fn git_in_a_job_works_in_the_repository_whatever_git_started_us() {
+    let s = Scene::new();
+    // As in a hook of another repository.
+    let other = s.rival().join(".git");
+    for (name, value) in [("GIT_DIR", ""), ("GIT_INDEX_FILE", "index"), ("GIT_OBJECT_DIRECTORY", "objects")] {
+        s.env(name, other.join(value).to_str().unwrap());
+    }
+    s.env("GIT_WORK_TREE", s.rival().to_str().unwrap()).env("GIT_NAMESPACE", "elsewhere").env("GIT_PREFIX", "state/");
+    let before = s.rev(&s.rival(), "HEAD");
+    s.tick_with("echo 1 >state/b && git add -A && git commit -qm 'by the job'").exits(0).says("pushed");
+    s.ours_equals_upstream();
+    assert_eq!(s.git_ours(&["log", "-1", "--format=%s"]), "by the job");
+    assert_eq!(s.rev(&s.rival(), "HEAD"), before);
+}
+
+#[test]
 fn a_jobs_output_is_tagged_in_either_log_format() {
     let s = Scene::new();
     let script =
@@ -315,6 +331,30 @@ fn the_public_dir_may_have_any_name() {
         s.run(&["init-sync", "--publish", way, "--repo", ours.to_str().unwrap()]).exits(0);
         assert_eq!(names_in(&odd), ["built", "index.html"], "{way}");
     }
+    // A command may have quotes of its own around it, and each is what it would be with a plain name.
+    for (build, name) in [
+        ("cp index.html '{public_dir}/a'", "a"),
+        ("cp index.html \"{public_dir}/b\"", "b"),
+        ("cp \"$(echo \"$(dirname {public_dir})/../../index.html\")\" {public_dir}/c", "c"),
+        ("echo it\\'s \"it's\" '\"' >{public_dir}/d", "d"),
+        ("sh -c 'cp index.html \"$0\"' {public_dir}/e", "e"),
+        ("( cd {public_dir} && echo \"`pwd`/x\" >f )", "f"),
+    ] {
+        s.run(&["init-sync", "--build-command", build, "--repo", ours.to_str().unwrap()]).exits(0);
+        assert_eq!(names_in(&odd), [name], "{build}");
+    }
+}
+
+#[test]
+fn the_repositorys_path_need_not_be_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let s = Scene::new();
+    let ours = s.root().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    fs::rename(s.ours(), &ours).unwrap();
+    let mut tick = s.gitsync(&["tick", "--build-command", COPY, "--", "true"]);
+    let out = tick.env("GIT_SYNC_REPO", &ours).env("GIT_SYNC_PUBLIC_DIR", s.public()).output().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(names_in(&s.public()), ["built", "index.html"]);
 }
 
 #[test]
@@ -391,6 +431,19 @@ fn a_public_dir_in_the_work_tree_never_costs_somebody_a_file() {
     s.we_write("docs/kept", "tracked\n").git_ours(&["add", "docs/kept"]);
     tick(&s);
     s.exits(2).logs("docs/kept").our_file("docs/kept", "tracked\n");
+    // That we publish to one folder says nothing of another.
+    let other = s.ours().join("other");
+    write(&other.join("draft.md"), "a draft\n");
+    s.run(&[
+        "tick",
+        "--public-dir",
+        other.to_str().unwrap(),
+        "--build-command",
+        "echo x > {public_dir}/i",
+        "--",
+        "true",
+    ]);
+    s.exits(2).logs("other/draft.md").our_file("other/draft.md", "a draft\n");
 }
 
 #[test]

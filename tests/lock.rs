@@ -184,11 +184,13 @@ fn a_pass_that_waits_ends_when_asked_to() {
     for (what, code) in [(rustix::process::Signal::TERM, 143), (rustix::process::Signal::INT, 130)] {
         let sync = s.start(&["sync", "--output", "json"]);
         wait_for(&s, 1);
+        std::thread::sleep(std::time::Duration::from_millis(50));
         signal(&sync, what);
         s.wait(sync).exits(code);
         let json = s.json();
         assert_eq!((&json["result"], &json["exit_code"]), (&"error".into(), &code.into()));
         assert!(json["error"].as_str().unwrap_or_default().contains("SIG"), "{json}");
+        assert!(json["duration_ms"].as_u64().unwrap() >= 50, "{json}");
     }
     // Its place in the queue is free again.
     let sync = s.start(&["sync"]);

@@ -188,6 +188,36 @@ fn links_in_the_private_folder_lead_no_write_outside() {
 }
 
 #[test]
+fn what_keeps_a_pass_from_the_jobs_lock_for_good_is_no_passing_trouble() {
+    let s = Scene::new();
+    s.tick().exits(0);
+    fs::remove_file(s.private().join("job.lock")).unwrap();
+    fs::create_dir(s.private().join("job.lock")).unwrap();
+    s.sync().exits(1).says("error").logs("job.lock").logs("take it away");
+    fs::remove_dir(s.private().join("job.lock")).unwrap();
+    s.sync().exits(0);
+}
+
+#[test]
+fn a_private_folder_that_a_job_replaces_by_a_link_is_not_followed() {
+    let s = Scene::new();
+    let outside = s.root().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let replace = format!("rm -rf .git/gitsync && ln -s '{}' .git/gitsync && echo 1 >state/b", outside.display());
+    s.tick_with(&replace).exits(1).says("error").logs(".git/gitsync is not a folder");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    fs::remove_file(s.private()).unwrap();
+    let build = format!("cp index.html {{public_dir}}/ && {replace}");
+    s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", &build);
+    s.tick();
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{}", s.last());
+    fs::remove_file(s.private()).unwrap();
+    s.env("GIT_SYNC_BUILD_COMMAND", "cp index.html {public_dir}/");
+    s.tick().exits(0).ours_equals_upstream();
+    assert_eq!(s.git_upstream(&["show", "main:state/b"]), "1");
+}
+
+#[test]
 fn a_rescue_is_never_removed_because_it_cannot_be_read_as_a_commit() {
     let s = Scene::new();
     let name = "refs/gitsync/rescue/20200101T000000Z-local-0000000";

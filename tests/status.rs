@@ -120,6 +120,21 @@ fn passes_that_did_not_reach_the_remote_make_nobody_healthy() {
 }
 
 #[test]
+fn a_pass_that_a_signal_ended_is_the_last_run() {
+    let s = Scene::new();
+    s.tick().exits(0);
+    let good = json(&s, &[])["runs"]["tick"]["last_good"].clone();
+    let tick = s.start(&["tick", "--", "sh", "-c", ": > ../up; exec sleep 1000"]);
+    until("the job runs", || s.root().join("up").exists());
+    rustix::process::kill_process(rustix::process::Pid::from_child(&tick), rustix::process::Signal::TERM).unwrap();
+    s.wait(tick).exits(143);
+    let told = json(&s, &[])["runs"]["tick"].clone();
+    assert_eq!((&told["result"], &told["exit_code"]), (&"error".into(), &143.into()), "{told}");
+    assert_eq!(told["last_good"], good, "{told}");
+    assert!(told["error"].as_str().unwrap().contains("SIGTERM"), "{told}");
+}
+
+#[test]
 fn nothing_known_yet_is_said_so() {
     let s = Scene::without_ours();
     s.git_in(s.root(), &["clone", "-q", "upstream.git", "ours"]);
@@ -128,6 +143,28 @@ fn nothing_known_yet_is_said_so() {
     assert!(!s.private().exists(), "looking made something");
     s.run(&["status", "--max-age", "1h"]).exits(1);
     assert!(s.last().stdout.contains("bad: no good sync ever"), "{}", s.last());
+}
+
+#[test]
+fn a_damaged_record_is_told_as_far_as_it_goes() {
+    let s = Scene::new();
+    s.sync().exits(0);
+    let file = s.private().join("status.json");
+    let record: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let damages: [fn(&mut Value); 4] = [
+        |record| record["runs"]["sync"]["duration_ms"] = 9_000_000_000_000_000_000_u64.into(),
+        |record| record["runs"]["sync"]["duration_ms"] = u64::MAX.into(),
+        |record| record["runs"]["sync"]["started"] = "+262000-01-01T00:00:00Z".into(),
+        |record| record["runs"] = "no runs".into(),
+    ];
+    for damage in damages {
+        let mut record = record.clone();
+        damage(&mut record);
+        std::fs::write(&file, record.to_string()).unwrap();
+        s.run(&["status"]).exits(0);
+        json(&s, &[]);
+    }
+    s.sync().exits(0).run(&["status", "--max-age", "1m"]).exits(0);
 }
 
 #[test]

@@ -279,6 +279,22 @@ mod what_it_says {
     }
 
     #[test]
+    fn an_identity_with_line_ends_and_brackets_makes_no_broken_commit() {
+        let s = Scene::new();
+        s.env("GIT_AUTHOR_NAME", " An\n <Author> ").env("GIT_AUTHOR_EMAIL", "<author@example.org>\n");
+        s.env("GIT_COMMITTER_NAME", "\n").env("GIT_COMMITTER_EMAIL", " ");
+        s.git_ours(&["config", "user.name", "Con\nFig"]);
+        for state in ["1", "2"] {
+            s.tick_with(&format!("echo {state} >state/b")).exits(0).says("pushed");
+        }
+        let who = "An Author <author@example.org> ConFig <person@example.org>";
+        assert_eq!(s.git_ours(&["log", "-1", "--format=%an <%ae> %cn <%ce>"]), who);
+        s.init_sync().exits(0);
+        assert_eq!(s.git_ours(&["config", "--local", "user.name"]), " An Author ");
+        s.git_ours(&["fsck", "--full", "--strict"]);
+    }
+
+    #[test]
     fn identity_when_nobody_names_one() {
         let s = Scene::new();
         for name in ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"] {

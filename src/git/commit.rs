@@ -214,7 +214,9 @@ impl Repo {
         }
         let tracked = tree.and_then(|tree| tree.get_path(root).ok()).and_then(|entry| entry.kind());
         Ok(match top.parent_of(root).doing(format!("looking at {}", shown(root)))? {
-            Parent::Obstacle(_) => Some("a part of the path is a symbolic link or no folder: not followed".to_owned()),
+            Parent::Obstacle(_) => {
+                Some("lies beyond a symbolic link or something else that is no folder: not followed".to_owned())
+            }
             Parent::Missing => gone(tracked),
             Parent::There(parent) => match parent.look(last(root)).doing(format!("looking at {}", shown(root)))? {
                 None => gone(tracked),

@@ -108,6 +108,33 @@ impl Repo {
         }
     }
 
+    /// Refuses a URL that no transport takes, before it replaces one that may be good; after git's `insteadOf`.
+    ///
+    /// # Errors
+    /// What the transport says of it.
+    pub fn check_url(&self, url: &str) -> Result<(), Error> {
+        let remote = self.git.remote_anonymous(url).doing("reading the remote's URL")?;
+        let url = remote.url().unwrap_or(url);
+        let read = transport::Remote::parse(url, &self.place.work_dir);
+        read.map(drop).map_err(|error| transport_error(&error))
+    }
+
+    /// Takes the secret out of the URL that pushes go to, where there is one of its own. Whether there was a secret in it.
+    ///
+    /// # Errors
+    /// Where the configuration can't be read or written.
+    pub fn clean_push_url(&self) -> Result<bool, Error> {
+        let name = &self.names.remote;
+        let config = self.git.config().doing("reading git's configuration")?;
+        let Ok(stored) = config.get_string(&format!("remote.{name}.pushurl")) else { return Ok(false) };
+        let (clean, secret) = transport::split_url_secret(&stored);
+        if secret.is_none() {
+            return Ok(false);
+        }
+        self.git.remote_set_pushurl(name, Some(&clean)).doing(format!("setting the push URL of remote '{name}'"))?;
+        Ok(true)
+    }
+
     /// Sets the remote's URL, making the remote where it is missing.
     ///
     /// # Errors
@@ -140,10 +167,10 @@ impl Repo {
         let doing = "setting user.name and user.email";
         let mut config = self.git.config().doing("reading git's configuration")?;
         for (key, value) in [("user.name", &who.author_name), ("user.email", &who.author_email)] {
-            if let Some(value) = value
-                && config.get_string(key).ok().as_ref() != Some(value)
+            if let Some(value) = value.as_deref().and_then(super::fit_to_sign)
+                && config.get_string(key).ok().as_ref() != Some(&value)
             {
-                config.set_str(key, value).doing(doing)?;
+                config.set_str(key, &value).doing(doing)?;
             }
         }
         Ok(())
