@@ -111,7 +111,7 @@ fn ends(scene: &Scene, pass: Child, code: i32, time: &str) {
 fn a_helper_that_hangs_is_ended_with_all_it_started() {
     let time = Sleepers::new(1);
     let (scene, _server) = with_helper(&hang(&time));
-    let pass = scene.start(&["sync", "--network-timeout", "3s"]);
+    let pass = scene.start(&["sync", "--network-timeout", "5s"]);
     all_have_started(&time);
     ends(&scene, pass, 75, &time);
     scene.logs("credential helper").logs("time for the network was up");
@@ -127,7 +127,7 @@ fn a_helper_that_hangs_is_ended_with_all_it_started() {
 fn so_is_an_ssh_that_hangs() {
     let time = Sleepers::new(2);
     let scene = with_ssh(&hang(&time));
-    let pass = scene.start(&["sync", "--network-timeout", "3s"]);
+    let pass = scene.start(&["sync", "--network-timeout", "5s"]);
     all_have_started(&time);
     ends(&scene, pass, 75, &time);
     let pass = scene.start(&["sync"]);
@@ -142,7 +142,7 @@ fn so_is_a_hook_of_a_path_remote_that_hangs() {
     let scene = Scene::new();
     scene.upstream_hook("pre-receive", &hang(&time));
     let job = "mkdir -p state; echo 1 >state/x";
-    let pass = scene.start(&["tick", "--network-timeout", "4s", "--", "sh", "-c", job]);
+    let pass = scene.start(&["tick", "--network-timeout", "6s", "--", "sh", "-c", job]);
     all_have_started(&time);
     scene.wait(pass).exits(75).says("push-failed");
     let left = alive(&time);

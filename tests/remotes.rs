@@ -350,3 +350,39 @@ fn a_program_that_is_not_installed_is_named_with_its_package() {
     set(&url(&server));
     scene.sync().exits(0).says("up-to-date");
 }
+
+#[test]
+fn the_system_s_authorities_hold_beside_those_that_are_named() {
+    let scene = Scene::without_ours();
+    let (server, other) = (HttpServer::over(scene.root(), true), HttpServer::over(scene.root(), true));
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    // In a mount namespace of its own the system trusts the server's authority; the environment names the other's.
+    let in_a_system_that_trusts = |authority: &str, args: &[&str]| {
+        let command = scene.gitsync(args);
+        let mut isolated = scene.isolated("unshare");
+        isolated.args(["-m", "sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\""]);
+        isolated.arg(authority).arg(bundle).arg(command.get_program()).args(command.get_args());
+        isolated.env("GIT_SYNC_REPO", scene.ours()).env("SSL_CERT_FILE", other.authority_path());
+        isolated.stdin(std::process::Stdio::null());
+        isolated
+    };
+    let possible = in_a_system_that_trusts(&server.authority_path(), &["--version"]).output();
+    if !possible.as_ref().is_ok_and(|output| output.status.success()) {
+        // Read here alone; the program's own environment is the scene's.
+        #[allow(clippy::disallowed_methods)]
+        let ci = std::env::var("CI").is_ok();
+        assert!(!ci, "no file can be mounted over {bundle}: in CI this must not be skipped: {possible:?}");
+        eprintln!("SKIPPED: another set of authorities needs root, unshare and {bundle}");
+        return;
+    }
+    std::fs::create_dir(scene.ours()).unwrap();
+    for (number, trusted) in [&server, &other].into_iter().enumerate() {
+        let args = ["init-sync", "--remote-url", &url(trusted)];
+        let word = if number == 0 { "cloned" } else { "up-to-date" };
+        scene.run_this(in_a_system_that_trusts(&server.authority_path(), &args)).exits(0).says(word);
+    }
+    // Neither is trusted by a system without them.
+    let stranger = HttpServer::over(scene.root(), true);
+    let pass = in_a_system_that_trusts(&server.authority_path(), &["init-sync", "--remote-url", &url(&stranger)]);
+    scene.run_this(pass).exits(1).logs("certificate");
+}

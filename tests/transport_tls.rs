@@ -32,6 +32,21 @@ fn an_authority_can_be_added_by_each_way() {
 }
 
 #[test]
+fn an_authority_in_a_folder_is_found_though_an_older_one_bears_its_name() {
+    let upstream = Upstream::new();
+    // All authorities of these tests have one name.
+    let (server, older) = (HttpServer::tls(&upstream), HttpServer::tls(&upstream));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(server.authority_path(), dir.path().join("renewed.pem")).unwrap();
+    let dir = dir.path().display().to_string();
+    let given = options(&[("SSL_CERT_FILE", &older.authority_path()), ("SSL_CERT_DIR", &dir)]);
+    assert_eq!(open_with(&server.url(), given, "").tip(MAIN).unwrap(), upstream.tip());
+    let e = open_with(&server.url(), options(&[("SSL_CERT_FILE", &older.authority_path())]), "").tip(MAIN).unwrap_err();
+    decent(&e);
+    assert!(e.kind == Kind::Lasting && e.next.contains("SSL_CERT_FILE"), "{e:?}");
+}
+
+#[test]
 fn everything_goes_over_one_secure_connection() {
     let upstream = Upstream::new();
     let server = HttpServer::tls(&upstream);

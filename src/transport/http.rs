@@ -327,11 +327,13 @@ impl Http {
     }
 
     /// Folders of authorities hold a file for each, and the bundle has them all already but for what somebody put
-    /// there by hand. So they are read, which takes as long as all the rest of a poll, when an issuer is not known.
+    /// there by hand. So they are read, which takes as long as all the rest of a poll, when an issuer is not known, or is
+    /// known by a name that another one bears too, as one that was renewed does.
     fn knows_more_authorities(&self, e: &ureq::Error) -> bool {
-        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        use rustls::CertificateError::{BadSignature, UnknownIssuer};
+        let unknown = matches!(rustls_error(e), Some(rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature)));
         let mut state = self.state();
-        if state.every_authority || rustls_error(e) != Some(&unknown) {
+        if state.every_authority || !unknown {
             return false;
         }
         state.every_authority = true;
@@ -806,7 +808,7 @@ fn tls_trouble(e: &rustls::Error, url: &str) -> TransportError {
     use rustls::{CertificateError as C, Error as E};
     let why = redact::text(e.to_string().as_bytes());
     let (kind, next) = match e {
-        E::InvalidCertificate(C::UnknownIssuer) => {
+        E::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
             (Kind::Lasting, "if the server's own authority is to be trusted, give its certificate in SSL_CERT_FILE")
         }
         E::InvalidCertificate(
