@@ -106,6 +106,7 @@ fn sync_behind() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -124,6 +125,7 @@ fn sync_diverged() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -142,6 +144,7 @@ fn tick_commits_and_pushes() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        at_once: &sweep::nothing,
         comes_to: &same_as_upstream,
     });
 }
@@ -159,6 +162,7 @@ fn tick_behind() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -177,6 +181,7 @@ fn tick_alpha_overwrites() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        at_once: &sweep::nothing,
         comes_to: &same_as_upstream,
     });
 }
@@ -197,6 +202,7 @@ fn init_sync_clones() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -222,6 +228,7 @@ fn init_sync_over_a_merge_half_done() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -242,6 +249,7 @@ fn init_sync_from_a_detached_head() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -266,6 +274,7 @@ fn init_sync_over_a_damaged_repository() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[tip],
+        at_once: &sweep::nothing,
         comes_to: &|s| {
             let mut all = clean(s);
             let mut found = s.git_command(&s.ours());
@@ -275,5 +284,61 @@ fn init_sync_over_a_damaged_repository() {
             }
             all
         },
+    });
+}
+
+/// The programs of git behind a path remote, struck in the middle of what they do for us.
+#[test]
+fn children_of_a_fetch() {
+    let s = two_versions();
+    second_version(&s);
+    unfinished_work(&s);
+    sweep::run_on_children(&Sweep {
+        name: "children of a sync, behind",
+        scene: &s,
+        pass: SYNC,
+        recoveries: &[[SYNC, SYNC], [TICK, TICK]],
+        rest: SYNC,
+        paths: JOBS,
+        unreadable: &[],
+        at_once: &sweep::nothing,
+        comes_to: &clean,
+    });
+}
+
+#[test]
+fn children_of_a_push() {
+    let s = two_versions();
+    s.we_write("page", "my page\n");
+    sweep::run_on_children(&Sweep {
+        name: "children of a tick, pushing",
+        scene: &s,
+        pass: TICK,
+        recoveries: &[[TICK, TICK], [IDLE, IDLE]],
+        rest: IDLE,
+        paths: JOBS,
+        unreadable: &[],
+        at_once: &sweep::nothing,
+        comes_to: &same_as_upstream,
+    });
+}
+
+#[test]
+fn children_of_an_overwriting_push() {
+    let s = two_versions();
+    second_version(&s);
+    s.alpha().we_commit("page").we_commit("state/ours");
+    // So that the upstream keeps a pack as it is, instead of unpacking it.
+    s.git_upstream(&["config", "receive.unpackLimit", "1"]);
+    sweep::run_on_children(&Sweep {
+        name: "children of a tick, alpha, diverged",
+        scene: &s,
+        pass: TICK,
+        recoveries: &[[TICK, TICK], [SYNC, IDLE]],
+        rest: IDLE,
+        paths: JOBS,
+        unreadable: &[],
+        at_once: &sweep::nothing,
+        comes_to: &same_as_upstream,
     });
 }
