@@ -23,7 +23,7 @@ pub use git2::Oid as CommitId;
 use self::error::Doing;
 pub use self::error::{Error, Sort};
 use crate::lock::Held;
-use crate::private::PrivateDir;
+use crate::private::{PrivateDir, sync_dir};
 
 /// Where a repository is.
 #[derive(Clone, Debug)]
@@ -473,18 +473,41 @@ impl Repo {
         if from == Some(to) {
             return Ok(());
         }
+        self.objects_to_disk()?;
         let moved = match from {
             Some(from) => self.git.reference_matching(name, to, true, from, why),
             None => self.git.reference(name, to, false, why),
         };
         match moved {
-            Ok(_) => Ok(()),
+            Ok(_) => self.ref_to_disk(name),
             Err(error) if matches!(error.code(), git2::ErrorCode::Modified | git2::ErrorCode::Exists) => {
                 let what = format!("{name} was moved by somebody else in the middle of the pass");
                 Err(Error::new(Sort::Busy, what, "the next pass looks anew"))
             }
             Err(error) => Err(Error::git(format!("moving {name}"), &error)),
         }
+    }
+
+    /// Waits until the folders of the objects are on disk. libgit2 syncs an object and the folder that it is in, and not that
+    /// this folder is there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn objects_to_disk(&self) -> Result<(), Error> {
+        sync_dir(&self.git.commondir().join("objects")).doing("waiting for the disk")
+    }
+
+    /// Waits until the folders that lead to a reference are on disk. libgit2 syncs the innermost alone.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn ref_to_disk(&self, name: &str) -> Result<(), Error> {
+        // HEAD and the like are in no folder, and are one of a linked work tree's own.
+        let above = Path::new(name).ancestors().skip(2).filter(|folder| folder.starts_with("refs"));
+        for folder in above {
+            sync_dir(&self.git.commondir().join(folder)).doing("waiting for the disk")?;
+        }
+        Ok(())
     }
 }
 
