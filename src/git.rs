@@ -388,6 +388,7 @@ impl Repo {
             let what = format!("{what} is in progress in {}; nothing was touched", self.place.work_dir.display());
             return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
         }
+        self.check_branch_is_ours_alone()?;
         if self.git.config().and_then(|config| config.get_bool("core.sparsecheckout")).unwrap_or(false) {
             let what = "the work tree is sparse: files that are left out of it would be committed as deleted";
             return Err(Error::new(
@@ -486,6 +487,28 @@ impl Repo {
             }
             Err(error) => Err(Error::git(format!("moving {name}"), &error)),
         }
+    }
+
+    /// Refuses a branch that a linked work tree has checked out: moved from here, its files there would look like a person's
+    /// undoing of all that is new, and the next commit there would be that.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`] where it is so.
+    pub(crate) fn check_branch_is_ours_alone(&self) -> Result<(), Error> {
+        let head = format!("ref: {}", self.branch_ref());
+        for entry in std::fs::read_dir(self.git.commondir().join("worktrees")).into_iter().flatten().flatten() {
+            let linked = entry.path();
+            let text = |name: &str| std::fs::read_to_string(linked.join(name)).unwrap_or_default().trim().to_owned();
+            let dot_git = text("gitdir");
+            // One that was removed by hand is only remembered.
+            if text("HEAD") == head && Path::new(&dot_git).exists() {
+                let there = Path::new(&dot_git).parent().unwrap_or(Path::new(&dot_git)).display().to_string();
+                let what = format!("'{}' is checked out in the linked work tree {there} too", self.names.branch);
+                let next = format!("`git worktree remove {there}`, or `git switch` it to a branch of its own");
+                return Err(Error::new(Sort::NotReady, what, next));
+            }
+        }
+        Ok(())
     }
 
     /// Waits until the folders of the objects are on disk. libgit2 syncs an object and the folder that it is in, and not that

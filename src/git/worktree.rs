@@ -116,6 +116,7 @@ impl Repo {
         if changes.is_empty() && old == Some(target) && in_order {
             return Ok(Followed::default());
         }
+        self.check_branch_is_ours_alone()?;
         match old {
             Some(old) => rescue_refs.extend(self.rescue_commit_unless_in(old, target, when, why)?),
             None => self.check_branch_has_a_place()?,
