@@ -5,6 +5,7 @@
 //! work: a damaged repository is put aside inside the private folder, and commits in it that can still be read are carried
 //! over as rescue references.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -567,6 +568,9 @@ impl Repo {
             odb.add_disk_alternate(&objects.to_string_lossy()).doing(doing)?;
         }
         let tips: BTreeSet<CommitId> = fresh.iter().flat_map(|old| old_tips(old)).collect();
+        // The longest history first: what it keeps needs no rescue of its own.
+        let mut tips: Vec<CommitId> = tips.into_iter().collect();
+        tips.sort_by_cached_key(|tip| Reverse(beside.length_of_history(*tip)));
         let mut complete = true;
         for id in tips {
             if beside.is_kept(id)? {
@@ -592,6 +596,12 @@ impl Repo {
             fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
         }
         Ok(kept)
+    }
+
+    /// How many commits a commit has behind it, as far as they can be read.
+    fn length_of_history(&self, tip: CommitId) -> usize {
+        let Ok(mut walk) = self.git.revwalk() else { return 0 };
+        if walk.push(tip).is_err() { 0 } else { walk.map_while(Result::ok).count() }
     }
 
     /// Packs a commit with all that it needs and this repository's references don't reach; where something of it can't be
