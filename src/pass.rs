@@ -182,6 +182,9 @@ impl Pass<'_> {
         }
         let until = deadline::instant() + self.settings.lock_wait;
         job::end_orphans(private.path(), until).map_err(|error| Failure::retry(error.to_string(), error.next()))?;
+        if let Some(site) = &self.site {
+            site.tidy();
+        }
         let command = self.outcome.command;
         if command == Command::InitSync {
             return init_sync::run(self, place, held);

@@ -488,3 +488,13 @@ fn site_of_an_init_sync_file_by_file() {
     let init: &[&str] = &["init-sync"];
     sweep_of_a_site("site, init-sync, files", &s, false, init, "v2 page\n", &[[init, init], [SYNC, TICK]]);
 }
+
+/// What could not be removed after a site had gone in file by file does not wait for the next build.
+#[test]
+fn a_staging_folder_that_is_left_goes_with_the_next_pass() {
+    let s = with_a_site("files");
+    scene::write(&s.private().join("site-staging/page"), "left\n");
+    s.sync().exits(0).says("up-to-date");
+    assert!(!s.private().join("site-staging").exists(), "{}", s.last());
+    assert_eq!(oracle::files(&s.public()), site_of("v1 page\n"));
+}
