@@ -108,6 +108,7 @@ fn sync_behind() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
         at_once: &sweep::nothing,
         comes_to: &clean,
     });
@@ -127,6 +128,7 @@ fn sync_diverged() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
         at_once: &sweep::nothing,
         comes_to: &clean,
     });
@@ -146,6 +148,7 @@ fn tick_commits_and_pushes() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
         at_once: &sweep::nothing,
         comes_to: &same_as_upstream,
     });
@@ -164,6 +167,7 @@ fn tick_behind() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
         at_once: &sweep::nothing,
         comes_to: &clean,
     });
@@ -183,6 +187,7 @@ fn tick_alpha_overwrites() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
         at_once: &sweep::nothing,
         comes_to: &same_as_upstream,
     });
@@ -204,6 +209,7 @@ fn init_sync_clones() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
         at_once: &sweep::nothing,
         comes_to: &clean,
     });
@@ -230,6 +236,7 @@ fn init_sync_over_a_merge_half_done() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
         at_once: &sweep::nothing,
         comes_to: &clean,
     });
@@ -251,6 +258,7 @@ fn init_sync_from_a_detached_head() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
         at_once: &sweep::nothing,
         comes_to: &clean,
     });
@@ -276,6 +284,7 @@ fn init_sync_over_a_damaged_repository() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[tip],
+        thinned: sweep::SOME,
         at_once: &sweep::nothing,
         comes_to: &|s| {
             let mut all = clean(s);
@@ -303,6 +312,7 @@ fn children_of_a_fetch() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::FEW,
         at_once: &sweep::nothing,
         comes_to: &clean,
     });
@@ -320,6 +330,7 @@ fn children_of_a_push() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::FEW,
         at_once: &sweep::nothing,
         comes_to: &same_as_upstream,
     });
@@ -340,6 +351,7 @@ fn children_of_an_overwriting_push() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::FEW,
         at_once: &sweep::nothing,
         comes_to: &same_as_upstream,
     });
@@ -440,6 +452,7 @@ fn sweep_of_a_site(name: &str, s: &Scene, whole: bool, pass: &[&str], page: &str
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::FEW,
         at_once: &at_once,
         comes_to: &comes_to,
     });

@@ -287,6 +287,7 @@ fn a_signal_ends_a_pass_that_waits_for_a_server() {
 /// libgit2 asks a stream that has ended for more, for ever: a server that dies in the middle must not cost the pass all its
 /// time, nor a core.
 #[test]
+#[allow(clippy::disallowed_methods)]
 fn a_server_that_dies_in_the_middle_of_an_answer_ends_the_pass_at_once() {
     use std::os::unix::fs::PermissionsExt;
     let s = Scene::new();

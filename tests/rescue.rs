@@ -13,9 +13,8 @@ fn ways_back(s: &Scene) -> Vec<String> {
     let json = s.last().stderr;
     let lines = json.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let field = |line: serde_json::Value| {
-        let found =
-            [&line["get_back"], &line["fields"]["get_back"]].into_iter().find_map(|it| it.as_str().map(str::to_owned));
-        found
+        let places = [&line["get_back"], &line["fields"]["get_back"]];
+        places.into_iter().find_map(|text| text.as_str().map(str::to_owned))
     };
     lines.filter_map(field).collect()
 }
@@ -56,6 +55,7 @@ fn what_the_log_says_gets_the_work_back() {
 
 /// A rescue is kept as long as was asked for, by the time in its name, and then let go; what is no rescue of ours stays.
 #[test]
+#[allow(clippy::disallowed_methods)]
 fn rescues_are_let_go_when_they_were_kept_long_enough() {
     let s = Scene::new();
     let tip = s.our_tip();

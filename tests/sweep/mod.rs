@@ -120,11 +120,16 @@ pub struct Sweep<'a> {
     pub paths: &'a [&'a str],
     /// Commits that can't be read at the start, so that nobody can keep them.
     pub unreadable: &'a [String],
+    /// How many kills and faults there are where the whole sweep was not asked for.
+    pub thinned: (usize, usize),
     /// What is so at every moment, right after the blow too, beyond the guarantees.
     pub at_once: &'a dyn Fn(&Scene) -> Vec<String>,
     /// What is so in the end, beyond the guarantees.
     pub comes_to: &'a dyn Fn(&Scene) -> Vec<String>,
 }
+
+pub const SOME: (usize, usize) = (26, 13);
+pub const FEW: (usize, usize) = (13, 7);
 
 /// Nothing beyond the guarantees.
 pub fn nothing(_: &Scene) -> Vec<String> {
@@ -297,9 +302,9 @@ fn run_over(sweep: &Sweep<'_>, start: &Start, calls: &[Called], children: Option
         points.extend(looking.flat_map(|called| [blows[1], blows[2]].map(|blow| point(called, blow))));
     }
     if extent == Extent::Thinned {
-        let killed = thinned(&changing, thin("GITSYNC_SWEEP_KILLS", 26));
+        let killed = thinned(&changing, thin("GITSYNC_SWEEP_KILLS", sweep.thinned.0));
         points.extend(killed.iter().map(|called| point(called, Blow::Kill)));
-        let failed = thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", 13));
+        let failed = thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", sweep.thinned.1));
         points.extend(failed.iter().zip(blows.iter().cycle()).map(|(called, blow)| point(called, *blow)));
     }
     if let Ok(only) = std::env::var("GITSYNC_SWEEP_ONLY") {
@@ -501,9 +506,7 @@ impl<'a> Children<'a> {
         let trace = String::from_utf8_lossy(&trace).into_owned();
         let struck = match point.blow {
             // Of a process that was killed, the last call has no result.
-            Blow::Kill => {
-                trace.lines().filter(|line| line.contains('(')).last().is_some_and(|line| line.ends_with("= ?"))
-            }
+            Blow::Kill => trace.lines().rfind(|line| line.contains('(')).is_some_and(|line| line.ends_with("= ?")),
             Blow::Once(_) | Blow::From(_) => trace.contains("(INJECTED)"),
         };
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
