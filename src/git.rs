@@ -24,7 +24,7 @@ pub use git2::Oid as CommitId;
 use self::error::Doing;
 pub use self::error::{Error, Sort};
 use crate::lock::Held;
-use crate::private::PrivateDir;
+use crate::private::{PrivateDir, sync_dir};
 
 /// Where a repository is.
 #[derive(Clone, Debug)]
@@ -389,6 +389,7 @@ impl Repo {
             let what = format!("{what} is in progress in {}; nothing was touched", self.place.work_dir.display());
             return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
         }
+        self.check_branch_is_ours_alone()?;
         if self.git.config().and_then(|config| config.get_bool("core.sparsecheckout")).unwrap_or(false) {
             let what = "the work tree is sparse: files that are left out of it would be committed as deleted";
             return Err(Error::new(
@@ -475,18 +476,63 @@ impl Repo {
         if from == Some(to) {
             return Ok(());
         }
+        self.objects_to_disk()?;
         let moved = match from {
             Some(from) => self.git.reference_matching(name, to, true, from, why),
             None => self.git.reference(name, to, false, why),
         };
         match moved {
-            Ok(_) => Ok(()),
+            Ok(_) => self.ref_to_disk(name),
             Err(error) if matches!(error.code(), git2::ErrorCode::Modified | git2::ErrorCode::Exists) => {
                 let what = format!("{name} was moved by somebody else in the middle of the pass");
                 Err(Error::new(Sort::Busy, what, "the next pass looks anew"))
             }
             Err(error) => Err(Error::git(format!("moving {name}"), &error)),
         }
+    }
+
+    /// Refuses a branch that a linked work tree has checked out: moved from here, its files there would look like a person's
+    /// undoing of all that is new, and the next commit there would be that.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`] where it is so.
+    pub(crate) fn check_branch_is_ours_alone(&self) -> Result<(), Error> {
+        let head = format!("ref: {}", self.branch_ref());
+        for entry in std::fs::read_dir(self.git.commondir().join("worktrees")).into_iter().flatten().flatten() {
+            let linked = entry.path();
+            let text = |name: &str| std::fs::read_to_string(linked.join(name)).unwrap_or_default().trim().to_owned();
+            let dot_git = text("gitdir");
+            // One that was removed by hand is only remembered.
+            if text("HEAD") == head && Path::new(&dot_git).exists() {
+                let there = Path::new(&dot_git).parent().unwrap_or(Path::new(&dot_git)).display().to_string();
+                let what = format!("'{}' is checked out in the linked work tree {there} too", self.names.branch);
+                let next = format!("`git worktree remove {there}`, or `git switch` it to a branch of its own");
+                return Err(Error::new(Sort::NotReady, what, next));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the folders of the objects are on disk. libgit2 syncs an object and the folder that it is in, and not that
+    /// this folder is there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn objects_to_disk(&self) -> Result<(), Error> {
+        sync_dir(&self.git.commondir().join("objects")).doing("waiting for the disk")
+    }
+
+    /// Waits until the folders that lead to a reference are on disk. libgit2 syncs the innermost alone.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn ref_to_disk(&self, name: &str) -> Result<(), Error> {
+        // HEAD and the like are in no folder, and are one of a linked work tree's own.
+        let above = Path::new(name).ancestors().skip(2).filter(|folder| folder.starts_with("refs"));
+        for folder in above {
+            sync_dir(&self.git.commondir().join(folder)).doing("waiting for the disk")?;
+        }
+        Ok(())
     }
 }
 

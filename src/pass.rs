@@ -242,6 +242,9 @@ impl Pass<'_> {
             let failure = if error.passes() { Failure::retry } else { Failure::person };
             failure(error.to_string(), error.next())
         })?;
+        if let Some(site) = &self.site {
+            site.tidy();
+        }
         let command = self.outcome.command;
         if command == Command::InitSync {
             return init_sync::run(self, place, held);

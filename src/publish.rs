@@ -185,14 +185,7 @@ impl Site {
         let about = |what: &str| format!("{what} a staging folder in {}", self.private_dir.display());
         let private = Folder::open_or_make(&self.private_dir).map_err(failed(about("make")))?;
         let mut name = OsString::from(STAGING);
-        for old in private.names().map_err(failed(about("look for")))? {
-            if old.as_encoded_bytes().starts_with(STAGING.as_bytes())
-                && let Err(error) = private.remove(&old)
-            {
-                tracing::warn!(target: "gitsync::publish", "an old staging folder could not be removed, remove it by hand: {}: {}",
-                    self.private_dir.join(old).display(), io::Error::from(error));
-            }
-        }
+        self.remove_staged(&private).map_err(failed(about("look for")))?;
         let mut number = 1;
         while let Err(error) = private.make(&name) {
             if error != Errno::EXIST || number == 100 {
@@ -205,6 +198,29 @@ impl Site {
             files::remove_left_overs(&public).map_err(failed(self.about("tidy up")))?;
         }
         Ok(Staged { path: self.private_dir.join(&name), aside: Some((self.private_dir.clone(), name)) })
+    }
+
+    /// Removes what could not be removed when a site had gone in file by file. What was exchanged away stays: readers may be in
+    /// it.
+    pub fn tidy(&self) {
+        if self.way != Way::Whole
+            && let Ok(private) = Folder::open(&self.private_dir)
+        {
+            // What can't be read now is looked for again by the next pass.
+            let _ = self.remove_staged(&private);
+        }
+    }
+
+    fn remove_staged(&self, private: &Folder) -> Result<(), Errno> {
+        for old in private.names()? {
+            if old.as_encoded_bytes().starts_with(STAGING.as_bytes())
+                && let Err(error) = private.remove(&old)
+            {
+                tracing::warn!(target: "gitsync::publish", "an old staging folder could not be removed, remove it by hand: {}: {}",
+                    self.private_dir.join(old).display(), io::Error::from(error));
+            }
+        }
+        Ok(())
     }
 
     fn open_staged(&self, staged: &Staged) -> Result<Folder, Errno> {

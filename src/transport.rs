@@ -466,7 +466,13 @@ fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, O
         found.extend(rest);
     } else {
         // What it can do; `ls-refs` is what every v2 can.
-        while !matches!(packets.packet()?, Some(Packet::Flush)) {}
+        loop {
+            match packets.packet()? {
+                Some(Packet::Flush) => break,
+                Some(Packet::Data(_) | Packet::Delimiter | Packet::ResponseEnd) => {}
+                None => return Err(Bad::Malformed("the list of what it can do was cut off".to_owned())),
+            }
+        }
         let request = pktline::ls_refs_request(refnames);
         packets.stream_mut().write_all(&request)?;
         found = pktline::read_ls_refs(packets, refnames)?;
@@ -512,7 +518,7 @@ impl SmartSubtransport for Sub {
     fn action(&self, _url: &str, service: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
         match self.0.act(service) {
-            Ok(stream) => Ok(Box::new(Noted { inner: self.0.clone(), stream })),
+            Ok(stream) => Ok(Box::new(Noted { inner: self.0.clone(), stream, ended: false })),
             Err(e) => {
                 let text = e.to_string();
                 *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
@@ -539,19 +545,27 @@ impl Stream for Cursor<Vec<u8>> {}
 impl Stream for FetchStep {}
 impl Stream for Push {}
 
-/// Keeps the error that libgit2 turns into a line of text.
+/// Keeps the error that libgit2 turns into a line of text, and tells it that a stream is over.
+///
+/// A read of no bytes ends a pack for libgit2, but not the wait for a line: it asks again and again, as fast as it can, until
+/// somebody ends the process. So the second such read in a row is an error.
 struct Noted {
     inner: Arc<Inner>,
     stream: Box<dyn Stream>,
+    /// The last read gave nothing.
+    ended: bool,
 }
 
 impl Read for Noted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ended {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let n = self.stream.read(buffer).map_err(|e| self.inner.remember(e))?;
-        if n == 0
-            && let Some(e) = self.stream.why_ended()
-        {
-            *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+        if n == 0 && !buffer.is_empty() {
+            self.ended = true;
+            let why = self.stream.why_ended().unwrap_or_else(|| answers::server_said(&self.inner.shown, ""));
+            *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         }
         Ok(n)
     }
@@ -559,6 +573,7 @@ impl Read for Noted {
 
 impl Write for Noted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.ended = false;
         let result = self.stream.write(bytes);
         // libgit2 says goodbye with a flush, also to who has gone already.
         if bytes == b"0000" {

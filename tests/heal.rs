@@ -480,3 +480,21 @@ fn without_the_remote_a_damaged_repository_is_left_as_it_is() {
     s.init_sync().exits(0);
     healed(&s);
 }
+
+/// A tick was writing the index when the power went: what the job wrote is no edit that gives way to HEAD.
+#[test]
+fn an_index_that_was_lost_as_it_was_written_is_taken_back() {
+    let s = Scene::new();
+    s.tick_with("echo 1 > state/a").exits(0).says("pushed");
+    let (index, before) = (s.ours().join(".git/index"), s.private().join("index-before"));
+    fs::copy(&index, &before).unwrap();
+    fs::write(&index, "").unwrap();
+    s.we_write("state/a", "2\n");
+    s.tick().exits(0).says("pushed").upstream_file("state/a", "2\n");
+    assert_eq!(s.rescues(""), Vec::<String>::new(), "{}", s.last());
+    assert!(!before.exists());
+    // One that was written to its end stays, whatever lies beside it.
+    fs::write(&before, "").unwrap();
+    s.we_write("state/a", "3\n").tick().exits(0).says("pushed").upstream_file("state/a", "3\n");
+    assert!(!before.exists());
+}

@@ -15,6 +15,8 @@ mod sweep;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::Command;
 
 use scene::Scene;
 use sweep::Sweep;
@@ -106,6 +108,8 @@ fn sync_behind() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -124,6 +128,8 @@ fn sync_diverged() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -142,6 +148,8 @@ fn tick_commits_and_pushes() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
+        at_once: &sweep::nothing,
         comes_to: &same_as_upstream,
     });
 }
@@ -159,6 +167,8 @@ fn tick_behind() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -177,6 +187,8 @@ fn tick_alpha_overwrites() {
         rest: IDLE,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
+        at_once: &sweep::nothing,
         comes_to: &same_as_upstream,
     });
 }
@@ -197,6 +209,8 @@ fn init_sync_clones() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -222,6 +236,8 @@ fn init_sync_over_a_merge_half_done() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -242,6 +258,8 @@ fn init_sync_from_a_detached_head() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[],
+        thinned: sweep::SOME,
+        at_once: &sweep::nothing,
         comes_to: &clean,
     });
 }
@@ -266,6 +284,8 @@ fn init_sync_over_a_damaged_repository() {
         rest: SYNC,
         paths: JOBS,
         unreadable: &[tip],
+        thinned: sweep::SOME,
+        at_once: &sweep::nothing,
         comes_to: &|s| {
             let mut all = clean(s);
             let mut found = s.git_command(&s.ours());
@@ -276,4 +296,218 @@ fn init_sync_over_a_damaged_repository() {
             all
         },
     });
+}
+
+/// The programs of git behind a path remote, struck in the middle of what they do for us.
+#[test]
+fn children_of_a_fetch() {
+    let s = two_versions();
+    second_version(&s);
+    unfinished_work(&s);
+    sweep::run_on_children(&Sweep {
+        name: "children of a sync, behind",
+        scene: &s,
+        pass: SYNC,
+        recoveries: &[[SYNC, SYNC], [TICK, TICK]],
+        rest: SYNC,
+        paths: JOBS,
+        unreadable: &[],
+        thinned: sweep::FEW,
+        at_once: &sweep::nothing,
+        comes_to: &clean,
+    });
+}
+
+#[test]
+fn children_of_a_push() {
+    let s = two_versions();
+    s.we_write("page", "my page\n");
+    sweep::run_on_children(&Sweep {
+        name: "children of a tick, pushing",
+        scene: &s,
+        pass: TICK,
+        recoveries: &[[TICK, TICK], [IDLE, IDLE]],
+        rest: IDLE,
+        paths: JOBS,
+        unreadable: &[],
+        thinned: sweep::FEW,
+        at_once: &sweep::nothing,
+        comes_to: &same_as_upstream,
+    });
+}
+
+#[test]
+fn children_of_an_overwriting_push() {
+    let s = two_versions();
+    second_version(&s);
+    s.alpha().we_commit("page").we_commit("state/ours");
+    // So that the upstream keeps a pack as it is, instead of unpacking it.
+    s.git_upstream(&["config", "receive.unpackLimit", "1"]);
+    sweep::run_on_children(&Sweep {
+        name: "children of a tick, alpha, diverged",
+        scene: &s,
+        pass: TICK,
+        recoveries: &[[TICK, TICK], [SYNC, IDLE]],
+        rest: IDLE,
+        paths: JOBS,
+        unreadable: &[],
+        thinned: sweep::FEW,
+        at_once: &sweep::nothing,
+        comes_to: &same_as_upstream,
+    });
+}
+
+/// Builds a site of some pages that all say which version of `page` they are of.
+const BUILD: &str = r#"set -e; out={public_dir}; v=$(head -c 2 page); mkdir -p "$out/sub"
+for name in index sub/one sub/two; do { echo "<$v>"; seq 1 2000; cat page; echo "</$v>"; } > "$out/$name.html"; done
+echo same > "$out/same.txt"; echo "$v" > "$out/only-$v"; ln -s ../neighbour "$out/out"
+case $v in v1) mkdir "$out/turns"; echo "$v" > "$out/turns/in";; *) echo "$v" > "$out/turns";; esac"#;
+
+type Pages = Vec<(PathBuf, git2::Oid, bool)>;
+
+/// The site that the build makes of a `page`.
+fn site_of(page: &str) -> Pages {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("page"), page).unwrap();
+    let out = place.path().join("out");
+    let script = BUILD.replace("{public_dir}", out.to_str().unwrap());
+    let built = Command::new("sh").args(["-c", &script]).current_dir(place.path()).status().unwrap();
+    assert!(built.success());
+    oracle::files(&out)
+}
+
+/// A scene with a site that is up, and a neighbour of it that is nobody's business.
+fn with_a_site(way: &str) -> Scene {
+    let s = two_versions();
+    scene::write(&s.root().join("neighbour/file"), "not of the site\n");
+    s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap());
+    s.env("GIT_SYNC_BUILD_COMMAND", BUILD).env("GIT_SYNC_PUBLISH", way);
+    s.run(&["init-sync"]).exits(0);
+    assert_eq!(oracle::files(&s.public()), site_of("v1 page\n"));
+    s
+}
+
+/// What a reader may find at any moment, and what must be in the end.
+fn sweep_of_a_site(name: &str, s: &Scene, whole: bool, pass: &[&str], page: &str, recoveries: &[[&[&str]; 2]]) {
+    let (old, new) = (site_of("v1 page\n"), site_of(page));
+    let both: Vec<&PathBuf> =
+        old.iter().map(|(path, ..)| path).filter(|path| new.iter().any(|(other, ..)| other == *path)).collect();
+    let neighbour = scene::snapshot_of(&s.root().join("neighbour"));
+    let at_once = |s: &Scene| -> Vec<String> {
+        let mut all = Vec::new();
+        let mut now = oracle::files(&s.public());
+        now.retain(|(path, ..)| whole || !path.starts_with(".gitsync-incoming"));
+        if whole && now != old && now != new {
+            all.push("the site is neither wholly the old nor wholly the new one".to_owned());
+        }
+        for file in &now {
+            if !old.contains(file) && !new.contains(file) {
+                all.push(format!("{} is neither an old nor a new page", file.0.display()));
+            }
+        }
+        for path in &both {
+            if !now.iter().any(|(found, ..)| found == *path) {
+                all.push(format!("{} is missing from the site", path.display()));
+            }
+        }
+        if scene::snapshot_of(&s.root().join("neighbour")) != neighbour {
+            all.push("G10: something outside the public dir was touched".to_owned());
+        }
+        for entry in fs::read_dir(s.root()).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !["home", "upstream.git", "rival", "ours", "public", "neighbour", "trace"].contains(&&*name) {
+                all.push(format!("G10: {name} was left beside the public dir"));
+            }
+        }
+        all
+    };
+    let comes_to = |s: &Scene| -> Vec<String> {
+        let mut all = same_as_upstream(s);
+        all.extend(at_once(s));
+        if oracle::files(&s.public()) != new {
+            all.push("the public dir does not hold exactly the fresh site".to_owned());
+        }
+        let mut staged = Vec::new();
+        for entry in fs::read_dir(s.private()).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("site-staging") {
+                staged.push(entry.path());
+            }
+            if name == "site-stale" {
+                all.push("the site still counts as stale".to_owned());
+            }
+        }
+        // What was exchanged away stays for readers who are in it, until the next site is staged.
+        let kept = |staged: &PathBuf| [&old, &new].contains(&&oracle::files(staged));
+        if staged.len() > usize::from(whole) || !staged.iter().all(kept) {
+            all.push(format!("staging folders are left: {staged:?}"));
+        }
+        all
+    };
+    sweep::run(&Sweep {
+        name,
+        scene: s,
+        pass,
+        recoveries,
+        rest: SYNC,
+        paths: JOBS,
+        unreadable: &[],
+        thinned: sweep::FEW,
+        at_once: &at_once,
+        comes_to: &comes_to,
+    });
+}
+
+#[test]
+fn site_of_a_sync_exchanged_whole() {
+    let s = with_a_site("whole");
+    second_version(&s);
+    sweep_of_a_site("site, sync, behind, whole", &s, true, SYNC, "v2 page\n", &[[SYNC, SYNC], [TICK, TICK]]);
+}
+
+#[test]
+fn site_of_a_sync_file_by_file() {
+    let s = with_a_site("files");
+    second_version(&s);
+    sweep_of_a_site("site, sync, behind, files", &s, false, SYNC, "v2 page\n", &[[SYNC, SYNC], [TICK, TICK]]);
+}
+
+#[test]
+fn site_of_a_tick_exchanged_whole() {
+    let s = with_a_site("whole");
+    s.we_write("page", "my page\n");
+    sweep_of_a_site("site, tick, whole", &s, true, TICK, "my page\n", &[[TICK, TICK], [SYNC, TICK]]);
+}
+
+#[test]
+fn site_of_a_tick_file_by_file() {
+    let s = with_a_site("files");
+    s.we_write("page", "my page\n");
+    sweep_of_a_site("site, tick, files", &s, false, TICK, "my page\n", &[[TICK, TICK], [SYNC, TICK]]);
+}
+
+#[test]
+fn site_of_an_init_sync_exchanged_whole() {
+    let s = with_a_site("whole");
+    second_version(&s);
+    let init: &[&str] = &["init-sync"];
+    sweep_of_a_site("site, init-sync, whole", &s, true, init, "v2 page\n", &[[init, init], [SYNC, TICK]]);
+}
+
+#[test]
+fn site_of_an_init_sync_file_by_file() {
+    let s = with_a_site("files");
+    second_version(&s);
+    let init: &[&str] = &["init-sync"];
+    sweep_of_a_site("site, init-sync, files", &s, false, init, "v2 page\n", &[[init, init], [SYNC, TICK]]);
+}
+
+/// What could not be removed after a site had gone in file by file does not wait for the next build.
+#[test]
+fn a_staging_folder_that_is_left_goes_with_the_next_pass() {
+    let s = with_a_site("files");
+    scene::write(&s.private().join("site-staging/page"), "left\n");
+    s.sync().exits(0).says("up-to-date");
+    assert!(!s.private().join("site-staging").exists(), "{}", s.last());
+    assert_eq!(oracle::files(&s.public()), site_of("v1 page\n"));
 }

@@ -280,3 +280,27 @@ fn a_job_that_takes_the_repository_away_is_told_what_to_do() {
     let s = Scene::new();
     s.tick_with("rm -rf .git").exits(1).says("error").logs("init-sync --remote-url");
 }
+
+/// git lets a branch be checked out once: moved under another work tree, that one would seem to undo all that is new.
+#[test]
+fn a_branch_that_a_linked_work_tree_has_is_not_moved_under_it() {
+    let s = Scene::new();
+    s.git_ours(&["checkout", "-q", "--detach"]);
+    let linked = s.root().join("linked");
+    s.git_ours(&["worktree", "add", "-q", linked.to_str().unwrap(), "main"]);
+    scene::write(&linked.join("index.html"), "mine, there\n");
+    let before = s.our_tip();
+    s.rival_pushes("state/a");
+    s.init_sync().exits(1).says("error").logs("is checked out in the linked work tree").logs("git worktree remove");
+    assert_eq!(s.our_tip(), before);
+    assert_eq!(s.git_in(&linked, &["status", "--porcelain"]), " M index.html");
+    s.git_in(&linked, &["switch", "-q", "-c", "side"]);
+    s.init_sync().exits(0).ours_equals_upstream().fsck();
+    assert_eq!(fs::read_to_string(linked.join("index.html")).unwrap(), "mine, there\n");
+    // On both by force: the passes leave it alone too, and a folder that is gone holds nobody up.
+    s.git_in(&linked, &["checkout", "-q", "--ignore-other-worktrees", "main"]);
+    s.rival_pushes("state/a").sync().exits(1).says("error");
+    s.tick_with("echo 1 > state/job").exits(1);
+    fs::remove_dir_all(&linked).unwrap();
+    s.sync().exits(0).ours_equals_upstream();
+}

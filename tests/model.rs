@@ -196,7 +196,7 @@ impl World {
                     [Blow::Kill, Blow::Kill, Blow::Kill, Blow::Once("EIO"), Blow::From("ENOSPC"), Blow::Once("ENOSPC")];
                 // A file that can't be removed is a leftover that nobody can help.
                 let blow = if CALLS[call].starts_with("unlink") { Blow::Kill } else { blows[blow] };
-                let point = Point { call: CALLS[call].to_owned(), n, blow };
+                let point = Point { child: None, call: CALLS[call].to_owned(), n, blow };
                 return self.passes(at, pass, Some(point));
             }
             Step::Settles { at } => return self.settles(at),

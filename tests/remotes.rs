@@ -386,3 +386,47 @@ fn the_system_s_authorities_hold_beside_those_that_are_named() {
     let pass = in_a_system_that_trusts(&server.authority_path(), &["init-sync", "--remote-url", &url(&stranger)]);
     scene.run_this(pass).exits(1).logs("certificate");
 }
+
+/// libgit2 asks a stream that has ended for more, for ever: a server that dies in the middle must not cost the pass all its
+/// time, nor a core.
+#[test]
+#[allow(clippy::disallowed_methods)]
+fn a_server_that_dies_in_the_middle_of_an_answer_ends_the_pass_at_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let s = Scene::new();
+    s.rival_pushes("state/a").rival_pushes("state/b");
+    let bin = s.root().join("bin");
+    let real = s.git_in(s.root(), &["--exec-path"]);
+    // Whoever asks for the tip is told it, or not even that; the one that fetches gets so much of its answer and no more.
+    let script = format!(
+        "#!/bin/sh\nif [ \"$LISTS\" ] && mkdir '{0}/asked' 2>/dev/null; then exec '{real}/git' \"$@\"; fi\n'{real}/git' \"$@\" | {{ dd bs=1 count=\"$CUT\" 2>&-; kill -9 0; }}\n",
+        bin.display()
+    );
+    scene::write(&bin.join("git"), &script);
+    std::fs::set_permissions(bin.join("git"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    s.env("PATH", &format!("{}:{path}", bin.display()));
+    let mut failed = 0;
+    let cuts = (20..200).step_by(20).map(|cut| (cut, "")).chain((20..1400).step_by(60).map(|cut| (cut, "yes")));
+    for (cut, lists) in cuts {
+        let _ = std::fs::remove_dir(bin.join("asked"));
+        let began = Instant::now();
+        let mut pass = s.gitsync(&["sync"]);
+        let out = pass
+            .env("CUT", cut.to_string())
+            .env("LISTS", lists)
+            .env("GIT_SYNC_NETWORK_TIMEOUT", "30s")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(began.elapsed() < Duration::from_secs(15), "cut after {cut} bytes: {said}");
+        if out.status.success() {
+            break;
+        }
+        assert_eq!(out.status.code(), Some(75), "cut after {cut} bytes: {said}");
+        assert!(!said.contains("corrupt") && !said.contains("init-sync"), "cut after {cut} bytes: {said}");
+        failed += 1;
+    }
+    assert!(failed > 5, "only {failed} answers were cut short");
+    s.env("PATH", &path).sync().exits(0).ours_equals_upstream().fsck();
+}

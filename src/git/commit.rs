@@ -183,8 +183,8 @@ impl Repo {
             taken.insert(path);
         }
         let tree = self.git.find_tree(next.write_tree_to(&self.git).doing(doing)?).doing(doing)?;
-        index.write().doing("writing the index")?;
-        super::worktree::sync_index(&index).doing("writing the index")?;
+        self.objects_to_disk()?;
+        self.index_to_disk(&mut index)?;
         if head_tree.as_ref().is_some_and(|head| head.id() == tree.id()) {
             return Ok(done);
         }

@@ -66,7 +66,24 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
         clear_half_written(&git_dir.join("objects"))?;
         clear_half_written(&git_dir.join("objects/pack"))?;
     }
-    Ok(())
+    bring_back_index(place)
+}
+
+/// The index that was there before the last one was written, where a power loss took the bytes of that one. Made again from
+/// HEAD it would take what a job has just written for an edit that gives way.
+fn bring_back_index(place: &Place) -> Result<(), Error> {
+    let doing = "bringing back the index";
+    let before = PrivateDir::of(&place.git_dir).file(super::worktree::INDEX_BEFORE);
+    if before.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let index = place.git_dir.join("index");
+    if begins_as_index(&index) && git2::Index::open(&index).is_ok() {
+        return remove_if_there(&before).map(drop).doing(doing);
+    }
+    tracing::warn!("the index was damaged as it was written; the one before is brought back");
+    fs::rename(&before, &index).doing(doing)?;
+    sync_dir(&place.git_dir).doing(doing)
 }
 
 fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
@@ -412,8 +429,7 @@ impl Repo {
             self.follow_from_index(head, &mut index, when)?;
         } else {
             // init-sync alone comes here, and a follow of the branch comes next.
-            index.write().doing(doing)?;
-            super::worktree::sync_index(&index).doing(doing)?;
+            self.index_to_disk(&mut index)?;
         }
         Ok(true)
     }

@@ -195,9 +195,11 @@ impl Repo {
             let why = format!("the remote rewrote '{}'", self.names.branch);
             rescue = Some(self.rescue(What::Remote, before, when, &why)?);
         }
+        self.objects_to_disk()?;
         self.git
             .reference(&self.tracking_ref(), tip, true, "gitsync: seen")
             .doing(format!("moving {}", self.tracking_ref()))?;
+        self.ref_to_disk(&self.tracking_ref())?;
         Ok(rescue)
     }
 

@@ -44,6 +44,7 @@ impl Repo {
                 return Ok(name);
             }
         }
+        self.objects_to_disk()?;
         let hex = commit.to_string();
         let mut stamp = when;
         let name = loop {
@@ -55,6 +56,7 @@ impl Repo {
                 Err(error) => return Err(Error::git(format!("keeping {hex} as {name}"), &error)),
             }
         };
+        self.ref_to_disk(&name)?;
         let look = match what {
             What::Local | What::Remote => format!("git log {name}"),
             What::Worktree => format!("git show --stat {name}; git checkout {name} -- PATH"),

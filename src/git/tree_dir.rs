@@ -109,11 +109,12 @@ impl TreeDir {
         Ok(Parent::There(at))
     }
 
-    /// Walks to the folder that holds `path`'s last component and makes the folders that are missing.
+    /// Walks to the folder that holds `path`'s last component and makes the folders that are missing. `sync`: whether to wait
+    /// until those are on disk.
     ///
     /// # Errors
     /// Those of the file system; `NotADirectory` where something stands in the way.
-    pub fn make_parent_of(&self, path: &Path) -> io::Result<TreeDir> {
+    pub fn make_parent_of(&self, path: &Path, sync: bool) -> io::Result<TreeDir> {
         let mut at = self.again()?;
         let count = path.components().count();
         for name in path.components().take(count.saturating_sub(1)) {
@@ -121,6 +122,7 @@ impl TreeDir {
             at = match at.child(name) {
                 Err(Errno::NOENT) => {
                     match rustix::fs::mkdirat(&at.fd, name, Mode::from_raw_mode(0o777)) {
+                        Ok(()) if sync => at.sync()?,
                         Ok(()) | Err(Errno::EXIST) => {}
                         Err(error) => return Err(error.into()),
                     }

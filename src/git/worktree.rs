@@ -29,8 +29,10 @@ use super::error::Doing;
 use super::rescue::What;
 use super::tree_dir::{Found, Kind, Parent, TreeDir, last};
 use super::{CommitId, Error, Repo, Sort, path_of, shown};
+use crate::private::{remove_if_there, sync_dir};
 
 pub(super) const INTENT: &str = "intent";
+pub(super) const INDEX_BEFORE: &str = "index-before";
 const STAGING: &str = "staging";
 const STAGING_OLD: &str = "staging-old";
 const ASIDE: &str = "aside";
@@ -114,6 +116,7 @@ impl Repo {
         if changes.is_empty() && old == Some(target) && in_order {
             return Ok(Followed::default());
         }
+        self.check_branch_is_ours_alone()?;
         match old {
             Some(old) => rescue_refs.extend(self.rescue_commit_unless_in(old, target, when, why)?),
             None => self.check_branch_has_a_place()?,
@@ -140,8 +143,7 @@ impl Repo {
         let intent = Intent { branch: self.names.branch.clone(), old, target: target.to_string(), why: why.clone() };
         let text = serde_json::to_vec(&intent).map_err(io::Error::other).doing("writing the intent")?;
         self.private.write_durably(INTENT, &text).doing("writing the intent")?;
-        index.write().doing("writing the index")?;
-        sync_index(index).doing("writing the index")?;
+        self.index_to_disk(index)?;
         self.finish_follow(when).map(drop)
     }
 
@@ -278,8 +280,7 @@ impl Repo {
                 },
             }
         }
-        index.write().doing(doing)?;
-        sync_index(&index).doing(doing)?;
+        self.index_to_disk(&mut index)?;
         self.clear_staging()?;
         self.drop_intent()
     }
@@ -721,7 +722,7 @@ impl Repo {
             }
         }
         for (path, _) in changes.iter().rev().filter(|(_, want)| **want == Want::Gone) {
-            if self.remove(top, path, survey)? {
+            if self.remove(top, path, survey, singly)? {
                 placed.push((path.clone(), None));
             }
         }
@@ -752,7 +753,7 @@ impl Repo {
                 self.give_way(&parent, &obstacle, survey, when)?;
             }
         }
-        let parent = top.make_parent_of(path).doing(doing())?;
+        let parent = top.make_parent_of(path, sync).doing(doing())?;
         let name = last(path);
         let there = parent.look(name).doing(doing())?;
         if changes.get(path) == Some(&Want::Submodule) {
@@ -825,7 +826,7 @@ impl Repo {
     }
 
     /// Removes a tracked path that the target does not have. Whether it was there.
-    fn remove(&self, top: &TreeDir, path: &Path, survey: &Survey) -> Result<bool, Error> {
+    fn remove(&self, top: &TreeDir, path: &Path, survey: &Survey, sync: bool) -> Result<bool, Error> {
         let doing = || format!("removing {}", shown(path));
         let Parent::There(parent) = top.parent_of(path).doing(doing())? else { return Ok(false) };
         let removed = match parent.look(last(path)).doing(doing())? {
@@ -836,7 +837,9 @@ impl Repo {
             Some(found) => {
                 check_unchanged(path, &found, survey)?;
                 parent.unlink(last(path)).doing(doing())?;
-                parent.sync().doing(doing())?;
+                if sync {
+                    parent.sync().doing(doing())?;
+                }
                 true
             }
         };
@@ -844,7 +847,12 @@ impl Repo {
         let mut folder = path.parent();
         while let Some(at) = folder.filter(|at| !at.as_os_str().is_empty()) {
             match top.parent_of(at).doing(doing())? {
-                Parent::There(outer) if outer.remove_empty(last(at)).doing(doing())? => folder = at.parent(),
+                Parent::There(outer) if outer.remove_empty(last(at)).doing(doing())? => {
+                    if sync {
+                        outer.sync().doing(doing())?;
+                    }
+                    folder = at.parent();
+                }
                 _ => break,
             }
         }
@@ -866,16 +874,32 @@ impl Repo {
                 index.add(&entry).doing(doing)?;
             }
         }
-        index.write().doing(doing)?;
-        sync_index(&index).doing(doing)
+        self.index_to_disk(&mut index)
     }
-}
 
-/// libgit2 replaces the index by a rename and does not wait for the disk.
-pub(crate) fn sync_index(index: &git2::Index) -> io::Result<()> {
-    match index.path() {
-        Some(path) => std::fs::File::open(path)?.sync_all(),
-        None => Ok(()),
+    /// Writes an index, and waits until it is on disk.
+    ///
+    /// libgit2 replaces it by a rename before its bytes are on disk. Until they are, the one before is kept beside.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn index_to_disk(&self, index: &mut git2::Index) -> Result<(), Error> {
+        let doing = "writing the index";
+        let Some(path) = index.path().map(Path::to_owned) else { return Ok(()) };
+        let before = self.private.file(INDEX_BEFORE);
+        remove_if_there(&before).doing(doing)?;
+        match std::fs::hard_link(&path, &before) {
+            Ok(()) => sync_dir(self.private.path()).doing(doing)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Not every file system has links.
+            Err(_) => {
+                std::fs::read(&path).and_then(|bytes| self.private.write_durably(INDEX_BEFORE, &bytes)).doing(doing)?
+            }
+        }
+        index.write().doing(doing)?;
+        std::fs::File::open(&path).and_then(|file| file.sync_all()).doing(doing)?;
+        path.parent().map_or(Ok(()), sync_dir).doing(doing)?;
+        remove_if_there(&before).map(drop).doing(doing)
     }
 }
 

@@ -3,6 +3,9 @@
 //! strace does it: `inject=CALL:signal=KILL:when=N` ends the pass on entering its N-th call of that name, and
 //! `error=ENOSPC` makes that call fail. Only the pass's own thread is traced, which is where it does its work; strace
 //! counts for each call and thread by itself, so each name is swept on its own.
+//!
+//! A remote that is a path is reached through git's own programs, which run as children; those are swept with a `git` on the
+//! pass's PATH that puts strace before the one program meant ([`Children`]).
 #![allow(dead_code, missing_docs, clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +15,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -53,6 +57,8 @@ impl Blow {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Point {
+    /// One of git's programs that the pass starts, as `receive-pack.1`: the first of that name. `None`: the pass itself.
+    pub child: Option<String>,
     pub call: String,
     pub n: usize,
     pub blow: Blow,
@@ -60,7 +66,8 @@ pub struct Point {
 
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} at {} #{}", self.blow, self.call, self.n)
+        write!(f, "{:?} at {} #{}", self.blow, self.call, self.n)?;
+        self.child.as_ref().map_or(Ok(()), |child| write!(f, " of {child}"))
     }
 }
 
@@ -113,8 +120,20 @@ pub struct Sweep<'a> {
     pub paths: &'a [&'a str],
     /// Commits that can't be read at the start, so that nobody can keep them.
     pub unreadable: &'a [String],
+    /// How many kills and faults there are where the whole sweep was not asked for.
+    pub thinned: (usize, usize),
+    /// What is so at every moment, right after the blow too, beyond the guarantees.
+    pub at_once: &'a dyn Fn(&Scene) -> Vec<String>,
     /// What is so in the end, beyond the guarantees.
     pub comes_to: &'a dyn Fn(&Scene) -> Vec<String>,
+}
+
+pub const SOME: (usize, usize) = (26, 13);
+pub const FEW: (usize, usize) = (13, 7);
+
+/// Nothing beyond the guarantees.
+pub fn nothing(_: &Scene) -> Vec<String> {
+    Vec::new()
 }
 
 /// What a sweep did.
@@ -178,9 +197,10 @@ fn under_strace(plain: &Command, options: &[String]) -> Output {
     traced.output().unwrap()
 }
 
-/// One call of a pass, as traced: its name, which of that name it is, and whether it changes something.
+/// One call of a pass, as traced: whose it is, its name, which of that name it is, and whether it changes something.
 #[derive(Clone, Debug)]
 struct Called {
+    child: Option<String>,
     call: String,
     n: usize,
     changes: bool,
@@ -193,7 +213,11 @@ fn calls_of(scene: &Scene, pass: &[&str]) -> Vec<Called> {
     let options = ["-o".into(), trace.display().to_string(), "-e".into(), format!("trace={names}")];
     let out = under_strace(&scene.gitsync(pass), &options);
     assert!(out.status.code().is_some_and(|code| code < 100), "{}", String::from_utf8_lossy(&out.stderr));
-    let text = String::from_utf8_lossy(&fs::read(&trace).unwrap()).into_owned();
+    calls_in(&trace, None)
+}
+
+fn calls_in(trace: &Path, child: Option<&str>) -> Vec<Called> {
+    let text = String::from_utf8_lossy(&fs::read(trace).unwrap()).into_owned();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut in_proc = BTreeSet::new();
     let mut all = Vec::new();
@@ -221,9 +245,10 @@ fn calls_of(scene: &Scene, pass: &[&str]) -> Vec<Called> {
         }
         let makes = ["O_CREAT", "O_TRUNC"].iter().any(|flag| rest.contains(flag));
         let looks = ["close", "socket", "connect", "recvfrom", "mmap", "flock", "utimensat"].contains(&call);
-        let to_people = call == "write" && (rest.starts_with("1,") || rest.starts_with("2,"));
+        // A child of ours says to us what it has to say.
+        let to_people = child.is_none() && call == "write" && (rest.starts_with("1,") || rest.starts_with("2,"));
         let changes = if call == "openat" { makes } else { !looks && !to_people };
-        all.push(Called { call: call.to_owned(), n: *n, changes });
+        all.push(Called { child: child.map(str::to_owned), call: call.to_owned(), n: *n, changes });
     }
     all
 }
@@ -243,10 +268,26 @@ pub fn run(sweep: &Sweep<'_>) {
     }
     let start = Start::of(sweep.scene, sweep.unreadable);
     let calls = calls_of(sweep.scene, sweep.pass);
+    run_over(sweep, &start, &calls, None);
+}
+
+/// Strikes, one after another, every program of git that the pass starts.
+pub fn run_on_children(sweep: &Sweep<'_>) {
+    if !strace_is_there() {
+        return;
+    }
+    let children = Children::of(sweep.scene);
+    let start = Start::of(sweep.scene, sweep.unreadable);
+    let calls = children.calls_of(sweep.pass);
+    run_over(sweep, &start, &calls, Some(&children));
+}
+
+fn run_over(sweep: &Sweep<'_>, start: &Start, calls: &[Called], children: Option<&Children<'_>>) {
     let extent = extent();
     let changing: Vec<Called> = calls.iter().filter(|called| called.changes).cloned().collect();
     let mut points = Vec::new();
-    let point = |called: &Called, blow| Point { call: called.call.clone(), n: called.n, blow };
+    let point =
+        |called: &Called, blow| Point { child: called.child.clone(), call: called.call.clone(), n: called.n, blow };
     let blows = [Blow::Once("ENOSPC"), Blow::From("ENOSPC"), Blow::Once("EIO"), Blow::From("EIO")];
     if extent > Extent::Thinned {
         // What changes something comes first: should somebody lose patience, the better part is done.
@@ -261,9 +302,9 @@ pub fn run(sweep: &Sweep<'_>) {
         points.extend(looking.flat_map(|called| [blows[1], blows[2]].map(|blow| point(called, blow))));
     }
     if extent == Extent::Thinned {
-        let killed = thinned(&changing, thin("GITSYNC_SWEEP_KILLS", 26));
+        let killed = thinned(&changing, thin("GITSYNC_SWEEP_KILLS", sweep.thinned.0));
         points.extend(killed.iter().map(|called| point(called, Blow::Kill)));
-        let failed = thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", 13));
+        let failed = thinned(&changing, thin("GITSYNC_SWEEP_FAULTS", sweep.thinned.1));
         points.extend(failed.iter().zip(blows.iter().cycle()).map(|(called, blow)| point(called, *blow)));
     }
     if let Ok(only) = std::env::var("GITSYNC_SWEEP_ONLY") {
@@ -274,7 +315,7 @@ pub fn run(sweep: &Sweep<'_>) {
     }
     let mut tally = Tally::default();
     for (i, point) in points.iter().enumerate() {
-        strike(sweep, &start, point, i, &mut tally);
+        strike(sweep, start, children, point, i, &mut tally);
         if extent > Extent::Thinned && i % 100 == 99 {
             eprintln!("{}: {} of {} points, {} complaints", sweep.name, i + 1, points.len(), tally.complaints.len());
         }
@@ -303,14 +344,25 @@ fn thin(name: &str, most: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(most)
 }
 
-fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally: &mut Tally) {
+fn strike(
+    sweep: &Sweep<'_>,
+    start: &Start,
+    children: Option<&Children<'_>>,
+    point: &Point,
+    number: usize,
+    tally: &mut Tally,
+) {
     let scene = sweep.scene;
     let mut oracle = start.again(scene);
     let mut story = String::new();
     let mut complaints = Vec::new();
     tally.points += 1;
-    let hit = blow(scene, sweep.pass, point, &mut story, &mut complaints);
+    let hit = match children {
+        None => blow(scene, sweep.pass, point, &mut story, &mut complaints),
+        Some(children) => children.blow(sweep.pass, point, &mut story, &mut complaints),
+    };
     tally.struck += usize::from(hit);
+    complaints.extend((sweep.at_once)(scene).into_iter().map(|what| format!("right after the blow: {what}")));
     oracle.remember_ours_if_open(scene, "after the blow");
     sweep.unreadable.iter().for_each(|commit| oracle.forget_tip(commit));
     if point.blow != Blow::Kill {
@@ -323,9 +375,10 @@ fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally:
         // The recovery is killed too, at a point that wanders with the number.
         let n = 1 + (number * 7) % 40;
         let call = ["rename", "unlink", "openat", "write", "renameat", "fsync", "unlinkat", "mkdir"][(number / 4) % 8];
-        let again = Point { call: call.into(), n, blow: Blow::Kill };
+        let again = Point { child: None, call: call.into(), n, blow: Blow::Kill };
         let hit = blow(scene, recovery[0], &again, &mut story, &mut complaints);
         tally.second += usize::from(hit);
+        complaints.extend((sweep.at_once)(scene).into_iter().map(|what| format!("after the second blow: {what}")));
         oracle.remember_ours_if_open(scene, "after the second blow");
         sweep.unreadable.iter().for_each(|commit| oracle.forget_tip(commit));
     }
@@ -367,6 +420,126 @@ fn strike(sweep: &Sweep<'_>, start: &Start, point: &Point, number: usize, tally:
     }
 }
 
+/// The programs of git that a pass starts, each of which can be struck.
+///
+/// A `git` that is found before the real one puts strace before the one that is meant. git finds it for its own programs
+/// too, since it stands where git looks for them: `receive-pack` runs `unpack-objects`, `rev-list` and `maintenance`.
+struct Children<'a> {
+    scene: &'a Scene,
+    bin: TempDir,
+}
+
+impl<'a> Children<'a> {
+    fn of(scene: &'a Scene) -> Self {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let bin = TempDir::with_prefix("gitsync-bin-").unwrap();
+        let programs = PathBuf::from(scene.git_in(scene.root(), &["--exec-path"]));
+        for entry in fs::read_dir(&programs).unwrap().flatten().filter(|entry| entry.file_name() != "git") {
+            symlink(entry.path(), bin.path().join(entry.file_name())).unwrap();
+        }
+        let script = format!(
+            "#!/bin/sh\n\
+             export GIT_EXEC_PATH='{bin}'\n\
+             [ -e '{bin}/on' ] || exec '{real}' \"$@\"\n\
+             program=$1\n\
+             echo >> '{bin}/ran.'\"$program\"\n\
+             number=$(($(wc -l < '{bin}/ran.'\"$program\")))\n\
+             meant=$(cat '{bin}/meant')\n\
+             case $meant in $program.$number|all) ;; *) exec '{real}' \"$@\" ;; esac\n\
+             exec strace -qq -o '{bin}/trace.'\"$program.$number\" $(cat '{bin}/on') -- '{real}' \"$@\"\n",
+            bin = bin.path().display(),
+            real = programs.join("git").display(),
+        );
+        fs::write(bin.path().join("git"), script).unwrap();
+        fs::set_permissions(bin.path().join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = std::env::var("PATH").unwrap();
+        scene.env("PATH", &format!("{}:{path}", bin.path().display()));
+        Self { scene, bin }
+    }
+
+    /// Runs a pass with strace before the programs that are meant. Gives the traces of those that ran.
+    fn traced(&self, pass: &[&str], meant: &str, options: &str) -> (Output, Vec<(String, PathBuf)>) {
+        let file = |name: &str| self.bin.path().join(name);
+        for entry in fs::read_dir(self.bin.path()).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("ran.") || name.starts_with("trace.") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        fs::write(file("meant"), meant).unwrap();
+        fs::write(file("on"), options).unwrap();
+        let out = self.scene.gitsync(pass).env("GIT_SYNC_NETWORK_TIMEOUT", "20s").output().unwrap();
+        fs::remove_file(file("on")).unwrap();
+        let mut traces = Vec::new();
+        for entry in fs::read_dir(self.bin.path()).unwrap().flatten() {
+            if let Some(child) = entry.file_name().to_string_lossy().strip_prefix("trace.") {
+                traces.push((child.to_owned(), entry.path()));
+            }
+        }
+        traces.sort();
+        (out, traces)
+    }
+
+    fn calls_of(&self, pass: &[&str]) -> Vec<Called> {
+        // Children are what the pass talks to: what they read and write is what may be cut short.
+        let (out, traces) = self.traced(pass, "all", &format!("-e trace={}", GROUPS.concat().join(",")));
+        assert!(out.status.code().is_some_and(|code| code < 100), "{}", String::from_utf8_lossy(&out.stderr));
+        assert!(!traces.is_empty(), "the pass started no program of git");
+        if extent() > Extent::Thinned {
+            eprintln!("programs: {:?}", traces.iter().map(|(child, _)| child).collect::<Vec<_>>());
+        }
+        traces.iter().flat_map(|(child, trace)| calls_in(trace, Some(child))).collect()
+    }
+
+    /// Runs a pass with a blow to one of its children. Whether it was struck.
+    fn blow(&self, pass: &[&str], point: &Point, story: &mut String, complaints: &mut Vec<String>) -> bool {
+        let scene = self.scene;
+        let child = point.child.as_deref().unwrap();
+        let before = scene.upstream_tip();
+        let options = format!("-e trace={} -e {}", point.call, point.blow.inject(&point.call, point.n));
+        let began = Instant::now();
+        let (out, traces) = self.traced(pass, child, &options);
+        if began.elapsed() > Duration::from_secs(15) {
+            complaints.push("G8: a child is gone, and the pass waits for it until its time is up".to_owned());
+        }
+        let trace = traces.first().map(|(_, path)| fs::read(path).unwrap()).unwrap_or_default();
+        let trace = String::from_utf8_lossy(&trace).into_owned();
+        let struck = match point.blow {
+            // Of a process that was killed, the last call has no result.
+            Blow::Kill => trace.lines().rfind(|line| line.contains('(')).is_some_and(|line| line.ends_with("= ?")),
+            Blow::Once(_) | Blow::From(_) => trace.contains("(INJECTED)"),
+        };
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        story.push_str(&format!(
+            "-- {point}: {}\n   at {}\n   said {said:?}\n{}",
+            out.status,
+            trace.lines().last().unwrap_or_default(),
+            String::from_utf8_lossy(&out.stderr)
+        ));
+        if out.status.code().is_none_or(|code| code >= 100) {
+            complaints.push(format!("the pass crashed: {}", out.status));
+        }
+        if said == "pushed\n" && scene.our_tip() != scene.upstream_tip() {
+            complaints.push("G4: it says pushed, and the remote has not what we have".to_owned());
+        }
+        let alpha = scene.gitsync(pass).get_envs().any(|(name, _)| name == "GIT_SYNC_ALPHA");
+        let after = scene.upstream_tip();
+        let forward =
+            scene.git_command(&scene.upstream()).args(["merge-base", "--is-ancestor", &before, &after]).status();
+        if !alpha && !forward.unwrap().success() {
+            complaints.push(format!("G3: non-alpha moved the remote from {before} to {after}"));
+        }
+        // A server's program that is killed leaves locks, of references and of packs; removing them is the server's keeper's.
+        let packs = fs::read_dir(scene.upstream().join("objects/pack")).unwrap().flatten().map(|entry| entry.path());
+        for path in oracle::leftovers(&scene.upstream()).into_iter().chain(packs) {
+            if path.extension().is_some_and(|extension| extension == "lock" || extension == "keep") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        struck
+    }
+}
+
 /// Makes every lock file below a folder look a minute older.
 pub fn a_minute_passes(folder: &Path) {
     for path in oracle::leftovers(folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "lock")) {
@@ -395,7 +568,7 @@ pub struct Hit {
 
 /// Runs a command with a blow.
 pub fn strike_one(pass: &Command, log: &Path, point: &Point, complaints: &mut Vec<String>) -> Hit {
-    let Point { call, n, blow } = point;
+    let Point { child: _, call, n, blow } = point;
     let inject = blow.inject(call, *n);
     let options = ["-o".into(), log.display().to_string(), "-e".into(), format!("trace={call}"), "-e".into(), inject];
     let out = under_strace(pass, &options);
