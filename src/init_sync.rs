@@ -28,21 +28,28 @@ pub fn place(settings: &Settings, here: &Path) -> Result<Place, Failure> {
             if begun || kept || settings.remote_url.is_some() { Ok(place) } else { Err(no_url(&place.work_dir)) }
         }
         Err(error) => {
-            let folder = settings.repo.as_deref().map_or_else(|| here.to_owned(), |repo| here.join(repo));
-            if folder.join("HEAD").is_file() && folder.join("objects").is_dir() {
-                return Err(error.into());
-            }
-            if folder.join(".git").symlink_metadata().is_ok() {
-                return Err(error.into());
-            }
-            if settings.remote_url.is_none() {
-                return Err(no_url(&folder));
-            }
+            let folder = free_place(settings, here, error)?;
             let git_dir = folder.join(".git");
             std::fs::create_dir_all(&git_dir).map_err(|error| git::Error::path("making", &git_dir, &error))?;
             Ok(git::find(Some(&folder), here)?)
         }
     }
+}
+
+/// The folder to make a repository in, where `error` says that there is none to be used.
+///
+/// # Errors
+/// That error where there is a repository of another kind, and a usage error where there is no URL.
+pub fn free_place(settings: &Settings, here: &Path, error: git::Error) -> Result<PathBuf, Failure> {
+    let folder = settings.repo.as_deref().map_or_else(|| here.to_owned(), |repo| here.join(repo));
+    let bare = folder.join("HEAD").is_file() && folder.join("objects").is_dir();
+    if bare || folder.join(".git").symlink_metadata().is_ok() {
+        return Err(error.into());
+    }
+    if settings.remote_url.is_none() {
+        return Err(no_url(&folder));
+    }
+    Ok(folder)
 }
 
 /// A repository that an earlier init-sync put aside and did not come to replace has its configuration there.

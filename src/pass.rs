@@ -154,7 +154,10 @@ impl Pass<'_> {
         let here = current_folder()?;
         let place = match (self.outcome.command, git::find(settings.repo.as_deref(), &here)) {
             (_, Ok(place)) => Some(place),
-            (Command::InitSync, Err(_)) if settings.remote_url.is_some() => None,
+            (Command::InitSync, Err(error)) => {
+                init_sync::free_place(settings, &here, error)?;
+                None
+            }
             (_, Err(error)) => return Err(error.into()),
         };
         if let Some(place) = &place {

@@ -424,6 +424,16 @@ fn the_crontab_has_the_cadence_of_the_specification_and_no_secret() {
     assert_eq!(words, [("*/30 * * * * * *", "gitsync sync >/dev/null"), ("15 */15 * * * * *", "gitsync tick")]);
 }
 
+/// Docker fills an empty volume from whichever image is mounted on it first or last, owner and all.
+#[test]
+fn nothing_but_gitsync_fills_the_public_volume() {
+    if shipped("compose.yaml").exists() {
+        let text = fs::read_to_string(shipped("compose.yaml")).unwrap();
+        let mounts = text.lines().map(str::trim).filter_map(|line| line.strip_prefix("- public:"));
+        assert_eq!(mounts.collect::<Vec<_>>(), ["/public", "/usr/share/nginx/html:ro,nocopy"]);
+    }
+}
+
 #[test]
 fn the_shell_scripts_are_clean() {
     if is_here("shellcheck") {

@@ -92,4 +92,11 @@ fn it_fails_where_the_pass_would() {
     s.upstream_comes_back().git_ours(&["checkout", "-q", "--detach"]);
     dry(&s, &["tick", "--", "true"]);
     s.exits(1).says("error").logs("HEAD is detached");
+    let nowhere = s.root().join("nowhere");
+    dry(&s, &["init-sync", "--repo", nowhere.to_str().unwrap()]);
+    s.exits(2).says("error").logs("set --remote-url");
+    let upstream = s.upstream();
+    let upstream = upstream.to_str().unwrap();
+    dry(&s, &["init-sync", "--repo", upstream, "--remote-url", upstream]);
+    s.exits(1).says("error").logs("bare repository");
 }
