@@ -239,6 +239,8 @@ mod what_it_says {
         assert!(time.ends_with('Z') && time.len() == "2026-11-22T22:00:00Z".len(), "{time}");
         let told = chrono::DateTime::parse_from_rfc3339(time).unwrap().timestamp();
         assert!(told >= began && told <= gitsync::deadline::now().timestamp(), "{time}");
+        let out = s.git_command(&s.ours()).args(["cat-file", "commit", "HEAD"]).output().unwrap();
+        assert!(String::from_utf8_lossy(&out.stdout).ends_with(&format!("at {time}\n")), "ends as git's own do");
         let made = s.git_ours(&["log", "-1", "--format=%at %ct %ai"]);
         assert!(made.starts_with(&format!("{told} {told} ")) && made.ends_with(" +0000"), "{made}");
     }
@@ -506,7 +508,7 @@ mod what_is_left_out {
     fn a_file_that_is_too_large() {
         let s = Scene::new();
         s.arg("--max-file-size").arg("1KiB");
-        left_out(&s, "huge", "head -c 1025 /dev/zero >state/huge", "--max-file-size");
+        left_out(&s, "huge", "head -c 1025 /dev/zero >state/huge", "(1025 bytes, not 1024)");
         s.tick_with("head -c 1024 /dev/zero >state/huge").exits(0).says("pushed");
         // One that was committed before it grew keeps its last good version upstream.
         s.tick_with("head -c 2000 /dev/zero >state/huge").exits(1).says("no-changes");

@@ -192,7 +192,9 @@ impl Repo {
         let parents: Vec<git2::Commit<'_>> =
             parent.map(|id| self.git.find_commit(id)).transpose().doing(doing)?.into_iter().collect();
         let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
-        let commit = self.git.commit(None, &author, &committer, message, &tree, &refs).doing(doing)?;
+        // As git ends every message.
+        let whole = format!("{}\n", message.trim_end());
+        let commit = self.git.commit(None, &author, &committer, &whole, &tree, &refs).doing(doing)?;
         let summary = message.lines().next().unwrap_or_default();
         self.move_ref(&self.branch_ref(), parent, commit, &format!("commit: {summary}"))?;
         done.commit = Some(commit);
@@ -324,8 +326,11 @@ fn cannot_commit(top: &TreeDir, path: &Path, max_file_size: u64) -> Result<Optio
         Kind::File { .. } => {
             let size = u64::try_from(found.stat.st_size).unwrap_or(u64::MAX);
             if size > max_file_size {
-                let (size, most) = (bytesize::ByteSize(size), bytesize::ByteSize(max_file_size));
-                Some(format!("has {}, more than --max-file-size {}", size.display().si(), most.display().si()))
+                let rounded = |bytes: u64| bytesize::ByteSize(bytes).display().si().to_string();
+                let (has, most) = (rounded(size), rounded(max_file_size));
+                // Two that round to the same would say nothing.
+                let exactly = if has == most { format!(" ({size} bytes, not {max_file_size})") } else { String::new() };
+                Some(format!("has {has}, more than --max-file-size {most}{exactly}"))
             } else {
                 parent.open_file(last(path)).err().map(|error| format!("can't be read: {error}"))
             }
