@@ -430,3 +430,21 @@ fn a_server_that_dies_in_the_middle_of_an_answer_ends_the_pass_at_once() {
     assert!(failed > 5, "only {failed} answers were cut short");
     s.env("PATH", &path).sync().exits(0).ours_equals_upstream().fsck();
 }
+
+#[test]
+fn a_pass_does_its_work_before_a_server_has_ended_its_answer() {
+    let (scene, server) = served(false);
+    let ends = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    server.always(Fault::EndsWhen(ends.clone()));
+    let start = Instant::now();
+    let child = scene.start(&["sync"]);
+    let record = scene.private().join("status.json");
+    scene::until("the pass is on record", || {
+        std::fs::read_to_string(&record).is_ok_and(|text| text.contains("\"up-to-date\""))
+    });
+    // Not because it gave up waiting.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    // And it does not hang up on the server.
+    ends.store(true, std::sync::atomic::Ordering::SeqCst);
+    scene.wait(child).exits(0).says("up-to-date");
+}

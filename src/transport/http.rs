@@ -45,6 +45,58 @@ pub(crate) struct Http {
     limits: Limits,
     meter: Arc<Meter>,
     state: Mutex<State>,
+    tail: Arc<Mutex<Option<Tail>>>,
+}
+
+/// An answer that has been read up to what matters; its end is still to come.
+struct Tail(BodyReader<'static>);
+
+impl std::fmt::Debug for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tail")
+    }
+}
+
+impl Tail {
+    /// Only an answer that is read to its end gives its connection back for the next request, and over https that is
+    /// worth two round trips; and a server is not hung up on.
+    fn read_out(mut self) {
+        let _ = self.0.read(&mut [0]);
+    }
+}
+
+/// Ends that are still to come when their session is over, while somebody will see to them.
+static TAILS: Mutex<Option<Vec<Tail>>> = Mutex::new(None);
+
+/// While the answer lives, a session that is over does not wait for the end of its last answer; the answer does, when it goes.
+///
+/// A server ends its answer when its git has ended, a good while after the last word. What is left to do meanwhile is done
+/// in that time.
+pub fn end_answers_later() -> EndsLater {
+    *TAILS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+    EndsLater(())
+}
+
+/// See [`end_answers_later`].
+#[must_use = "dropping it waits for the ends"]
+pub struct EndsLater(());
+
+impl Drop for EndsLater {
+    fn drop(&mut self) {
+        let tails = TAILS.lock().unwrap_or_else(PoisonError::into_inner).take();
+        tails.into_iter().flatten().for_each(Tail::read_out);
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        let Some(tail) = self.tail.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        if let Some(tails) = &mut *TAILS.lock().unwrap_or_else(PoisonError::into_inner) {
+            tails.push(tail);
+            return;
+        }
+        tail.read_out();
+    }
 }
 
 #[derive(Debug)]
@@ -105,6 +157,7 @@ impl Http {
                 agent: None,
                 every_authority: false,
             }),
+            tail: Arc::default(),
         }
     }
 
@@ -270,6 +323,10 @@ impl Http {
         body: &mut Body<'_>,
         shown: &str,
     ) -> Result<ureq::http::Response<ureq::Body>, TransportError> {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tail) = tail {
+            tail.read_out();
+        }
         let left = self.limits.left(shown)?;
         let mut headers = vec![("Accept", request.expects.to_owned())];
         if let Some(authorization) = authorization {
@@ -356,7 +413,8 @@ impl Http {
             return Err(Failed { error, status: None, not_git: true, final_word: false });
         }
         Ok(Incoming {
-            reader: response.into_body().into_reader(),
+            reader: Some(response.into_body().into_reader()),
+            tail: self.tail.clone(),
             limits: self.limits.clone(),
             meter: self.meter.clone(),
             url,
@@ -684,7 +742,9 @@ fn words_of(response: ureq::http::Response<ureq::Body>) -> String {
 
 /// An answer's body, as it comes.
 pub(crate) struct Incoming {
-    reader: BodyReader<'static>,
+    reader: Option<BodyReader<'static>>,
+    /// Where the reader goes when this does.
+    tail: Arc<Mutex<Option<Tail>>>,
     limits: Limits,
     meter: Arc<Meter>,
     url: String,
@@ -700,7 +760,8 @@ impl std::fmt::Debug for Incoming {
 
 impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.reader.read(buffer) {
+        let Some(reader) = &mut self.reader else { return Ok(0) };
+        match reader.read(buffer) {
             Ok(n) => {
                 self.over = n == 0 && !buffer.is_empty();
                 self.meter.received(n);
@@ -717,10 +778,9 @@ impl Read for Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        // Whoever reads packets stops at the last one. Only an answer that is read to its end gives its connection
-        // back for the next request, and over https that is worth two round trips.
-        if !self.over {
-            let _ = self.read(&mut [0]);
+        // Whoever reads packets stops at the last one.
+        if let Some(reader) = self.reader.take().filter(|_| !self.over) {
+            *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tail(reader));
         }
     }
 }

@@ -58,6 +58,8 @@ pub enum Fault {
     HangUp,
     /// Ignores `Git-Protocol`, as servers before v2 did.
     OldProtocol,
+    /// All of the body, and its end only when this is true.
+    EndsWhen(Arc<AtomicBool>),
     /// Takes the head of the request and reads none of its body.
     Deaf,
     /// git's answer, compressed, to whoever says that they understand that.
@@ -600,7 +602,7 @@ fn backend(
             raw(out, &all)?;
             raw(out, b"\r\n")?;
         }
-        _ => {
+        fault => {
             raw(out, head.as_bytes())?;
             let mut send = |bytes: &[u8]| -> io::Result<()> {
                 raw(out, format!("{:x}\r\n", bytes.len()).as_bytes())?;
@@ -616,6 +618,13 @@ fn backend(
                             let _ = child.wait();
                             return Err(e);
                         }
+                    }
+                }
+            }
+            if let Some(Fault::EndsWhen(now)) = fault {
+                while !now.load(Ordering::SeqCst) {
+                    if ended.lock().unwrap().recv_timeout(Duration::from_millis(5)) != Err(RecvTimeoutError::Timeout) {
+                        break;
                     }
                 }
             }
