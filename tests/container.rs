@@ -450,6 +450,30 @@ fn the_shell_scripts_are_clean() {
 // ---- the entry point
 
 /// Runs the start to its end, which it must have by itself.
+#[test]
+fn systemd_takes_the_units() {
+    if !is_here("systemd-analyze") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut units = Vec::new();
+    for entry in fs::read_dir(shipped("docs/examples/systemd")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        // The program is looked for where the units say, and the tests don't install it.
+        let text = fs::read_to_string(entry.path()).unwrap().replace("/usr/local/bin/gitsync", "/bin/true");
+        let unit = folder.path().join(&name);
+        fs::write(&unit, text).unwrap();
+        if name.ends_with(".service") || name.ends_with(".timer") {
+            units.push(unit);
+        }
+    }
+    assert_eq!(units.len(), 5);
+    let out = Command::new("systemd-analyze").arg("verify").args(&units).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    // What it finds strange it says, and ends well all the same.
+    assert!(out.status.success() && !said.contains("gitsync"), "{said}");
+}
+
 /// cargo reads the whole manifest before it builds anything, and wants to see the files that it names.
 #[test]
 fn the_image_copies_all_that_a_build_needs() {
