@@ -4,6 +4,7 @@
 //! `${NAME:-}` in a compose file makes of one that nobody filled in.
 
 use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -482,8 +483,10 @@ pub fn read(
     env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<(Asked, Settings), clap::Error> {
     let set = |name: &str| env(name).filter(|value| !value.is_empty());
-    let mut command = without_empty_env(Cli::command(), env);
-    let matches = command.try_get_matches_from_mut(args)?;
+    // Some thousand small pieces, read once in a process that lives for milliseconds: taking them apart would be a part of
+    // what a poll costs.
+    let mut command = ManuallyDrop::new(without_empty_env(Cli::command(), env));
+    let matches = ManuallyDrop::new(command.try_get_matches_from_mut(args)?);
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let mut usage = |text: String| command.error(clap::error::ErrorKind::ValueValidation, text);
 
