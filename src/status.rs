@@ -46,6 +46,8 @@ struct Health {
     last_good: Option<DateTime<Utc>>,
     /// Up to now, or up to the beginning of the pass under way, which the others wait for.
     age: Option<Duration>,
+    /// How far the last good one is ahead of the clock, which was set back since; its age is not known then.
+    ahead: Option<Duration>,
 }
 
 impl Health {
@@ -114,8 +116,11 @@ fn health(wanted: Healthy, record: &Record, busy_since: Option<DateTime<Utc>>, n
         Of::Tick => record.runs.get(Command::Tick.word()).and_then(|run| run.last_good),
     };
     let until = busy_since.unwrap_or(now).min(now);
-    let age = last_good.map(|good| since(good, until));
-    Health { of: wanted.of, max_age: wanted.max_age, last_good, age }
+    // A clock that was set back a little makes nothing old, and the next good one puts it right. One that was far ahead
+    // must not vouch for an instance for all the time until it is caught up with.
+    let ahead = last_good.map(|good| since(until, good)).filter(|ahead| *ahead > wanted.max_age);
+    let age = last_good.map(|good| since(good, until)).filter(|_| ahead.is_none());
+    Health { of: wanted.of, max_age: wanted.max_age, last_good, age, ahead }
 }
 
 impl Told {
@@ -284,9 +289,13 @@ impl Found {
 impl Health {
     fn in_words(&self) -> String {
         let limit = humantime::format_duration(self.max_age);
-        match self.age {
-            None => format!("bad: no good {} ever", self.of.word()),
-            Some(age) => {
+        match (self.age, self.ahead) {
+            (None, Some(ahead)) => {
+                let ahead = humantime::format_duration(rounded(ahead));
+                format!("bad: the last good {} is {ahead} ahead of the clock, which was set back", self.of.word())
+            }
+            (None, None) => format!("bad: no good {} ever", self.of.word()),
+            (Some(age), _) => {
                 let word = if self.is_good() { "good" } else { "bad" };
                 let age = humantime::format_duration(rounded(age));
                 format!("{word}: the last good {} is {age} old, {limit} is the limit", self.of.word())
@@ -348,8 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_makes_nothing_old() {
+    fn a_clock_set_back_makes_nothing_old_and_vouches_for_nothing() {
         let record = Record { last_good_sync: Some(at(100)), ..Record::default() };
-        assert_eq!(health(two_minutes(Of::Sync), &record, None, at(50)).age, Some(Duration::ZERO));
+        let judged = |now: i64| health(two_minutes(Of::Sync), &record, None, at(now));
+        assert_eq!(judged(99).age, Some(Duration::ZERO));
+        assert!(judged(98).is_good());
+        assert!(!judged(97).is_good() && !judged(50).is_good(), "nobody knows how long ago that was");
+        assert_eq!(judged(50).in_words(), "bad: the last good sync is 50m ahead of the clock, which was set back");
     }
 }
