@@ -116,7 +116,7 @@ fn is_half_written(name: &OsStr) -> bool {
 /// A git process that works in this repository, or any that has the lock file open.
 ///
 /// Seen through /proc; where that is missing, or the process is in another container, nobody is seen and age decides.
-fn live_git(place: &Place, lock: &Path) -> Option<u32> {
+pub(super) fn live_git(place: &Place, lock: &Path) -> Option<u32> {
     let us = std::process::id();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
