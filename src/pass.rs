@@ -1,6 +1,7 @@
 //! What every pass does before, after and around its own story: the lock, what an earlier pass left half done, the time
 //! for the network, the site, the record.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -289,6 +290,8 @@ impl Pass<'_> {
         if !repo.is_due_for_gc() {
             return;
         }
+        repo.clear_half_packed(&BTreeSet::new(), false);
+        let before = repo.half_packed();
         let private = repo.private.path();
         let program = Program::Argv(repo.gc_command());
         let mut job = Job::new("gc", program, &repo.place.work_dir, GC_TIMEOUT, private, self.watch);
@@ -300,6 +303,7 @@ impl Pass<'_> {
             Ok(ended) => {
                 let next = "run `git gc` there and see what it says; until it works, the repository grows";
                 tracing::warn!(next, "packing the repository's objects together (git gc): it {ended}");
+                repo.clear_half_packed(&before, true);
             }
             // Without git nothing can be packed, and nothing else needs it but path remotes.
             Err(error) => tracing::debug!(next = error.next(), "git gc was due: {error}"),

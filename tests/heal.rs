@@ -498,3 +498,28 @@ fn an_index_that_was_lost_as_it_was_written_is_taken_back() {
     s.we_write("state/a", "3\n").tick().exits(0).says("pushed").upstream_file("state/a", "3\n");
     assert!(!before.exists());
 }
+
+/// What lies where the index before is kept and is no index is not brought back, and is in nobody's way.
+#[test]
+fn what_is_no_index_is_not_brought_back_as_one() {
+    let s = Scene::new();
+    s.tick_with("echo 1 > state/a").exits(0).says("pushed");
+    let (index, before) = (s.ours().join(".git/index"), s.private().join("index-before"));
+    let made: [&dyn Fn(); 4] = [
+        &|| fs::write(&before, "DIRC and no more").unwrap(),
+        &|| std::os::unix::fs::symlink("/dev/tty", &before).unwrap(),
+        &|| assert!(std::process::Command::new("mkfifo").arg(&before).status().unwrap().success()),
+        &|| fs::create_dir_all(before.join("sub")).unwrap(),
+    ];
+    for make in made {
+        for lost in [false, true] {
+            if lost {
+                fs::remove_file(&index).unwrap();
+            }
+            make();
+            s.sync().exits(0).says("up-to-date");
+            assert!(before.symlink_metadata().is_err(), "{}", s.last());
+            s.tick_with("date +%N > state/a").exits(0).says("pushed").fsck().ours_equals_upstream();
+        }
+    }
+}

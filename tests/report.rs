@@ -184,6 +184,21 @@ fn a_place_that_can_not_be_is_refused_before_anything_is_done() {
     assert_eq!(s.our_tip(), tip);
 }
 
+/// As root a rename would make a file of /dev/null.
+#[test]
+fn a_metrics_file_takes_the_place_of_no_device() {
+    let s = Scene::new();
+    let [pipe, link, stdout] = ["pipe", "link", "stdout"].map(|name| s.root().join(name));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    std::os::unix::fs::symlink("/proc/self/fd/1", &stdout).unwrap();
+    for place in [&pipe, &link, &stdout] {
+        let before = place.symlink_metadata().unwrap().file_type();
+        s.run(&["sync", "--metrics-file", place.to_str().unwrap()]).exits(2).says("error").logs("and no file");
+        assert_eq!(place.symlink_metadata().unwrap().file_type(), before, "{}", place.display());
+    }
+}
+
 #[test]
 fn a_file_that_can_not_be_written_costs_no_pass() {
     let s = Scene::new();

@@ -203,6 +203,22 @@ fn the_header_of_actions_checkout_works_and_is_for_its_host_only() {
 }
 
 #[test]
+fn the_token_in_a_header_is_not_shown_when_the_server_says_it() {
+    let (_upstream, server) = guarded();
+    // No other test's: once known it is masked everywhere.
+    let token = "CANARYofTheHeader0123456789";
+    server.when(move |_, _| {
+        let said = format!("'x-access-token' with '{token}' may not do that");
+        Some(Fault::Answer(403, vec![("Content-Type", "text/plain".to_owned())], said.into_bytes()))
+    });
+    let header = base64(&format!("x-access-token:{token}"));
+    let config = format!("[http]\n\textraheader = AUTHORIZATION: basic {header}\n");
+    let e = open_with(&server.url(), options(&[]), &config).tip(MAIN).unwrap_err();
+    decent(&e);
+    assert!(e.what.contains("with '***' may not") && !e.what.contains(token), "{e:?}");
+}
+
+#[test]
 fn other_extra_headers_are_sent() {
     let upstream = Upstream::new();
     let server = HttpServer::plain(&upstream);

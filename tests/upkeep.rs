@@ -109,6 +109,29 @@ fn a_gc_that_fails_is_a_warning_and_costs_no_tick() {
     s.logs("WARN packing the repository's objects together (git gc): it exited with status 128").logs("no space");
 }
 
+/// A repository too large for the time that a gc has: each one writes a part of a pack and is killed.
+#[test]
+fn what_a_gc_that_was_ended_leaves_does_not_pile_up() {
+    let s = Scene::new();
+    packs_due(&s);
+    let packs = s.ours().join(".git/objects/pack");
+    let abandoned = packs.join("tmp_pack_killed");
+    fs::write(&abandoned, "PACK").unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    fs::File::options().write(true).open(&abandoned).unwrap().set_modified(long_ago).unwrap();
+    // Somebody may be fetching.
+    fs::write(packs.join("tmp_pack_fresh"), "PACK").unwrap();
+    let left = || {
+        let names = fs::read_dir(&packs).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains("tmp")).collect::<Vec<_>>()
+    };
+    let folder = packs.display();
+    with_gc(&s, &format!("echo PACK >{folder}/tmp_pack_a; echo PACK >{folder}/.tmp-7-pack-1.idx; kill -9 $$"));
+    s.tick_with("echo 1 > state/new").exits(0).says("pushed").logs("WARN packing the repository's objects");
+    assert_eq!(left(), ["tmp_pack_fresh"]);
+    s.fsck();
+}
+
 #[test]
 fn neither_hooks_nor_secrets_nor_the_environment_s_repository_have_to_do_with_it() {
     let s = Scene::new();

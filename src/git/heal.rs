@@ -74,11 +74,14 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
 fn bring_back_index(place: &Place) -> Result<(), Error> {
     let doing = "bringing back the index";
     let before = PrivateDir::of(&place.git_dir).file(super::worktree::INDEX_BEFORE);
-    if before.symlink_metadata().is_err() {
-        return Ok(());
+    let Ok(meta) = before.symlink_metadata() else { return Ok(()) };
+    if meta.is_dir() {
+        // None of ours; a file could not take its place.
+        return super::worktree::remove_folder(&before).doing(doing);
     }
     let index = place.git_dir.join("index");
-    if begins_as_index(&index) && git2::Index::open(&index).is_ok() {
+    let is_whole = |path: &Path| begins_as_index(path) && git2::Index::open(path).is_ok();
+    if !meta.is_file() || is_whole(&index) || !is_whole(&before) {
         return remove_if_there(&before).map(drop).doing(doing);
     }
     tracing::warn!("the index was damaged as it was written; the one before is brought back");
@@ -116,7 +119,7 @@ fn is_half_written(name: &OsStr) -> bool {
 /// A git process that works in this repository, or any that has the lock file open.
 ///
 /// Seen through /proc; where that is missing, or the process is in another container, nobody is seen and age decides.
-fn live_git(place: &Place, lock: &Path) -> Option<u32> {
+pub(super) fn live_git(place: &Place, lock: &Path) -> Option<u32> {
     let us = std::process::id();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };

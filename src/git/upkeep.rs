@@ -4,9 +4,14 @@
 //! `git gc --auto`. Whether that is due is looked at here by git's own rules, so that a tick which finds it is not need not
 //! start git to learn so.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use super::Repo;
+use super::heal::live_git;
+use crate::private::remove_if_there;
 
 /// git's default for `gc.auto`, in loose objects.
 const LOOSE: i64 = 6700;
@@ -14,7 +19,36 @@ const LOOSE: i64 = 6700;
 /// git's default for `gc.autoPackLimit`, in packs.
 const PACKS: i64 = 50;
 
+/// A half written pack that nobody has written to for so long is of a git that was killed.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
+
 impl Repo {
+    /// Removes packs that a git was writing when it was killed, none of which `spared` names: git itself waits two weeks,
+    /// and a repository too large for the time a gc has would be written in part again and again until the disk is full.
+    ///
+    /// Those written to within an hour stay where `recent_too` does not say that they are nobody's.
+    pub fn clear_half_packed(&self, spared: &BTreeSet<PathBuf>, recent_too: bool) {
+        for path in self.half_packed().difference(spared) {
+            let Ok(meta) = path.symlink_metadata() else { continue };
+            let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+            let abandoned = recent_too || age.is_some_and(|age| age >= ABANDONED_AFTER);
+            if !abandoned || live_git(&self.place, path).is_some() {
+                continue;
+            }
+            match remove_if_there(path) {
+                Ok(_) => tracing::info!(file = %path.display(), "removed what an interrupted gc left"),
+                Err(error) => tracing::warn!("what an interrupted gc left stays: {}: {error}", path.display()),
+            }
+        }
+    }
+
+    /// What git calls a pack, its index and what else belongs to it until all of it is there.
+    pub fn half_packed(&self) -> BTreeSet<PathBuf> {
+        let entries = std::fs::read_dir(self.place.git_dir.join("objects/pack")).into_iter().flatten().flatten();
+        let is_one = |name: &str| name.starts_with("tmp_") || name.starts_with(".tmp-");
+        entries.filter(|it| it.file_name().to_str().is_some_and(is_one)).map(|it| it.path()).collect()
+    }
+
     /// Whether `git gc --auto` would pack: more loose objects than `gc.auto` (counted, as git does, in one of the 256 folders
     /// and taken for all), or more packs than `gc.autoPackLimit`. Never where `gc.auto` or `maintenance.auto` switch it off.
     pub fn is_due_for_gc(&self) -> bool {

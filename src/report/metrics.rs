@@ -42,10 +42,19 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     } else if !folder.is_dir() {
         let what = format!("the folder of --metrics-file {} is not there", path.display());
         (what, "make it, or name a file in a folder that there is")
+    } else if is_no_file(path) {
+        // The file takes the place of what is there. Root's /dev/null would then be a file for the whole machine.
+        let what = format!("--metrics-file {} is a device or the like, and no file", path.display());
+        (what, "name a file, or one that is not there yet; for no metrics give no --metrics-file")
     } else {
         return Ok(());
     };
     Err(Failure::usage(what, next))
+}
+
+/// Whether something other than a file is there, or a link to it: also /dev/stdout where that happens to be one.
+fn is_no_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| !meta.is_file()) || path.read_link().is_ok_and(|to| to.starts_with("/proc"))
 }
 
 fn folder_of(path: &Path) -> PathBuf {

@@ -42,6 +42,15 @@ impl Authorization {
     }
 }
 
+/// What follows the scheme in an `Authorization`: as it is and, where it is that of Basic, the password in it.
+fn register_credentials(value: &str) {
+    redact::register_secret(value);
+    let pair = redact::from_base64(value).and_then(|bytes| String::from_utf8(bytes).ok());
+    if let Some((_, secret)) = pair.as_deref().and_then(|pair| pair.split_once(':')) {
+        redact::register_secret(secret);
+    }
+}
+
 /// The credentials of one remote.
 #[derive(Debug)]
 pub(crate) struct Credentials {
@@ -150,7 +159,7 @@ impl Credentials {
             .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
             .inspect(|(name, value)| {
                 if name.eq_ignore_ascii_case("authorization") {
-                    redact::register_secret(value.rsplit(' ').next().unwrap_or(value));
+                    register_credentials(value.rsplit(' ').next().unwrap_or(value));
                 } else if value.len() >= 16 {
                     redact::register_secret(value);
                 }

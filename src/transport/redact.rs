@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::url::percent_encode;
+use super::url::{decoded, percent_encode};
 
 /// How long a printed text may be, in bytes.
 const LONGEST: usize = 2000;
@@ -13,6 +13,8 @@ const LONGEST: usize = 2000;
 const MASK: &str = "***";
 /// Shorter secrets are not looked for: masking every `a` of a text tells more than it hides.
 const SHORTEST_SECRET: usize = 4;
+/// Shorter secrets are not looked for inside base64 and hexadecimal, where a few digits are anybody's.
+const SHORTEST_ENCODED: usize = 8;
 
 /// How the tokens of the well-known forges begin.
 pub const TOKEN_PREFIXES: &[&str] =
@@ -20,21 +22,74 @@ pub const TOKEN_PREFIXES: &[&str] =
 
 static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// From now on this value is masked wherever it stands, also percent-encoded, or as base64 of itself.
+/// From now on this value is masked wherever it stands, also in the forms that a server, a proxy or a log may give it: see
+/// [`forms`].
 pub fn register_secret(secret: &str) {
     let secret = secret.trim();
     if secret.len() < SHORTEST_SECRET {
         return;
     }
-    let encoded = percent_encode(secret.as_bytes(), |b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
     let mut secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
-    for form in [secret.to_owned(), encoded, base64(secret.as_bytes())] {
+    if secrets.iter().any(|known| known == secret) && secrets.contains(&base64(secret.as_bytes())) {
+        return;
+    }
+    for form in forms(secret) {
         if !secrets.contains(&form) {
             secrets.push(form);
         }
     }
     // The longest first: a secret may hold another.
     secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
+}
+
+/// A secret as it is, percent-encoded, escaped (for JSON and for a log's quoted fields, also one in the other), as HTML, and,
+/// unless it is short, in hexadecimal and as a part of whatever was made base64: `user:secret`, with or without padding.
+fn forms(secret: &str) -> Vec<String> {
+    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let escaped = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"");
+    let html = |quot: &str, apos: &str| {
+        let text = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        text.replace('"', quot).replace('\'', apos)
+    };
+    let encoded = percent_encode(secret.as_bytes(), unreserved);
+    let in_path = percent_encode(secret.as_bytes(), |b| unreserved(b) || b == b'/');
+    let mut forms = vec![
+        secret.to_owned(),
+        with_small_digits(&encoded),
+        with_small_digits(&in_path),
+        encoded,
+        in_path,
+        escaped(secret),
+        escaped(&escaped(secret)),
+        html("&quot;", "&#39;"),
+        html("&quot;", "&#x27;"),
+        html("&#34;", "&#39;"),
+        base64(secret.as_bytes()),
+    ];
+    if secret.len() >= SHORTEST_ENCODED {
+        let hex: String = secret.bytes().map(|b| format!("{b:02x}")).collect();
+        forms.extend([hex.to_ascii_uppercase(), hex]);
+        // What is before it shifts its bits, what is behind it shares its last digit.
+        for (before, shared) in [(0, 0), (1, 2), (2, 3)] {
+            let bytes = [&vec![0; before], secret.as_bytes()].concat();
+            let whole = base64(&bytes).get(shared..bytes.len() * 8 / 6).unwrap_or_default().to_owned();
+            forms.extend([whole.replace('+', "-").replace('/', "_"), whole]);
+        }
+    }
+    forms
+}
+
+/// A percent-encoded text with `%2f` for `%2F`.
+fn with_small_digits(encoded: &str) -> String {
+    let mut left = 0_u8;
+    encoded
+        .chars()
+        .map(|c| {
+            let is_digit = left > 0;
+            left = if c == '%' { 2 } else { left.saturating_sub(1) };
+            if is_digit { c.to_ascii_lowercase() } else { c }
+        })
+        .collect()
 }
 
 /// A remote's text, fit to be printed: one line of valid UTF-8 without control characters or secrets, of bounded length.
@@ -51,9 +106,11 @@ pub fn text(bytes: &[u8]) -> String {
         }
     }
     let mut line = masked(line);
-    // A secret with a line's end or an invisible character in its middle is one all the same.
+    // A secret with a line's end or an invisible character in its middle is one all the same, and so is one of which other
+    // characters are percent-encoded than need be.
     let squeezed: String = line.chars().filter(|c| !c.is_whitespace() && !matches!(c, '|' | '\u{fffd}')).collect();
-    if known(&squeezed) != squeezed {
+    let hides_one = |text: &str| known(text) != text;
+    if hides_one(&squeezed) || (squeezed.contains('%') && hides_one(&decoded(&squeezed))) {
         line = format!("{MASK} (a text with a secret in it)");
     }
     if line.len() > LONGEST {
@@ -164,9 +221,26 @@ fn mask_tokens(line: &str) -> String {
     out
 }
 
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The bytes that [`base64`] gives this for; `None` where it gives it for none.
+pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0_u32, 0);
+    for digit in text.trim_end_matches('=').bytes() {
+        let value = DIGITS.iter().position(|known| *known == digit)?;
+        bits = bits << 6 | u32::try_from(value).ok()?;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push(u8::try_from(bits >> held & 0xff).ok()?);
+        }
+    }
+    Some(out)
+}
+
 /// Standard base64 with padding, as HTTP's Basic scheme wants it.
 pub(crate) fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
         let group = three.iter().fold(0u32, |n, &b| n << 8 | u32::from(b)) << (8 * (3 - three.len()));
@@ -190,6 +264,7 @@ mod tests {
     fn base64_is_the_standard_one() {
         for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
             assert_eq!(base64(plain.as_bytes()), coded);
+            assert_eq!(from_base64(coded).unwrap(), plain.as_bytes());
         }
     }
 
@@ -211,6 +286,35 @@ mod tests {
             assert!(out.contains("***"), "{out}");
         }
         assert_eq!(url("https://git@h/r"), "https://git@h/r");
+    }
+
+    #[test]
+    fn a_secret_is_masked_in_whatever_form_a_server_gives_it_back() {
+        let secret = "CANARY\"%\\/<&'>+0?123456789";
+        register_secret(secret);
+        for said in [
+            base64(secret.as_bytes()).trim_end_matches('=').to_owned(),
+            base64(format!("u:{secret}").as_bytes()),
+            base64(format!("x-access-token:{secret}").as_bytes()).trim_end_matches('=').to_owned(),
+            base64(format!("me:{secret}\n").as_bytes()).replace('+', "-").replace('/', "_"),
+            percent_encode(secret.as_bytes(), |b| b.is_ascii_alphanumeric()),
+            percent_encode(secret.as_bytes(), |b| b.is_ascii_alphanumeric() || b == b'/'),
+            with_small_digits(&percent_encode(secret.as_bytes(), |b| b.is_ascii_alphanumeric())),
+            percent_encode(secret.as_bytes(), |b| b == b'N'),
+            format!("{secret:?}").replace(r"\'", "'"),
+            serde_json::to_string(secret).unwrap(),
+            serde_json::to_string(&serde_json::to_string(secret).unwrap()).unwrap(),
+            "CANARY&quot;%\\/&lt;&amp;&#39;&gt;+0?123456789".to_owned(),
+            secret.bytes().map(|b| format!("{b:02X}")).collect(),
+        ] {
+            let shown = text(format!("no: {said}.").as_bytes());
+            // Of base64 a digit at either end is shared with what is beside it.
+            let left = shown.chars().filter(|c| said.contains(*c)).count();
+            assert!(shown.contains(MASK) && left < 40 && !shown.contains(&said), "{said}: {shown}");
+            assert!(!shown.contains("123456789") && !shown.contains("%43"), "{said}: {shown}");
+        }
+        assert_eq!(with_small_digits("A%2FB%AA%C"), "A%2fB%aa%c");
+        assert_eq!(text(b"100% of %41 and Zm9v"), "100% of %41 and Zm9v", "what holds none stays");
     }
 
     #[test]
