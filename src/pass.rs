@@ -30,8 +30,12 @@ const SITE_STALE: &str = "site-stale";
 /// Names the public dir inside the work tree that holds what was put there by us.
 const SITE_OURS: &str = "site-ours";
 
-/// How long packing the repository's objects together may take; where it takes longer, the next tick tries again.
+/// How long packing the repository's objects together may take.
 const GC_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Says when that failed. It is tried again a day later, as git itself has it: a repository that takes longer must not have
+/// the lock held for so long in each tick.
+const GC_FAILED: &str = "gc-failed";
 
 /// What a git hook, a rebase or a CI step has in its environment about the repository that it runs in: git in a job would
 /// work there instead of in the job's current folder.
@@ -287,7 +291,7 @@ impl Pass<'_> {
 
     /// Packs the repository's objects together where that is due and git is there. A failure costs no pass.
     fn pack_together(&self, repo: &Repo) {
-        if !repo.is_due_for_gc() {
+        if !repo.is_due_for_gc() || gc_failed_lately(repo) {
             return;
         }
         repo.clear_half_packed(&BTreeSet::new(), false);
@@ -299,9 +303,15 @@ impl Pass<'_> {
         job.env_remove = transport::REPOSITORY_VARIABLES.iter().chain(&secrets).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         match job::run(&job) {
-            Ok(Ended::Exited(0)) => tracing::info!("the repository's objects were packed together (git gc)"),
+            Ok(Ended::Exited(0)) => {
+                tracing::info!("the repository's objects were packed together (git gc)");
+                let _ = repo.private.remove_durably(GC_FAILED);
+            }
             Ok(ended) => {
-                let next = "run `git gc` there and see what it says; until it works, the repository grows";
+                let next =
+                    "run `git gc` there and see what it says; the repository grows, and it is tried again in a day";
+                // Where this can't be written it is tried again in the next tick.
+                let _ = repo.private.write(GC_FAILED, deadline::now().to_rfc3339().as_bytes());
                 tracing::warn!(next, "packing the repository's objects together (git gc): it {ended}");
                 repo.clear_half_packed(&before, true);
             }
@@ -503,6 +513,16 @@ impl Pass<'_> {
         tracing::debug!("running the {label}");
         job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))
     }
+}
+
+fn gc_failed_lately(repo: &Repo) -> bool {
+    let text = repo.private.read(GC_FAILED).ok().flatten().unwrap_or_default();
+    let failed = DateTime::parse_from_rfc3339(&String::from_utf8_lossy(&text));
+    // One from the future is of a clock that was set back.
+    failed.is_ok_and(|failed| {
+        let age = deadline::now().signed_duration_since(failed);
+        age >= chrono::Duration::zero() && age < chrono::Duration::days(1)
+    })
 }
 
 fn current_folder() -> Result<PathBuf, Failure> {

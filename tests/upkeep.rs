@@ -107,6 +107,15 @@ fn a_gc_that_fails_is_a_warning_and_costs_no_tick() {
     with_gc(&s, "echo no space >&2; exit 128");
     s.tick_with("echo 1 > state/new").exits(0).says("pushed");
     s.logs("WARN packing the repository's objects together (git gc): it exited with status 128").logs("no space");
+    // It is not tried again in each tick, but a day later.
+    s.tick_with("true").exits(0).says("no-changes").logs_not("git gc");
+    let a_day_ago = gitsync::deadline::now() - chrono::Duration::hours(25);
+    fs::write(s.private().join("gc-failed"), a_day_ago.to_rfc3339()).unwrap();
+    s.tick_with("true").exits(0).says("no-changes").logs("it exited with status 128");
+    fs::write(s.private().join("gc-failed"), a_day_ago.to_rfc3339()).unwrap();
+    fs::remove_dir_all(s.root().join("bin")).unwrap();
+    s.tick_with("true").exits(0).says("no-changes").logs(PACKED);
+    assert!(!s.private().join("gc-failed").exists());
 }
 
 /// A repository too large for the time that a gc has: each one writes a part of a pack and is killed.
