@@ -23,7 +23,7 @@ pub const TOKEN_PREFIXES: &[&str] =
 static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// From now on this value is masked wherever it stands, also in the forms that a server, a proxy or a log may give it: see
-/// [`forms`].
+/// `forms`.
 pub fn register_secret(secret: &str) {
     let secret = secret.trim();
     if secret.len() < SHORTEST_SECRET {
