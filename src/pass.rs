@@ -37,21 +37,6 @@ const GC_TIMEOUT: Duration = Duration::from_secs(300);
 /// the lock held for so long in each tick.
 const GC_FAILED: &str = "gc-failed";
 
-/// What a git hook, a rebase or a CI step has in its environment about the repository that it runs in: git in a job would
-/// work there instead of in the job's current folder.
-const NAMES_ANOTHER_REPOSITORY: &[&str] = &[
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_COMMON_DIR",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_QUARANTINE_PATH",
-    "GIT_SHALLOW_FILE",
-    "GIT_NAMESPACE",
-    "GIT_PREFIX",
-];
-
 /// Without a byte for so long, a transfer is over.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -299,8 +284,8 @@ impl Pass<'_> {
         let private = repo.private.path();
         let program = Program::Argv(repo.gc_command());
         let mut job = Job::new("gc", program, &repo.place.work_dir, GC_TIMEOUT, private, self.watch);
-        let secrets = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL", "GITHUB_TOKEN"];
-        job.env_remove = transport::REPOSITORY_VARIABLES.iter().chain(&secrets).map(OsString::from).collect();
+        let kept_from_it = transport::REPOSITORY_VARIABLES.iter().chain(transport::SECRET_VARIABLES);
+        job.env_remove = kept_from_it.map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         match job::run(&job) {
             Ok(Ended::Exited(0)) => {
@@ -508,7 +493,10 @@ impl Pass<'_> {
         tell("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
         // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
         let ours = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL"];
-        job.env_remove = ours.iter().chain(NAMES_ANOTHER_REPOSITORY).map(OsString::from).collect();
+        // What a git hook, a rebase or a CI step has in its environment about the repository that it runs in: git in the job
+        // would work there instead of in the job's current folder. Configuration given so is the user's, and stays.
+        let elsewhere = transport::REPOSITORY_VARIABLES.iter().filter(|name| !name.starts_with("GIT_CONFIG"));
+        job.env_remove = ours.iter().chain(elsewhere).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
         job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))

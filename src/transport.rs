@@ -33,7 +33,7 @@ use git2::Oid;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 
 pub use answers::{Refusal, from_git2, refusal};
-pub use exec::{Adopting, REPOSITORY_VARIABLES, adopt_orphans, kill_children};
+pub use exec::{Adopting, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
 pub use http::{EndsLater, end_answers_later};
 pub use progress::Progress;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};

@@ -56,7 +56,7 @@ pub const REPOSITORY_VARIABLES: &[&str] = &[
     "GIT_QUARANTINE_PATH",
 ];
 /// The tokens are for http remotes: a remote's hooks and ssh get none.
-const SECRET_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL", "GITHUB_TOKEN"];
+pub const SECRET_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL", "GITHUB_TOKEN"];
 
 /// The programs now running, so that whoever ends this process can end them too.
 static PROGRAMS: Mutex<Programs> = Mutex::new(Programs { running: Vec::new(), over: false });
