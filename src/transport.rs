@@ -18,6 +18,7 @@ mod http;
 pub mod pktline;
 mod progress;
 pub mod redact;
+mod token_host;
 mod url;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub use answers::{Refusal, from_git2, refusal};
 pub use exec::{Adopting, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
 pub use http::{EndsLater, end_answers_later};
 pub use progress::Progress;
+pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
 use config::GitConfig;
@@ -125,6 +127,11 @@ impl Env {
         env
     }
 
+    /// `GITHUB_SERVER_URL`.
+    pub fn server_url(&self) -> Option<&str> {
+        self.text("GITHUB_SERVER_URL")
+    }
+
     fn get(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(name).map(OsString::as_os_str)
     }
@@ -150,6 +157,10 @@ pub struct Options {
     pub idle: Duration,
     /// `--token-file`, read anew by each session.
     pub token_file: Option<PathBuf>,
+    /// The user and the secret of the URL that was given, which the stored URL is without.
+    pub url_secret: Option<(String, String)>,
+    /// Where all of these may go, and `GITHUB_TOKEN`.
+    pub token_host: TokenHost,
     /// The environment.
     pub env: Env,
     /// Secrets may go over plain http to hosts other than this one.

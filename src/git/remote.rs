@@ -91,7 +91,6 @@ impl Repo {
             Ok(Some(push)) if push != url => Some(open(push)?),
             _ => None,
         };
-        let url = self.names.url.as_deref().unwrap_or(url);
         Ok(Remote { repo: self, fetch: open(url)?, push })
     }
 

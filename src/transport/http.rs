@@ -288,7 +288,10 @@ impl Http {
                     let said = words_of(response);
                     let source = authorization.as_ref().map(|a| a.source.as_str());
                     let failure = answers::HttpFailure { status, url: &shown, said: &said, source, throttled };
-                    let error = answers::http_status(&failure);
+                    let mut error = answers::http_status(&failure);
+                    if source.is_none() && matches!(status, 403 | 404) {
+                        self.name_withheld(&mut error);
+                    }
                     let final_word = throttled || (matches!(status, 401 | 403) && source.is_some());
                     return Err(Failed { error, status: Some(status), not_git: false, final_word });
                 }
@@ -297,10 +300,19 @@ impl Http {
     }
 
     fn refused_without_secret(&self, url: &str) -> TransportError {
-        lasting(
-            format!("{url} asks for credentials, and {}", self.credentials.why_none()),
-            &format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS),
-        )
+        let next = match self.credentials.withheld() {
+            Some(_) => self.credentials.remedy(),
+            None => format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS),
+        };
+        lasting(format!("{url} asks for credentials, and {}", self.credentials.why_none()), &next)
+    }
+
+    /// A server that refuses us may do so for want of the token that was not sent.
+    fn name_withheld(&self, error: &mut TransportError) {
+        if let Some(withheld) = self.credentials.withheld() {
+            error.what.push_str(&format!("; {withheld}"));
+            error.next = self.credentials.remedy();
+        }
     }
 
     fn authorization(&self) -> Result<Option<Authorization>, TransportError> {
