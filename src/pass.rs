@@ -519,12 +519,11 @@ impl Pass<'_> {
         tell("GITSYNC_MODE", mode.word().into());
         let public_dir = public_dir.or_else(|| self.site.as_ref().map(Site::public_dir));
         tell("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
-        // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
-        let ours = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL"];
+        // GITHUB_TOKEN is passed on: jobs use it.
         // What a git hook, a rebase or a CI step has in its environment about the repository that it runs in: git in the job
         // would work there instead of in the job's current folder. Configuration given so is the user's, and stays.
         let elsewhere = transport::REPOSITORY_VARIABLES.iter().filter(|name| !name.starts_with("GIT_CONFIG"));
-        job.env_remove = ours.iter().chain(elsewhere).map(OsString::from).collect();
+        job.env_remove = transport::OWN_VARIABLES.iter().chain(elsewhere).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
         job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))

@@ -34,7 +34,7 @@ use git2::Oid;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 
 pub use answers::{Refusal, from_git2, refusal};
-pub use exec::{Adopting, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
+pub use exec::{Adopting, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
 pub use http::{EndsLater, end_answers_later};
 pub use progress::Progress;
 pub use token_host::TokenHost;
@@ -146,6 +146,12 @@ impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.variables.keys()).finish()
     }
+}
+
+/// Takes the secrets that are ours alone out of this process's environment, once they are read: a job could read them in
+/// `/proc/PID/environ`. For the beginning of `main`, before any thread is started; later it does nothing.
+pub fn wipe_own_secrets() {
+    crate::ffi::wipe_variables(OWN_VARIABLES);
 }
 
 /// All that one pass may use of the network.

@@ -55,6 +55,8 @@ pub const REPOSITORY_VARIABLES: &[&str] = &[
     "GIT_NAMESPACE",
     "GIT_QUARANTINE_PATH",
 ];
+/// Ours alone: no program that we start is told of these.
+pub const OWN_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL"];
 /// The tokens are for http remotes: a remote's hooks and ssh get none.
 pub const SECRET_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL", "GITHUB_TOKEN"];
 
@@ -374,6 +376,9 @@ impl Wire {
 
     /// Starts a program and holds all three of its streams.
     pub fn talk(mut command: Command, limits: Limits, url: &str, package: &str) -> Result<Wire, TransportError> {
+        for variable in OWN_VARIABLES {
+            command.env_remove(variable);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = Running::start(&mut command, package)?;
         let (Some(to), Some(from), Some(errors)) =
