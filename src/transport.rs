@@ -13,6 +13,7 @@
 mod answers;
 mod config;
 mod credentials;
+mod err_packet;
 mod exec;
 mod http;
 pub mod pktline;
@@ -41,6 +42,7 @@ pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
 use config::GitConfig;
+use err_packet::ErrWatch;
 use exec::{Road, SshCommand, Wire};
 use http::{FetchStep, Http, Push};
 use pktline::{Bad, Packet, Packets, Sifted, ValidUtf8};
@@ -396,13 +398,6 @@ impl Inner {
         })
     }
 
-    fn remember(&self, e: io::Error) -> io::Error {
-        if let Some(known) = TransportError::within(&e) {
-            *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
-        }
-        e
-    }
-
     fn act(&self, service: Service) -> Result<Box<dyn Stream>, TransportError> {
         self.meter.done();
         let program = |service: &str| -> Result<Metered, TransportError> {
@@ -469,9 +464,7 @@ fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, O
         Some(Packet::Flush) => return Ok(found),
         Some(Packet::Data(line)) if line.strip_suffix(b"\n").unwrap_or(line) == b"version 2" => true,
         Some(Packet::Data(line)) => {
-            if let Some(words) = line.strip_prefix(b"ERR ") {
-                return Err(Bad::Refused(redact::text(words)));
-            }
+            pktline::refusal(line)?;
             pktline::take_advertised(&mut found, line, refnames)?;
             false
         }
@@ -487,7 +480,8 @@ fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, O
         loop {
             match packets.packet()? {
                 Some(Packet::Flush) => break,
-                Some(Packet::Data(_) | Packet::Delimiter | Packet::ResponseEnd) => {}
+                Some(Packet::Data(line)) => pktline::refusal(line)?,
+                Some(Packet::Delimiter | Packet::ResponseEnd) => {}
                 None => return Err(Bad::Malformed("the list of what it can do was cut off".to_owned())),
             }
         }
@@ -536,7 +530,9 @@ impl SmartSubtransport for Sub {
     fn action(&self, _url: &str, service: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
         match self.0.act(service) {
-            Ok(stream) => Ok(Box::new(Noted { inner: self.0.clone(), stream, ended: false })),
+            Ok(stream) => {
+                Ok(Box::new(Noted { inner: self.0.clone(), stream, ended: false, watch: ErrWatch::default() }))
+            }
             Err(e) => {
                 let text = e.to_string();
                 *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
@@ -572,6 +568,23 @@ struct Noted {
     stream: Box<dyn Stream>,
     /// The last read gave nothing.
     ended: bool,
+    /// What the server gives for the end of it all counts more than how it then ends.
+    watch: ErrWatch,
+}
+
+impl Noted {
+    /// Keeps why the stream broke or ended.
+    fn remember(&self, why: TransportError) {
+        let why = self.watch.words().map_or(why, |words| answers::server_said(&self.inner.shown, &words));
+        *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    fn broke(&self, e: io::Error) -> io::Error {
+        if let Some(known) = TransportError::within(&e) {
+            self.remember(known);
+        }
+        e
+    }
 }
 
 impl Read for Noted {
@@ -579,11 +592,12 @@ impl Read for Noted {
         if self.ended {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let n = self.stream.read(buffer).map_err(|e| self.inner.remember(e))?;
-        if n == 0 && !buffer.is_empty() {
-            self.ended = true;
-            let why = self.stream.why_ended().unwrap_or_else(|| answers::server_said(&self.inner.shown, ""));
-            *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        let n = self.stream.read(buffer).map_err(|e| self.broke(e))?;
+        let over = n == 0 && !buffer.is_empty();
+        if over || self.watch.see(buffer.get(..n).unwrap_or_default()) {
+            self.ended = over;
+            let why = self.stream.why_ended().filter(|_| over);
+            self.remember(why.unwrap_or_else(|| answers::server_said(&self.inner.shown, "")));
         }
         Ok(n)
     }
@@ -597,7 +611,7 @@ impl Write for Noted {
         if bytes == b"0000" {
             return result;
         }
-        result.map_err(|e| self.inner.remember(e))
+        result.map_err(|e| self.broke(e))
     }
 
     fn flush(&mut self) -> io::Result<()> {
