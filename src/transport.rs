@@ -13,6 +13,7 @@
 mod answers;
 mod config;
 mod credentials;
+mod env_config;
 mod err_packet;
 mod exec;
 mod http;
@@ -41,7 +42,8 @@ pub use progress::Progress;
 pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
-use config::GitConfig;
+use config::{GitConfig, Rewriting};
+use env_config::EnvConfig;
 use err_packet::ErrWatch;
 use exec::{Road, SshCommand, Wire};
 use http::{FetchStep, Http, Push};
@@ -91,10 +93,11 @@ impl TransportError {
 #[derive(Clone, Default)]
 pub struct Env {
     variables: BTreeMap<&'static str, OsString>,
+    config: EnvConfig,
 }
 
 impl Env {
-    /// Every variable that is read, and no other.
+    /// Every variable that is read, and no other but `GIT_CONFIG_COUNT` and what belongs to it.
     pub const NAMES: &'static [&'static str] = &[
         "GIT_SYNC_TOKEN",
         "GITHUB_TOKEN",
@@ -120,13 +123,19 @@ impl Env {
     pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Env {
         let variables: BTreeMap<_, _> =
             Self::NAMES.iter().filter_map(|name| Some((*name, lookup(name).filter(|v| !v.is_empty())?))).collect();
-        let env = Env { variables };
+        let env = Env { variables, config: EnvConfig::read(lookup) };
         for secret in ["GIT_SYNC_TOKEN", "GITHUB_TOKEN"] {
             if let Some(value) = env.text(secret) {
                 redact::register_secret(value);
             }
         }
         env
+    }
+
+    /// What `url.<base>.insteadOf` in the environment and in `config` make of a remote's URLs, as they are stored. `None`
+    /// where the environment has none: libgit2 then does it.
+    pub(crate) fn rewriting(&self, config: &git2::Config) -> Option<Rewriting> {
+        self.config.rewriting(config)
     }
 
     /// `GITHUB_SERVER_URL`.
@@ -263,7 +272,16 @@ impl Session {
     /// # Errors
     /// Lasting: a URL that cannot be used.
     pub fn open(url: &str, config: &git2::Config, options: Options) -> Result<Session, TransportError> {
+        if let Some(fault) = &options.env.config.fault {
+            return Err(TransportError {
+                kind: Kind::Lasting,
+                what: format!("the configuration in GIT_CONFIG_COUNT can't be used: {fault}"),
+                next: "set GIT_CONFIG_COUNT to how many pairs of GIT_CONFIG_KEY_<n> and GIT_CONFIG_VALUE_<n> there are, from 0 on"
+                    .to_owned(),
+            });
+        }
         let limits = Limits { deadline: options.deadline, idle: options.idle };
+        let more = &options.env.config.entries;
         let remote = Remote::parse(url, &options.relative_to)?;
         let shown = match &remote {
             Remote::Http(http) => redact::url(&http.clean()),
@@ -272,11 +290,11 @@ impl Session {
         let meter = Arc::new(Meter::new(options.progress, &shown));
         let reach = match remote {
             Remote::Http(http) => {
-                let config = GitConfig::read(config);
+                let config = GitConfig::read(config, more);
                 Reach::Http(Arc::new(Http::new(http, &config, &options, limits.clone(), meter.clone())))
             }
             Remote::Ssh(ssh) => {
-                let config = GitConfig::read(config);
+                let config = GitConfig::read(config, more);
                 let (configured, variant) = (config.ssh_command.as_deref(), config.ssh_variant.as_deref());
                 Reach::Road(Road::Ssh { url: ssh, command: SshCommand::choose(&options.env, configured, variant) })
             }

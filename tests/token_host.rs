@@ -34,7 +34,11 @@ fn cloned() -> (Scene, HttpServer, HttpServer) {
 
 fn heard_nothing_secret(other: &HttpServer, scene: &Scene) {
     assert!(!other.heard(CANARY) && !other.heard(&base64(&format!("x-access-token:{CANARY}"))), "{:?}", other.seen());
-    assert!(!scene.last().stderr.contains(CANARY), "{}", scene.last());
+    let last = scene.last();
+    assert!(!format!("{}{}", last.stdout, last.stderr).contains(CANARY), "{last}");
+    for (path, content) in scene.snapshot() {
+        assert!(!content.contains(CANARY), "{}", path.display());
+    }
 }
 
 /// What a job may do to send the next request elsewhere, as lines of shell.

@@ -53,6 +53,17 @@ fn register_credentials(value: &str) {
     }
 }
 
+/// The secret in a line of `http.extraheader`.
+pub(super) fn register_header_line(line: &str) {
+    let Some((name, value)) = line.split_once(':') else { return };
+    let value = value.trim();
+    if name.trim().eq_ignore_ascii_case("authorization") {
+        register_credentials(value.rsplit(' ').next().unwrap_or(value));
+    } else if value.len() >= 16 {
+        redact::register_secret(value);
+    }
+}
+
 /// The credentials of one remote.
 #[derive(Debug)]
 pub(crate) struct Credentials {
@@ -169,15 +180,9 @@ impl Credentials {
         self.config
             .all("http", "extraheader", &self.url)
             .into_iter()
+            .inspect(|line| register_header_line(line))
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
-            .inspect(|(name, value)| {
-                if name.eq_ignore_ascii_case("authorization") {
-                    register_credentials(value.rsplit(' ').next().unwrap_or(value));
-                } else if value.len() >= 16 {
-                    redact::register_secret(value);
-                }
-            })
             .collect()
     }
 
