@@ -45,7 +45,10 @@ pub fn settle(private: &PrivateDir, remote: &str, known: &Known<'_>, recording: 
         Err(_) if said.is_some() => None,
         recorded => recorded?,
     };
-    let first = || known.server_url.or(known.stored_url).map(TokenHost::of_url);
+    let first = || {
+        let server = known.server_url.map(TokenHost::of_url).filter(|host| *host != TokenHost::Nowhere);
+        server.or_else(|| known.stored_url.map(TokenHost::of_url))
+    };
     let Some(host) = said.or_else(|| recorded.clone()).or_else(first) else { return Ok(TokenHost::Nowhere) };
     let write = match recording {
         Recording::New => recorded.as_ref() != Some(&host),

@@ -202,3 +202,26 @@ fn what_is_no_host_is_a_usage_error() {
     let fine = Scene::new();
     fine.env("GIT_SYNC_TOKEN_HOST", "").sync().exits(0);
 }
+
+/// The host of a URL that only the configuration makes one is the configuration's.
+#[test]
+fn a_short_name_for_a_host_is_no_host() {
+    let (scene, server, _other) = guarded();
+    scene.env("GIT_SYNC_TOKEN", CANARY).env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_VALUE_0", "forge:");
+    scene.env("GIT_CONFIG_KEY_0", &format!("url.{}/.insteadOf", server.origin()));
+    scene.run(&["init-sync", "--remote-url", "forge:upstream.git"]).exits(1).logs("is for no host");
+    scene.logs(&format!("--token-host {}", server.address));
+    scene.env("GIT_SYNC_TOKEN_HOST", &server.address.to_string());
+    scene.run(&["init-sync", "--remote-url", "forge:upstream.git"]).exits(0).says("cloned");
+}
+
+#[test]
+fn each_remote_has_a_host_of_its_own() {
+    let (scene, server, other) = cloned();
+    other.wants("x-access-token", CANARY);
+    scene.run(&["init-sync", "--remote", "second", "--remote-url", &url(&other)]).exits(0);
+    scene.sync().exits(0).says("up-to-date");
+    scene.run(&["sync", "--remote", "second"]).exits(0).says("up-to-date");
+    let record = std::fs::read_to_string(scene.private().join("token-host")).unwrap();
+    assert_eq!(record, format!("origin {}\nsecond {}\n", server.origin(), other.origin()));
+}

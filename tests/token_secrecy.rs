@@ -66,7 +66,11 @@ fn a_job_cannot_read_the_token_of_the_process_that_runs_it() {
             head -c 100000 /proc/$PPID/$file >$file 2>&1 && echo \"$file was read\" >>read
         done
         echo >>read; true";
-    scene.run_this(unprivileged(&scene, &["tick", "--", "sh", "-c", job])).exits(0).says("pushed");
+    // A site is put up, which looks into our own `/proc`.
+    let (public, build) = (scene.public().display().to_string(), "echo site >{public_dir}/index.html");
+    let args = ["tick", "--public-dir", &public, "--build-command", build, "--", "sh", "-c", job];
+    scene.run_this(unprivileged(&scene, &args)).exits(0).says("pushed");
+    assert_eq!(std::fs::read_to_string(scene.public().join("index.html")).unwrap(), "site\n");
     assert_eq!(written(&scene, "read"), "\n");
     for file in ["env", "environ"] {
         assert!(!written(&scene, file).contains(CANARY), "{file}");

@@ -107,16 +107,17 @@ impl Credentials {
     /// # Errors
     /// A token file that cannot be read, or a token no header can carry.
     pub fn at_once(&self) -> Result<Option<Authorization>, TransportError> {
+        let withheld = self.withheld();
+        if let Some(withheld) = &withheld {
+            warn_once(withheld, &self.remedy());
+        }
         if !self.is_safe() {
             return Ok(None);
         }
-        match self.withheld() {
-            Some(withheld) => warn_once(&withheld, &self.remedy()),
-            None => {
-                if let Some(token) = self.token()? {
-                    return Ok(Some(token));
-                }
-            }
+        if withheld.is_none()
+            && let Some(token) = self.token()?
+        {
+            return Ok(Some(token));
         }
         if self.helpers().is_empty() && self.ask_pass().is_none() {
             return Ok(self.extra_authorization());
