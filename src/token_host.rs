@@ -89,3 +89,41 @@ fn record(private: &PrivateDir, remote: &str, host: &TokenHost) -> io::Result<()
     text.push_str(&format!("{remote} {host}\n"));
     private.write_durably(NAME, text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_said_now_counts_most_and_the_configuration_least() {
+        let folder = tempfile::tempdir().unwrap();
+        let private = PrivateDir::of(folder.path());
+        private.create().unwrap();
+        let text = || private.read(NAME).unwrap().map(|text| String::from_utf8(text).unwrap());
+        let settled =
+            |known: Known<'_>, recording| settle(&private, "origin", &known, recording).map(|h| h.to_string());
+        let (option, found) =
+            (TokenHost::named("named").unwrap(), Known { stored_url: Some("https://c/r"), ..Known::default() });
+        let told = |known: Known<'_>, recording| settled(known, recording).unwrap();
+
+        assert_eq!(told(Known::default(), Recording::New), "-");
+        assert_eq!(told(found, Recording::Never), "https://c");
+        assert_eq!(text(), None, "where nothing is known, and in a dry run, nothing is recorded");
+        let server = Known { server_url: Some("https://s"), ..found };
+        assert_eq!(told(server, Recording::Never), "https://s");
+        assert_eq!(told(Known { server_url: Some("no url"), ..found }, Recording::First), "https://c");
+        assert_eq!(told(server, Recording::New), "https://c", "the record counts more than what is found");
+        let given = Known { given_url: Some("https://u:p@g/r"), ..server };
+        assert_eq!(told(given, Recording::First), "https://g");
+        assert_eq!(text().unwrap(), "origin https://c\n", "a sync records the first alone");
+        assert_eq!(told(given, Recording::New), "https://g");
+        assert_eq!(told(Known { option: Some(&option), ..given }, Recording::First), "named");
+        assert_eq!(text().unwrap(), "origin https://g\n");
+
+        private.write(NAME, b"other https://o\norigin nonsense/\nhalf a\x00 line\n").unwrap();
+        assert_eq!(settled(found, Recording::New).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(told(given, Recording::New), "https://g");
+        assert_eq!(text().unwrap(), "other https://o\norigin https://g\n");
+    }
+}
