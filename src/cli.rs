@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::policy::Mode;
+use crate::transport::TokenHost;
 
 /// How the result is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,6 +99,8 @@ pub struct Settings {
     pub build_timeout: Duration,
     /// A file whose content is the token.
     pub token_file: Option<PathBuf>,
+    /// The host that a token is for, where it is named.
+    pub token_host: Option<TokenHost>,
     /// Whether a secret may go over plain http to another host than this one.
     pub allow_insecure_http: bool,
     /// The largest file that a tick commits, in bytes.
@@ -381,6 +384,11 @@ struct Flags {
     /// host of GITHUB_SERVER_URL, or what git's credential helpers know.
     #[arg(long, global = true, value_name = "PATH", env = "GIT_SYNC_TOKEN_FILE", help_heading = "Repository")]
     token_file: Option<PathBuf>,
+    /// The host that a token is for, and no other gets it: HOST or HOST:PORT
+    /// [default: the host that --remote-url or GITHUB_SERVER_URL named at init-sync].
+    #[arg(long, global = true, value_name = "HOST", env = "GIT_SYNC_TOKEN_HOST", value_parser = token_host,
+        help_heading = "Repository")]
+    token_host: Option<TokenHost>,
     /// Let a token go over plain http to another host than this one.
     /// [env: GIT_SYNC_ALLOW_INSECURE_HTTP=true|1|yes|on]
     #[arg(long, global = true, help_heading = "Repository")]
@@ -596,6 +604,7 @@ pub fn read(
         job_timeout: cli.flags.job_timeout,
         build_timeout: cli.flags.build_timeout,
         token_file: cli.flags.token_file,
+        token_host: cli.flags.token_host,
         allow_insecure_http: cli.flags.allow_insecure_http || insecure,
         max_file_size: cli.flags.max_file_size,
         output: cli.flags.output,
@@ -666,6 +675,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(duration) => Ok(duration),
         Err(_) => Err("give a number and a unit, such as 90s, 15m or 1h".into()),
     }
+}
+
+fn token_host(text: &str) -> Result<TokenHost, String> {
+    TokenHost::named(text.trim())
+        .ok_or_else(|| "give a host, or a host and a port, such as github.com or git.example:8443".into())
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -1,4 +1,4 @@
-//! The only unsafe code of the crate: what libgit2 offers and git2 does not make safe.
+//! The only unsafe code of the crate: what libgit2 offers and git2 does not make safe, and our own environment.
 #![allow(unsafe_code)]
 
 use std::sync::Once;
@@ -44,4 +44,41 @@ where
         result = unsafe { git2::transport::register(scheme, make) };
     });
     result
+}
+
+/// Takes variables out of our environment and overwrites their values where `/proc/PID/environ` shows them.
+///
+/// Does nothing in a process that has several threads, or that does not know how many it has: another thread could be reading
+/// the environment.
+pub(crate) fn wipe_variables(names: &[&str]) {
+    #[cfg(target_os = "linux")]
+    {
+        if !std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1) {
+            return;
+        }
+        unsafe extern "C" {
+            static mut environ: *const *mut libc::c_char;
+        }
+        // SAFETY: `environ` is an array of pointers to C strings that ends with a null pointer, or is null itself. Its strings
+        // are those that the kernel copied onto our stack at the start, or ones that std has put on the heap: both are writable.
+        // There is no other thread that could read or change them, and no reference into them outlives this function, since
+        // std gives values as copies.
+        unsafe {
+            let mut entry = environ;
+            while !entry.is_null() && !(*entry).is_null() {
+                let text = std::ffi::CStr::from_ptr(*entry).to_bytes();
+                let name = text.iter().position(|b| *b == b'=').unwrap_or(text.len());
+                if names.iter().any(|wanted| text.get(..name) == Some(wanted.as_bytes())) {
+                    let (from, length) = (name.saturating_add(1).min(text.len()), text.len());
+                    std::ptr::write_bytes((*entry).add(from), 0, length - from);
+                }
+                entry = entry.add(1);
+            }
+            for name in names {
+                std::env::remove_var(name);
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = names;
 }

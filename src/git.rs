@@ -45,8 +45,6 @@ pub struct Names {
     pub branch: String,
     /// The remote.
     pub remote: String,
-    /// The remote's URL for this pass, where it holds a secret that the configuration must not.
-    pub url: Option<String>,
     /// Who commits, as the environment says; git's own configuration and `gitsync <gitsync@HOSTNAME>` come after.
     pub identity: Identity,
 }

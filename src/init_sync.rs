@@ -14,6 +14,7 @@ use crate::outcome::{Failure, Word};
 use crate::pass::{Pass, now};
 use crate::policy::SyncState;
 use crate::private::PrivateDir;
+use crate::token_host::Recording;
 use crate::transport;
 
 /// Where the repository is or will be. Its folder and an empty `.git` are made, so that there is a place for the lock.
@@ -128,9 +129,9 @@ impl From<git::Error> for Opened {
 }
 
 /// Opens the repository and sets its remote and identity.
-fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
+fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
     let settings = pass.settings;
-    let mut repo = Repo::open(place, held, pass.names())?;
+    let repo = Repo::open(place, held, pass.names())?;
     let stored = repo.stored_url()?;
     let wanted = settings.remote_url.as_deref().or(stored.as_deref());
     let Some(wanted) = wanted else {
@@ -142,7 +143,7 @@ fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
     let (clean, secret) = transport::split_url_secret(wanted);
     if secret.is_some() {
         // This pass may use it; the configuration must not keep it.
-        repo.names.url = Some(wanted.to_owned());
+        pass.url_secret = secret;
         if stored.as_deref() == Some(wanted) {
             tracing::warn!("a token was found in the remote's stored URL and taken out; give it by --token-file");
         }
@@ -156,6 +157,7 @@ fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
         tracing::warn!("a token was found in the remote's stored push URL and taken out; give it by --token-file");
     }
     repo.set_identity()?;
+    pass.settle_token_host(&repo, Recording::New)?;
     Ok(repo)
 }
 

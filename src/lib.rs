@@ -31,4 +31,5 @@ pub mod report;
 pub mod status;
 pub mod sync;
 pub mod tick;
+pub mod token_host;
 pub mod transport;

@@ -18,11 +18,14 @@ fn main() -> color_eyre::Result<()> {
     #[allow(clippy::disallowed_methods)]
     let env = |name: &str| std::env::var_os(name);
     let args: Vec<OsString> = std::env::args_os().collect();
-    let (asked, settings) = match cli::read(args.clone(), &env) {
+    let read = cli::read(args.clone(), &env);
+    // A URL with a token may stand where no argument belongs, and a token in a variable that is no switch: from here on they are
+    // masked.
+    let network = transport::Env::read(&env);
+    transport::wipe_own_secrets();
+    let (asked, settings) = match read {
         Ok(read) => read,
         Err(error) => {
-            // A URL with a token may stand where no argument belongs, and a token in a variable that is no switch.
-            let _ = transport::Env::read(&env);
             let text = error.to_string();
             let safe = String::from_utf8_lossy(&transport::redact::secrets(text.as_bytes())).into_owned();
             if safe == text {
@@ -56,7 +59,6 @@ fn main() -> color_eyre::Result<()> {
         outcome.fail(failure);
         finish(&outcome, settings.output);
     }
-    let network = transport::Env::read(&env);
     let watch = watch(command, &settings)?;
     // What the transports started ends with us, whatever ends us. Nothing else here starts programs beside them.
     let _adopting = transport::adopt_orphans();

@@ -22,6 +22,8 @@ use crate::private::PrivateDir;
 use crate::publish::{self, Ground, Site, Way};
 use crate::record::Record;
 use crate::report::metrics;
+use crate::token_host::{self, Recording};
+use crate::transport::TokenHost;
 use crate::{init_sync, marker, plan, report, sync, tick, transport};
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
@@ -51,6 +53,10 @@ pub struct Pass<'a> {
     /// What the transports know of the environment.
     pub network: transport::Env,
     network_left: Duration,
+    /// Where tokens may go.
+    token_host: TokenHost,
+    /// The user and the secret of the given URL, or of a stored one that init-sync took it out of.
+    pub url_secret: Option<(String, String)>,
     site: Option<Site>,
 }
 
@@ -76,6 +82,8 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
         outcome: Outcome::new(command, deadline::now()),
         network,
         network_left: settings.network_timeout,
+        token_host: TokenHost::Nowhere,
+        url_secret: None,
         site: None,
     };
     let (told, locked) = match settings.metrics_file.as_deref().map_or(Ok(()), metrics::check) {
@@ -245,8 +253,8 @@ impl Pass<'_> {
         }
         let names = self.names();
         heal::clear_leftovers(place, held, &names.branch, &names.remote, false)?;
-        let mut repo = Repo::open(place, held, names)?;
-        self.use_secret_of_given_url(&mut repo)?;
+        let repo = Repo::open(place, held, names)?;
+        self.settle_token_host(&repo, Recording::First)?;
         let now = deadline::now();
         if let Some(finished) = repo.finish_follow(now)? {
             self.outcome.rescue_refs.extend(finished.rescue_refs);
@@ -305,15 +313,34 @@ impl Pass<'_> {
         }
     }
 
-    /// A container sets `GIT_SYNC_REMOTE_URL` for every pass. init-sync keeps a secret in it out of the configuration; where it
-    /// is the URL of the remote, the other passes use the secret too.
-    fn use_secret_of_given_url(&self, repo: &mut Repo) -> Result<(), git::Error> {
-        if let Some(given) = &self.settings.remote_url {
-            let (clean, secret) = transport::split_url_secret(given);
-            if secret.is_some() && repo.stored_url()?.as_ref() == Some(&clean) {
-                repo.names.url = Some(given.clone());
-            }
+    /// Finds out where the tokens of this pass may go, and records it; before any job can have changed the configuration.
+    ///
+    /// A container sets `GIT_SYNC_REMOTE_URL` for every pass. init-sync keeps a secret in it out of the configuration; the
+    /// other passes use it too.
+    ///
+    /// # Errors
+    /// Where the record can't be read or written.
+    pub fn settle_token_host(&mut self, repo: &Repo, recording: Recording) -> Result<(), git::Error> {
+        let given = self.settings.remote_url.as_deref();
+        if let Some(secret) = given.and_then(|url| transport::split_url_secret(url).1) {
+            self.url_secret = Some(secret);
         }
+        let stored = repo.stored_url()?;
+        let known = token_host::Known {
+            option: self.settings.token_host.as_ref(),
+            given_url: given,
+            server_url: self.network.server_url(),
+            stored_url: stored.as_deref(),
+        };
+        let settled = token_host::settle(&repo.private, &self.settings.remote, &known, recording);
+        self.token_host = settled.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => git::Error::new(
+                Sort::NotReady,
+                format!("{}: {error}", repo.private.file("token-host").display()),
+                "run `gitsync init-sync --remote-url URL`, or give --token-host",
+            ),
+            _ => git::Error::io("recording the host that tokens are for", &error),
+        })?;
         Ok(())
     }
 
@@ -323,7 +350,6 @@ impl Pass<'_> {
         Names {
             branch: self.settings.branch.clone(),
             remote: self.settings.remote.clone(),
-            url: None,
             identity: Identity {
                 author_name: who.author_name.clone(),
                 author_email: who.author_email.clone(),
@@ -351,6 +377,8 @@ impl Pass<'_> {
                 deadline: ends,
                 idle: IDLE,
                 token_file: self.settings.token_file.clone(),
+                url_secret: self.url_secret.clone(),
+                token_host: self.token_host.clone(),
                 env: self.network.clone(),
                 allow_insecure_http: self.settings.allow_insecure_http,
                 relative_to: repo.place.work_dir.clone(),
@@ -491,12 +519,11 @@ impl Pass<'_> {
         tell("GITSYNC_MODE", mode.word().into());
         let public_dir = public_dir.or_else(|| self.site.as_ref().map(Site::public_dir));
         tell("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
-        // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
-        let ours = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL"];
+        // GITHUB_TOKEN is passed on: jobs use it.
         // What a git hook, a rebase or a CI step has in its environment about the repository that it runs in: git in the job
         // would work there instead of in the job's current folder. Configuration given so is the user's, and stays.
         let elsewhere = transport::REPOSITORY_VARIABLES.iter().filter(|name| !name.starts_with("GIT_CONFIG"));
-        job.env_remove = ours.iter().chain(elsewhere).map(OsString::from).collect();
+        job.env_remove = transport::OWN_VARIABLES.iter().chain(elsewhere).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
         job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))

@@ -11,6 +11,7 @@ use crate::outcome::{Command, Failure, Word};
 use crate::pass::Pass;
 use crate::policy::{self, Action, Mode, SyncState};
 use crate::private::PrivateDir;
+use crate::token_host::Recording;
 
 /// Says what the pass would do. The result word is the one that the pass would say, as far as that can be told without
 /// running the job: a tick says `no-changes`, for it changes nothing.
@@ -39,6 +40,7 @@ pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Failure> 
         }
         other => other?,
     };
+    pass.settle_token_host(&repo, Recording::Never)?;
     if repo.follow_is_unfinished() {
         pass.would("finish the follow that an earlier pass was cut short in");
     }

@@ -82,12 +82,8 @@ fn find(healthy: Option<Healthy>, settings: &Settings, now: DateTime<Utc>) -> Re
             ));
         }
     }
-    let names = Names {
-        branch: settings.branch.clone(),
-        remote: settings.remote.clone(),
-        url: None,
-        identity: Identity::default(),
-    };
+    let names =
+        Names { branch: settings.branch.clone(), remote: settings.remote.clone(), identity: Identity::default() };
     // The lock first: a pass that ends while we look has then written what we read.
     let lock = lock::peek(&private);
     let record = Record::read(&private);

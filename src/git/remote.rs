@@ -87,12 +87,16 @@ impl Repo {
         let url = remote.url().map_err(|_| {
             Error::new(Sort::NotReady, format!("the URL of remote '{name}' is not UTF-8"), "`git remote set-url` it")
         })?;
-        let push = match remote.pushurl() {
-            Ok(Some(push)) if push != url => Some(open(push)?),
-            _ => None,
+        let push = remote.pushurl().ok().flatten();
+        let Some(rewriting) = options.env.rewriting(&config) else {
+            let push = push.filter(|push| *push != url).map(open).transpose()?;
+            return Ok(Remote { repo: self, fetch: open(url)?, push });
         };
-        let url = self.names.url.as_deref().unwrap_or(url);
-        Ok(Remote { repo: self, fetch: open(url)?, push })
+        // libgit2 has rewritten them by what it knows, which is not all.
+        let stored = |key: &str| config.get_string(&format!("remote.{name}.{key}")).ok();
+        let (url, push) = rewriting.apply(&stored("url").unwrap_or_default(), stored("pushurl").as_deref());
+        let push = push.filter(|push| *push != url).map(|push| open(&push)).transpose()?;
+        Ok(Remote { repo: self, fetch: open(&url)?, push })
     }
 
     /// The remote's URL as the configuration has it; `None` where there is no such remote.
