@@ -12,6 +12,8 @@ FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 # The dependencies first: this layer is made again only when they change.
 COPY Cargo.toml Cargo.lock ./
+# Of the tests alone; cargo reads the manifest of everything that Cargo.toml names.
+COPY tests/needs tests/needs
 RUN mkdir src && echo 'fn main() {}' >src/main.rs && touch src/lib.rs \
     && cargo build --release --locked && rm -r src
 COPY src src

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use needs::needs;
 use rustix::process::{Pid, Signal, kill_process};
 use scene::{Scene, until};
 
@@ -30,17 +31,6 @@ if [ -e ../stubborn ]; then trap '' TERM; fi
 if [ -e ../hold ]; then echo $$ > ../held; while [ -e ../hold ]; do sleep 0.1; done; fi";
 
 const BUILD: &str = "mkdir -p {public_dir} && cp index.html {public_dir}/index.html";
-
-/// Whether a program is here; a test returns where it is not.
-fn is_here(program: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
-    if found.unwrap().success() {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{program} is missing: run .ci/install.sh");
-    eprintln!("SKIPPED: {program} is missing; .ci/install.sh installs it");
-    false
-}
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -312,67 +302,57 @@ fn a_killed_scheduler_is_started_again(scheduler: &str) {
     c.scene.fsck();
 }
 
+#[needs(supercronic)]
 #[test]
 fn supercronic_keeps_both_sides_together() {
-    if is_here("supercronic") {
-        keeps_both_sides_together("supercronic");
-    }
+    keeps_both_sides_together("supercronic");
 }
 
+#[needs(supervisord)]
 #[test]
 fn supervisord_keeps_both_sides_together() {
-    if is_here("supervisord") {
-        keeps_both_sides_together("supervisord");
-    }
+    keeps_both_sides_together("supervisord");
 }
 
+#[needs(supercronic)]
 #[test]
 fn supercronic_in_the_middle_of_a_tick() {
-    if is_here("supercronic") {
-        a_signal_in_the_middle_of_a_tick_loses_nothing("supercronic");
-    }
+    a_signal_in_the_middle_of_a_tick_loses_nothing("supercronic");
 }
 
+#[needs(supervisord)]
 #[test]
 fn supervisord_in_the_middle_of_a_tick() {
-    if is_here("supervisord") {
-        a_signal_in_the_middle_of_a_tick_loses_nothing("supervisord");
-    }
+    a_signal_in_the_middle_of_a_tick_loses_nothing("supervisord");
 }
 
+#[needs(supercronic)]
 #[test]
 fn supercronic_and_a_stubborn_job() {
-    if is_here("supercronic") {
-        a_job_that_does_not_listen_is_ended_too("supercronic");
-    }
+    a_job_that_does_not_listen_is_ended_too("supercronic");
 }
 
+#[needs(supervisord)]
 #[test]
 fn supervisord_and_a_stubborn_job() {
-    if is_here("supervisord") {
-        a_job_that_does_not_listen_is_ended_too("supervisord");
-    }
+    a_job_that_does_not_listen_is_ended_too("supervisord");
 }
 
+#[needs(supercronic)]
 #[test]
 fn supercronic_killed() {
-    if is_here("supercronic") {
-        a_killed_scheduler_is_started_again("supercronic");
-    }
+    a_killed_scheduler_is_started_again("supercronic");
 }
 
+#[needs(supervisord)]
 #[test]
 fn supervisord_killed() {
-    if is_here("supervisord") {
-        a_killed_scheduler_is_started_again("supervisord");
-    }
+    a_killed_scheduler_is_started_again("supervisord");
 }
 
+#[needs(supervisord)]
 #[test]
 fn supervisord_where_stdout_can_not_be_opened_by_name() {
-    if !is_here("supervisord") {
-        return;
-    }
     let c = Container::new();
     // As under journald.
     let (theirs, ours) = UnixStream::pair().unwrap();
@@ -392,11 +372,10 @@ fn supervisord_where_stdout_can_not_be_opened_by_name() {
 
 // ---- the files as they are shipped
 
+#[needs(supercronic)]
 #[test]
 fn supercronic_takes_the_crontab() {
-    if is_here("supercronic") {
-        takes(&shipped("crontab"));
-    }
+    takes(&shipped("crontab"));
 }
 
 #[track_caller]
@@ -434,15 +413,14 @@ fn nothing_but_gitsync_fills_the_public_volume() {
     }
 }
 
+#[needs(shellcheck)]
 #[test]
 fn the_shell_scripts_are_clean() {
-    if is_here("shellcheck") {
-        for script in ["entrypoint.sh", ".ci/install.sh", "tests/image.sh"] {
-            // Some of these are no part of a published package.
-            if shipped(script).exists() {
-                let out = Command::new("shellcheck").arg(shipped(script)).output().unwrap();
-                assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
-            }
+    for script in ["entrypoint.sh", ".ci/install.sh", "tests/image.sh", "tests/bare.sh"] {
+        // Some of these are no part of a published package.
+        if shipped(script).exists() {
+            let out = Command::new("shellcheck").arg(shipped(script)).output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
         }
     }
 }
@@ -450,11 +428,9 @@ fn the_shell_scripts_are_clean() {
 // ---- the entry point
 
 /// Runs the start to its end, which it must have by itself.
+#[needs(systemd-analyze)]
 #[test]
 fn systemd_takes_the_units() {
-    if !is_here("systemd-analyze") {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let mut units = Vec::new();
     for entry in fs::read_dir(shipped("docs/examples/systemd")).unwrap().flatten() {
@@ -482,14 +458,18 @@ fn the_image_copies_all_that_a_build_needs() {
     let (stage, _) = stage.split_once("\nFROM ").unwrap();
     let ignored = fs::read_to_string(shipped(".dockerignore")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let copied = stage.lines().filter_map(|line| line.strip_prefix("COPY ")).flat_map(|line| {
-        let (from, _to) = line.rsplit_once(' ').unwrap();
-        from.split(' ').map(str::to_owned).collect::<Vec<_>>()
-    });
-    for name in copied {
-        assert!(ignored.lines().any(|line| line == format!("!{name}")), ".dockerignore keeps {name} from the builder");
-        let done = Command::new("cp").arg("-r").arg(shipped(&name)).arg(folder.path()).status().unwrap();
-        assert!(done.success(), "{name}");
+    for line in stage.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let (from, to) = line.rsplit_once(' ').unwrap();
+        for name in from.split(' ') {
+            assert!(
+                ignored.lines().any(|line| line == format!("!{name}")),
+                ".dockerignore keeps {name} from the builder"
+            );
+            let to = folder.path().join(to);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            let done = Command::new("cp").arg("-r").arg(shipped(name)).arg(to).status().unwrap();
+            assert!(done.success(), "{name}");
+        }
     }
     assert!(folder.path().join("src/main.rs").exists() && folder.path().join("Cargo.lock").exists(), "{stage}");
     // A program that there is not: all is looked at, and nothing is built.
@@ -535,9 +515,9 @@ fn an_interval_that_a_crontab_cannot_keep_stops_the_start() {
     }
 }
 
+#[needs(supercronic)]
 #[test]
 fn other_intervals_become_a_crontab() {
-    let supercronic = is_here("supercronic");
     for (seconds, sync, tick) in [
         ("1", "* * * * * * *", "* * * * * * *"),
         ("2", "*/2 * * * * * *", "1-59/2 * * * * * *"),
@@ -560,9 +540,7 @@ fn other_intervals_become_a_crontab() {
         let words = lines(&made);
         assert_eq!((words[0].0.as_str(), words[1].0.as_str()), (sync, tick), "every {seconds} s");
         assert_eq!((words[0].1.as_str(), words[1].1.as_str()), ("gitsync sync >/dev/null", "gitsync tick"));
-        if supercronic {
-            takes(&made);
-        }
+        takes(&made);
     }
 }
 
@@ -574,11 +552,9 @@ fn no_place_for_a_crontab_is_said() {
     assert!(log.contains("set TMPDIR"), "{log}");
 }
 
+#[needs(supercronic)]
 #[test]
 fn an_offline_start_is_a_warning() {
-    if !is_here("supercronic") {
-        return;
-    }
     let c = Container::new();
     let (code, log) = ends_by_itself(&c, &mut c.entrypoint(&["gitsync", "init-sync"]));
     assert_eq!(code, 0, "{log}");
@@ -593,11 +569,9 @@ fn an_offline_start_is_a_warning() {
     started.stops_within_the_grace();
 }
 
+#[needs(supercronic)]
 #[test]
 fn a_first_start_before_the_network_is_up_catches_up() {
-    if !is_here("supercronic") {
-        return;
-    }
     let c = Container::new();
     c.scene.upstream_goes_away();
     let mut started = c.start(&mut c.entrypoint(&[]));
@@ -640,11 +614,9 @@ fn no_remote_at_all_stops_the_start() {
     assert!(log.contains("GITHUB_REPOSITORY") && log.contains("not started"), "{log}");
 }
 
+#[needs(supercronic)]
 #[test]
 fn a_failed_first_tick_is_a_warning() {
-    if !is_here("supercronic") {
-        return;
-    }
     let c = Container::new();
     let mut started = c.start(c.entrypoint(&[]).env("GIT_SYNC_TICK_COMMAND", "exit 3"));
     started.scheduler("supercronic");

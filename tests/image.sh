@@ -53,10 +53,12 @@ if [ -z "$binary" ]; then
         case $instruction in
         COPY)
             read -ra names <<<"$rest"
+            to=$work/src/${names[-1]}
             unset 'names[-1]'
+            mkdir -p "$(dirname "$to")"
             for name in "${names[@]}"; do
                 grep -qxF "!$name" .dockerignore || fail "$name does not reach the builder"
-                cp -r "$name" "$work/src/"
+                cp -r "$name" "$to"
             done
             ;;
         RUN) (cd "$work/src" && work=$work CARGO_TARGET_DIR=target sh -ec "$rest") ;;

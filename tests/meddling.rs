@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Child, Command, Stdio};
 
+use needs::needs;
 use scene::{Scene, until};
 
 /// The rival pushes so many files that a follow syncs the file system once, where strace can hold it.
@@ -18,15 +19,8 @@ fn many_files_come(s: &Scene) {
     s.rival_commits("many files").git_in(&s.rival(), &["push", "-q", "origin", "main"]);
 }
 
-/// A pass that strace holds at each sync of the file system. `None`, loudly, where there is no strace.
-fn held_up(s: &Scene, args: &[&str], inject: &str) -> Option<Child> {
-    if Command::new("strace").arg("-V").output().is_err() {
-        #[allow(clippy::disallowed_methods)]
-        let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-        assert!(!ci, "strace is missing");
-        eprintln!("SKIPPED, NOTHING WAS TESTED: strace is missing");
-        return None;
-    }
+/// A pass that strace holds at each sync of the file system.
+fn held_up(s: &Scene, args: &[&str], inject: &str) -> Child {
     let plain = s.gitsync(args);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-q", "-o", "/dev/null", "-e", "trace=syncfs", "-e", inject]);
@@ -38,7 +32,7 @@ fn held_up(s: &Scene, args: &[&str], inject: &str) -> Option<Child> {
         };
     }
     strace.current_dir(s.root()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Some(strace.spawn().unwrap())
+    strace.spawn().unwrap()
 }
 
 const HOLD: &str = "inject=syncfs:delay_enter=3000000";
@@ -96,11 +90,12 @@ fn an_edit_made_since_is_no_part_of_what_is_taken_back() {
     assert!(!s.ours().join("state/new-4").exists());
 }
 
+#[needs(strace)]
 #[test]
 fn a_commit_made_in_the_middle_of_a_follow_is_not_stepped_over() {
     let s = Scene::new();
     many_files_come(&s);
-    let Some(pass) = held_up(&s, &["sync"], HOLD) else { return };
+    let pass = held_up(&s, &["sync"], HOLD);
     until("the intent is there", || s.private().join("intent").exists());
     let tree = s.git_ours(&["rev-parse", "HEAD^{tree}"]);
     let person = s.git_ours(&["commit-tree", "-p", "HEAD", "-m", "a person's", &tree]);
@@ -110,24 +105,26 @@ fn a_commit_made_in_the_middle_of_a_follow_is_not_stepped_over() {
     s.sync().exits(0).says("diverged").ours_equals_upstream().is_kept(&person).fsck();
 }
 
+#[needs(strace)]
 #[test]
 fn an_edit_right_after_a_file_was_placed_is_seen_by_the_next_tick() {
     let s = Scene::new();
     many_files_come(&s);
-    let Some(pass) = held_up(&s, &["sync"], &format!("{HOLD}:when=2")) else { return };
+    let pass = held_up(&s, &["sync"], &format!("{HOLD}:when=2"));
     until("the file is placed", || s.ours().join("state/new-7").exists());
     s.we_write("state/new-7", "FROM THE REMOTE\n");
     s.wait(pass).exits(0).says("behind");
     s.tick().exits(0).says("pushed").upstream_file("state/new-7", "FROM THE REMOTE\n");
 }
 
+#[needs(strace)]
 #[test]
 fn a_folder_that_gives_way_is_kept_where_it_changed_in_the_middle() {
     let s = Scene::new();
     many_files_come(&s);
     s.rival_pushes("newdir");
     s.we_write("newdir/f", "first\n");
-    let Some(pass) = held_up(&s, &["sync"], HOLD) else { return };
+    let pass = held_up(&s, &["sync"], HOLD);
     until("the intent is there", || s.private().join("intent").exists());
     s.we_write("newdir/f", "second, longer\n").we_write("newdir/g", "new\n");
     s.wait(pass).exits(0).says("behind").logs("changed in the middle");

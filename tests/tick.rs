@@ -4,6 +4,7 @@
 mod scene;
 use std::fs;
 
+use needs::needs;
 use scene::{Scene, write};
 
 /// The paths that a commit changes against its first parent.
@@ -334,6 +335,7 @@ mod the_job {
         assert!(!s.ours().join("state/no").exists());
     }
 
+    #[needs(python3)]
     #[test]
     fn by_default_the_python_module() {
         let s = Scene::without_ours();
@@ -543,6 +545,7 @@ mod what_is_left_out {
         assert_eq!(last.stderr.lines().filter(|line| line.contains("left out")).count(), 1, "named once\n{last}");
     }
 
+    #[needs(python3)]
     #[test]
     fn a_socket() {
         let s = Scene::new();

@@ -6,24 +6,12 @@
 mod servers;
 
 use gitsync::transport::Session;
+use needs::needs;
 use servers::http::{HttpServer, Proxy};
 use servers::inetd::{Sshd, git_daemon_at, user};
 use servers::{CANARY, Local, Upstream, open, open_with, options};
 
 const MAIN: &str = "refs/heads/main";
-
-/// Whether this machine has IPv6 at all. Where not, the test is skipped, loudly; in CI that is a failure.
-fn no_ipv6() -> bool {
-    let there = std::net::TcpListener::bind("[::1]:0").is_ok();
-    if !there {
-        // Read here alone; what is tested gets its environment from the test.
-        #[allow(clippy::disallowed_methods)]
-        let ci = std::env::var("CI").is_ok();
-        assert!(!ci, "this machine has no ::1: in CI that must not be skipped");
-        eprintln!("SKIPPED: this machine has no ::1");
-    }
-    !there
-}
 
 fn whole_pass(upstream: &Upstream, session: &Session) {
     assert_eq!(session.tip(MAIN).unwrap(), upstream.tip());
@@ -34,11 +22,9 @@ fn whole_pass(upstream: &Upstream, session: &Session) {
     assert_eq!(upstream.tip(), Some(ours));
 }
 
+#[needs(ipv6)]
 #[test]
 fn http_and_https_with_a_token() {
-    if no_ipv6() {
-        return;
-    }
     for ip in ["::1", "127.0.0.1", "127.9.8.7"] {
         for secure in [false, true] {
             let upstream = Upstream::new();
@@ -53,11 +39,9 @@ fn http_and_https_with_a_token() {
     }
 }
 
+#[needs(ipv6)]
 #[test]
 fn a_helper_is_asked_for_the_address() {
-    if no_ipv6() {
-        return;
-    }
     let upstream = Upstream::new();
     let server = HttpServer::plain_at(&upstream, "::1");
     server.wants("x-access-token", CANARY);
@@ -69,11 +53,9 @@ fn a_helper_is_asked_for_the_address() {
     assert_eq!(open_with(&server.url(), options(&[]), &helper).tip(MAIN).unwrap(), upstream.tip());
 }
 
+#[needs(ipv6, sshd)]
 #[test]
 fn ssh_and_the_git_daemon() {
-    if no_ipv6() {
-        return;
-    }
     let sshd = Sshd::at_address("::1");
     let command = sshd.client("user", "known");
     let (user, port) = (user(), sshd.inetd.address.port());
@@ -96,14 +78,11 @@ fn ssh_and_the_git_daemon() {
     whole_pass(&upstream, &open(&format!("git://{}/repo.git", daemon.address)));
 }
 
+#[needs(ipv6)]
 #[test]
 fn a_proxy_and_who_is_spared_it() {
     let upstream = Upstream::new();
-    let mut hosts = vec![("127.0.0.1", "0.0.0.0")];
-    if !no_ipv6() {
-        hosts.push(("::1", "[::]"));
-    }
-    for (ip, host) in hosts {
+    for (ip, host) in [("127.0.0.1", "0.0.0.0"), ("::1", "[::]")] {
         let server = HttpServer::plain_at(&upstream, ip);
         let port = server.address.port();
         let url = format!("http://{host}:{port}/repo.git");

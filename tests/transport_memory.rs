@@ -7,6 +7,7 @@ mod servers;
 use std::io::Write;
 use std::process::Command;
 
+use needs::needs;
 use scene::Scene;
 use servers::http::HttpServer;
 
@@ -34,6 +35,7 @@ fn peak(scene: &Scene, command: &Command, code: i32, word: &str) -> u64 {
     said.rsplit('\n').next().unwrap().parse().unwrap_or_else(|e| panic!("{e}: {said}"))
 }
 
+#[needs(python3)]
 #[test]
 fn a_large_fetch_and_a_large_push_over_http() {
     let scene = Scene::empty_upstream();

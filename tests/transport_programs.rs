@@ -6,6 +6,7 @@ mod servers;
 use std::time::{Duration, Instant};
 
 use gitsync::transport::{Kind, Options, Session};
+use needs::needs;
 use servers::inetd::{Sshd, git_daemon, user};
 use servers::{Local, Upstream, config, decent, open, open_with, options};
 
@@ -182,6 +183,7 @@ fn urls_that_would_run_something_are_refused() {
     }
 }
 
+#[needs(sshd)]
 #[test]
 fn ssh_with_a_key_an_alias_and_each_form_of_url() {
     let sshd = Sshd::new();
@@ -203,6 +205,7 @@ fn ssh_with_a_key_an_alias_and_each_form_of_url() {
     }
 }
 
+#[needs(sshd)]
 #[test]
 fn ssh_refuses_host_keys_it_does_not_know_and_never_asks() {
     let sshd = Sshd::new();
@@ -218,6 +221,7 @@ fn ssh_refuses_host_keys_it_does_not_know_and_never_asks() {
     assert_eq!(std::fs::read_to_string(sshd.at("known_nobody")).unwrap(), "", "the key was not taken on trust");
 }
 
+#[needs(sshd)]
 #[test]
 fn ssh_without_the_right_key_or_path_is_lasting() {
     let sshd = Sshd::new();
