@@ -18,9 +18,7 @@ pub enum Detail {
 
 const ABOUT: &str = "Keeps a machine's git repository and its remote together, with nobody watching.";
 
-const LONG_ABOUT: &str = "\
-Keeps a machine's git repository and its remote together, with nobody watching.
-
+const DETAILS: &str = "\
 Each subcommand takes the repository's lock, does one pass and exits. A scheduler
 (cron, supercronic, systemd) runs it again and again. stdout gets one line, the
 result; everything else goes to stderr.
@@ -39,7 +37,15 @@ Read on:
   gitsync SUBCOMMAND --help  what it does, its results and its variables
   gitsync --help             every option of every subcommand";
 
-const EXIT_CODES: &str = "\
+/// The exit codes, for `-h` and `--help`.
+struct ExitCodes {
+    short: &'static str,
+    full: &'static str,
+}
+
+const PASS_CODES: ExitCodes = ExitCodes {
+    short: "Exit codes: 0 done, 1 a person has to act, 2 usage, 75 the next pass tries again",
+    full: "\
 Exit codes:
   0      the pass did its work, or there was none to do
   1      it failed, and a retry alone won't help (job or build failed, bad
@@ -47,29 +53,31 @@ Exit codes:
   2      the command line or the environment asks for what can't be done
   75     passing trouble, the next pass tries again (remote out of reach,
          time-out, push lost a race, lock not free in time)
-  128+N  ended by signal N";
+  128+N  ended by signal N",
+};
 
-const STATUS_EXIT_CODES: &str = "\
+const STATUS_CODES: ExitCodes = ExitCodes {
+    short: "Exit codes: 0 fine, 1 not healthy, or no repository, 2 usage",
+    full: "\
 Exit codes:
   0  the status is shown, and is healthy where --max-age asks for that
   1  not healthy; or there is no repository to look at
-  2  the command line or the environment asks for what can't be done";
+  2  the command line or the environment asks for what can't be done",
+};
 
 /// What the help of one subcommand says.
 struct Page {
     about: &'static str,
-    long_about: &'static str,
+    details: &'static str,
+    /// The results in one line, for `-h`.
+    results: &'static str,
     example: &'static str,
-    exit_codes: &'static str,
-    /// Results and exit codes, a line each.
-    short: &'static str,
+    exit_codes: &'static ExitCodes,
 }
 
 const INIT_SYNC: Page = Page {
     about: "At start-up: make the repository exist, heal it, follow the remote.",
-    long_about: "\
-At start-up: make the repository exist, heal it, follow the remote.
-
+    details: "\
 One pass:
   1. make the repository exist in --repo, in place (files that are there
      stay), with its remote
@@ -91,17 +99,13 @@ Result, one word on stdout:
     example: "\
 Example:
   gitsync init-sync --repo /repo --remote-url https://github.com/you/state.git",
-    exit_codes: EXIT_CODES,
-    short: "\
-Result on stdout: cloned, reset, up-to-date, empty-remote, offline, error
-Exit codes: 0 done, 1 a person has to act, 2 usage, 75 the next pass tries again",
+    exit_codes: &PASS_CODES,
+    results: "cloned, reset, up-to-date, empty-remote, offline, error",
 };
 
 const SYNC: Page = Page {
     about: "Every 30 s: look at the remote; follow it where the rule says so.",
-    long_about: "\
-Every 30 s: look at the remote; follow it where the rule says so.
-
+    details: "\
 One pass asks the remote. What it does next depends on the state it finds:
   up-to-date  nothing: no fetch, no scan of the files
   behind      follow the remote, rebuild the site
@@ -120,17 +124,13 @@ Result, one word on stdout: the state it found, as above; or
 Example:
   gitsync sync --repo /repo -v
   if [ \"$(gitsync sync)\" = behind ]; then echo new; fi",
-    exit_codes: EXIT_CODES,
-    short: "\
-Result on stdout: up-to-date, behind, ahead, diverged, skipped, error
-Exit codes: 0 done, 1 a person has to act, 2 usage, 75 the next pass tries again",
+    exit_codes: &PASS_CODES,
+    results: "up-to-date, behind, ahead, diverged, skipped, error",
 };
 
 const TICK: Page = Page {
     about: "Every 15 min: sync, run the job, build the site, commit, push.",
-    long_about: "\
-Every 15 min: sync, run the job, build the site, commit, push.
-
+    details: "\
 One pass:
   1. sync; where the remote is out of reach, go on with a warning
   2. run the job: COMMAND as given, else --tick-command through `sh -c`; if it
@@ -149,17 +149,13 @@ Result, one word on stdout:
 Example:
   gitsync tick --repo /repo -- ./job.sh --quick
   gitsync tick --tick-command 'date > state/now' --path state/",
-    exit_codes: EXIT_CODES,
-    short: "\
-Result on stdout: no-changes, pushed, push-failed, skipped, error
-Exit codes: 0 done, 1 a person has to act, 2 usage, 75 the next pass tries again",
+    exit_codes: &PASS_CODES,
+    results: "no-changes, pushed, push-failed, skipped, error",
 };
 
 const STATUS: Page = Page {
     about: "Show where this instance stands; with --max-age a health check.",
-    long_about: "\
-Show where this instance stands; with --max-age a health check.
-
+    details: "\
 Shows branch, local commit, remote commit as last seen, state, mode, a pending
 force push, who holds the lock, the last run of each subcommand with its age and
 result, and what was rescued. Takes no lock, writes nothing, asks no server.
@@ -179,10 +175,8 @@ Example:
   gitsync status --repo /repo
   gitsync status --repo /repo --max-age 2m || echo 'no sync for two minutes'
   gitsync status --output json | jq .state",
-    exit_codes: STATUS_EXIT_CODES,
-    short: "\
-Result on stdout: lines for people; one object with --output json
-Exit codes: 0 fine, 1 not healthy, or no repository, 2 usage",
+    exit_codes: &STATUS_CODES,
+    results: "lines for people; one object with --output json",
 };
 
 fn page(subcommand: Subcommand) -> &'static Page {
@@ -203,9 +197,9 @@ pub fn program() -> Command {
     titled(Command::new("gitsync"))
         .bin_name("gitsync")
         .about(ABOUT)
-        .long_about(LONG_ABOUT)
+        .long_about(format!("{ABOUT}\n\n{DETAILS}"))
         .after_help(EXAMPLES)
-        .after_long_help(format!("{EXIT_CODES}\n\n{EXAMPLES}"))
+        .after_long_help(format!("{}\n\n{EXAMPLES}", PASS_CODES.full))
         .override_usage("gitsync <SUBCOMMAND> [OPTIONS]")
         .subcommand_required(true)
         .subcommand_value_name("SUBCOMMAND")
@@ -216,17 +210,19 @@ pub fn program() -> Command {
 
 /// The pages of a subcommand.
 pub fn subcommand(flags: Command, subcommand: Subcommand, detail: Detail) -> Command {
-    let Page { about, long_about, example, exit_codes, short } = page(subcommand);
+    let Page { about, details, results, example, exit_codes } = page(subcommand);
     let word = subcommand.word();
     let after = match detail {
-        Detail::Short => format!("{short}\n`gitsync {word} --help` has everything."),
-        Detail::Full => format!("{example}\n\n{exit_codes}"),
+        Detail::Short => {
+            format!("Result on stdout: {results}\n{}\n`gitsync {word} --help` has everything.", exit_codes.short)
+        }
+        Detail::Full => format!("{example}\n\n{}", exit_codes.full),
     };
     let flag = |name: &'static str, short| Arg::new(name).long(name).short(short).help_heading("Output");
     titled(flags.name(word))
         .bin_name(format!("gitsync {word}"))
         .about(*about)
-        .long_about(*long_about)
+        .long_about(format!("{about}\n\n{details}"))
         .after_help(after)
         .disable_help_flag(true)
         .arg(flag("help", 'h').action(ArgAction::Help).help("Print this page; --help prints all of it"))
