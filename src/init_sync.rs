@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::Settings;
+use crate::cli::Config;
 use crate::git::remote::Fetched;
 use crate::git::{self, Place, Repo, Sort, heal};
 use crate::lock::Held;
@@ -21,7 +21,7 @@ use crate::transport;
 ///
 /// # Errors
 /// A usage error where there is neither a repository nor a URL to make one from.
-pub fn place(settings: &Settings, here: &Path) -> Result<Place, Failure> {
+pub fn place(settings: &Config, here: &Path) -> Result<Place, Failure> {
     match git::find(settings.repo.as_deref(), here) {
         Ok(place) => {
             let begun = place.git_dir.join("HEAD").exists();
@@ -41,7 +41,7 @@ pub fn place(settings: &Settings, here: &Path) -> Result<Place, Failure> {
 ///
 /// # Errors
 /// That error where there is a repository of another kind, and a usage error where there is no URL.
-pub fn free_place(settings: &Settings, here: &Path, error: git::Error) -> Result<PathBuf, Failure> {
+pub fn free_place(settings: &Config, here: &Path, error: git::Error) -> Result<PathBuf, Failure> {
     let folder = settings.repo.as_deref().map_or_else(|| here.to_owned(), |repo| here.join(repo));
     let bare = folder.join("HEAD").is_file() && folder.join("objects").is_dir();
     if bare || folder.join(".git").symlink_metadata().is_ok() {

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::sync::Mutex;
 
-use gitsync::cli::{self, Asked, Output, Settings};
+use gitsync::cli::{self, Asked, Config, Output};
 use gitsync::deadline::{End, Watch};
 use gitsync::job::signal_name;
 use gitsync::outcome::{Command, Failure, Outcome, Word};
@@ -70,7 +70,7 @@ fn main() -> color_eyre::Result<()> {
 }
 
 /// The watchdog: what it says when it ends the process is said as any pass says it.
-fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
+fn watch(command: Command, settings: &Config) -> color_eyre::Result<Watch> {
     let output = settings.output;
     let (started, clock) = (deadline::now(), deadline::instant());
     Ok(Watch::start(move |end| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use crate::cli::{Publish, Settings};
+use crate::cli::{Config, Publish};
 use crate::deadline::{self, Watch};
 use crate::git::remote::Remote;
 use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, heal};
@@ -45,7 +45,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// One pass under way.
 pub struct Pass<'a> {
     /// What the command line says.
-    pub settings: &'a Settings,
+    pub settings: &'a Config,
     /// The watchdog of this process.
     pub watch: &'a Watch,
     /// What has been found and done so far.
@@ -73,7 +73,7 @@ pub fn record_end(outcome: &Outcome) {
 }
 
 /// Runs one pass from the lock to the record.
-pub fn run(command: Command, settings: &Settings, network: transport::Env, watch: &Watch) -> Outcome {
+pub fn run(command: Command, settings: &Config, network: transport::Env, watch: &Watch) -> Outcome {
     let clock = deadline::instant();
     let _answers = transport::end_answers_later();
     let mut pass = Pass {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
-use crate::cli::{Healthy, Of, Output, Settings};
+use crate::cli::{Config, Healthy, Of, Output};
 use crate::git::{self, Identity, Names, Peek, Place};
 use crate::lock::{self, Holder};
 use crate::marker;
@@ -57,7 +57,7 @@ impl Health {
 }
 
 /// Looks at everything there is to be told, `now` being the time, unless what came before has failed.
-pub fn tell(before: Result<(), Failure>, healthy: Option<Healthy>, settings: &Settings, now: DateTime<Utc>) -> Told {
+pub fn tell(before: Result<(), Failure>, healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Told {
     let found = before.and_then(|()| find(healthy, settings, now));
     if let Err(failure) = &found {
         tracing::error!(next = %failure.next, "{}", failure.what);
@@ -65,7 +65,7 @@ pub fn tell(before: Result<(), Failure>, healthy: Option<Healthy>, settings: &Se
     Told { found, mode: settings.mode.word(), branch: settings.branch.clone(), remote: settings.remote.clone(), now }
 }
 
-fn find(healthy: Option<Healthy>, settings: &Settings, now: DateTime<Utc>) -> Result<Found, Failure> {
+fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Result<Found, Failure> {
     let here = std::env::current_dir().map_err(|error| {
         Failure::person(format!("the current folder can't be found: {error}"), "run gitsync in a folder that exists")
     })?;
@@ -93,7 +93,7 @@ fn find(healthy: Option<Healthy>, settings: &Settings, now: DateTime<Utc>) -> Re
 }
 
 /// Whether a pass under way is within the time it may take. One that is beyond it hangs, and is no excuse.
-fn in_time(holder: &Holder, settings: &Settings, now: DateTime<Utc>) -> bool {
+fn in_time(holder: &Holder, settings: &Config, now: DateTime<Utc>) -> bool {
     let network = if holder.command == Command::InitSync.word() {
         settings.network_timeout.max(Duration::from_secs(3600))
     } else {
