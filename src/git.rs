@@ -110,6 +110,8 @@ pub struct Peek {
     pub relation: Option<Relation>,
     /// Every rescue reference with its commit, oldest first.
     pub rescues: Vec<(String, CommitId)>,
+    /// Where a pass pushes to; `None` where there is no such remote.
+    pub destination: Option<remote::Destination>,
     /// Why a pass would refuse to touch the repository now.
     pub not_ready: Option<Error>,
 }
@@ -126,7 +128,13 @@ pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
         (Some(local), Some(remote)) => Some(repo.relation(local, remote)?),
         (None, _) | (_, None) => None,
     };
-    Ok(Peek { heads, relation, rescues: repo.rescues()?, not_ready: repo.check_ready().err() })
+    Ok(Peek {
+        heads,
+        relation,
+        rescues: repo.rescues()?,
+        destination: repo.destination().ok(),
+        not_ready: repo.check_ready().err(),
+    })
 }
 
 /// Finds the repository, without opening it.

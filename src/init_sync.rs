@@ -212,7 +212,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     pass.site_goes_stale(repo)?;
     let followed = repo.follow(tip, "following the remote at start-up", now())?;
     pass.outcome.rescue_refs.extend(followed.rescue_refs);
-    marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
+    marker::clear_at_start_up(repo)?;
     tracing::info!(branch = %repo.names.branch, remote = %tip, paths = followed.paths, "at the remote's latest");
     // A repository without a commit is none yet: an earlier start was cut short, or found the remote empty or away.
     let fresh = fresh || unborn;
@@ -248,7 +248,7 @@ fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
         }
         None => repo.stand_on_unborn_branch()?,
     }
-    marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
+    marker::clear_at_start_up(repo)?;
     tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
     Ok(Word::EmptyRemote)
 }

@@ -125,11 +125,12 @@ impl Pass<'_> {
     fn tell_metrics(&self, place: &Place, private: &PrivateDir, record: &Record) {
         let Some(path) = &self.settings.metrics_file else { return };
         let peek = git::peek(place, self.names());
+        let destination = peek.as_ref().ok().and_then(|peek| peek.destination.as_ref());
         let told = metrics::Told {
             repository: &place.work_dir,
             branch: &self.settings.branch,
             mode: self.settings.mode,
-            pending: marker::is_pending(private),
+            pending: marker::read(private).zip(destination).is_some_and(|(marked, to)| marked.is_for(to)),
             peek: peek.as_ref().ok(),
             record,
         };
