@@ -4,9 +4,11 @@
 //! no, `fetch` keeps a branch that is gone. What the passes may do to a repository are the methods here and in the
 //! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
 
+pub mod ages;
 pub mod commit;
 pub mod error;
 pub mod heal;
+pub mod let_go;
 pub mod remote;
 pub mod replay;
 pub mod rescue;

@@ -95,7 +95,7 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
     };
     let word = brought?;
     pass.outcome.local = repo.local_tip()?.map(|id| id.to_string());
-    pass.forget_old_rescues(&repo);
+    pass.let_go_of_old(&repo);
     let remote = repo.last_seen()?;
     // On a branch without a commit there is nothing to build from, and no fault in that: the first tick makes the commit and
     // the site.
