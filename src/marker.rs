@@ -77,9 +77,14 @@ pub fn explain(repo: &Repo) {
             let path = repo.private.file(NAME);
             tracing::warn!(next, "{} does not say what it was set for, and forces nothing", path.display());
         }
-        Some(Marked::For(Marker { destination, remote_tip, .. })) => {
+        Some(Marked::For(Marker { destination, local, remote_tip, .. })) => {
             let tip = remote_tip.as_deref().unwrap_or("none");
-            tracing::info!(next, "a force push is marked for {destination} at {tip}, and counts for nothing else");
+            tracing::info!(
+                next,
+                local,
+                remote = tip,
+                "a force push is marked for {destination} and these two commits, and counts for nothing else"
+            );
         }
     }
 }

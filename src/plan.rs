@@ -88,6 +88,9 @@ fn say_tick(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
     let mode = match look(pass, repo) {
         Ok((heads, state)) => {
             let mode = tick::mode(pass, repo, heads)?;
+            if mode == Mode::NonAlpha {
+                marker::explain(repo);
+            }
             say_act(pass, repo, heads, state, mode)?;
             mode
         }

@@ -61,6 +61,12 @@ impl World {
         self.hours(days * 24)
     }
 
+    /// The machine is started anew: how long it was off, only the time of day can tell.
+    fn boots(&self) -> &Self {
+        self.ledger(|ledger| ledger["last"]["boot"]["id"] = "the boot before".into());
+        self
+    }
+
     fn ledger(&self, change: impl FnOnce(&mut Value)) {
         let path = self.s.private().join("ages.json");
         if let Ok(text) = fs::read_to_string(&path) {
@@ -166,6 +172,22 @@ fn a_clock_that_stays_wrong_for_weeks_and_is_put_right_lets_go_of_nothing() {
         let kept = w.rescue();
         w.tick().clock(ahead).tick().ticks_for_days(21).has(&[&kept]);
         w.clock(0).ticks_for_days(66).has(&[&kept]);
+    }
+}
+
+#[test]
+fn a_clock_that_is_wrong_from_a_boot_on_lets_go_of_nothing_by_itself() {
+    if !faketime_is_there() {
+        return;
+    }
+    // Ahead after the boot; and behind before it.
+    for (before, after) in [(0, 120), (-1300, 0), (-days_since_1970(), 0)] {
+        let w = World::new();
+        w.clock(before);
+        let kept = w.rescue();
+        w.tick().hours(2).tick().hours(2).tick();
+        w.boots().clock(after).hours(2).tick().has(&[&kept]);
+        w.ticks_for_days(21).has(&[&kept]);
     }
 }
 
