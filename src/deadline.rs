@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// How long a step may stay beyond its limit before the process is ended: long enough for the step's own time-out to act
@@ -42,6 +43,41 @@ pub fn now() -> DateTime<Utc> {
 #[must_use]
 pub fn instant() -> Instant {
     Instant::now()
+}
+
+/// What the clocks say at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The time of day, UTC. Anybody may set it to anything.
+    pub wall: DateTime<Utc>,
+    /// How long the machine has been running, where that can be told.
+    pub boot: Option<Boot>,
+}
+
+/// How long a machine has been running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Which run of the machine that is. Containers have that of their host.
+    pub id: String,
+    /// Seconds since it began, sleep included. Setting the clock does not move it.
+    pub seconds: i64,
+}
+
+/// Reads the clocks.
+#[must_use]
+pub fn reading() -> Reading {
+    Reading { wall: now(), boot: boot() }
+}
+
+#[cfg(target_os = "linux")]
+fn boot() -> Option<Boot> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    Some(Boot { id, seconds: rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn boot() -> Option<Boot> {
+    None
 }
 
 /// Where a pass takes the time of day from: it is read once and handed on, so that a test can say when it is.

@@ -4,9 +4,11 @@
 //! no, `fetch` keeps a branch that is gone. What the passes may do to a repository are the methods here and in the
 //! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
 
+pub mod ages;
 pub mod commit;
 pub mod error;
 pub mod heal;
+pub mod let_go;
 pub mod remote;
 pub mod replay;
 pub mod rescue;
@@ -108,6 +110,8 @@ pub struct Peek {
     pub relation: Option<Relation>,
     /// Every rescue reference with its commit, oldest first.
     pub rescues: Vec<(String, CommitId)>,
+    /// Where a pass pushes to; `None` where there is no such remote.
+    pub destination: Option<remote::Destination>,
     /// Why a pass would refuse to touch the repository now.
     pub not_ready: Option<Error>,
 }
@@ -124,7 +128,13 @@ pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
         (Some(local), Some(remote)) => Some(repo.relation(local, remote)?),
         (None, _) | (_, None) => None,
     };
-    Ok(Peek { heads, relation, rescues: repo.rescues()?, not_ready: repo.check_ready().err() })
+    Ok(Peek {
+        heads,
+        relation,
+        rescues: repo.rescues()?,
+        destination: repo.destination().ok(),
+        not_ready: repo.check_ready().err(),
+    })
 }
 
 /// Finds the repository, without opening it.

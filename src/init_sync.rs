@@ -96,7 +96,7 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
     };
     let word = brought?;
     pass.outcome.local = repo.local_tip()?.map(|id| id.to_string());
-    pass.forget_old_rescues(&repo);
+    pass.let_go_of_old(&repo);
     let remote = repo.last_seen()?;
     // On a branch without a commit there is nothing to build from, and no fault in that: the first tick makes the commit and
     // the site.
@@ -214,7 +214,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     pass.site_goes_stale(repo)?;
     let followed = repo.follow(tip, "following the remote at start-up", now())?;
     pass.outcome.rescue_refs.extend(followed.rescue_refs);
-    marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
+    marker::clear_at_start_up(repo)?;
     tracing::info!(branch = %repo.names.branch, remote = %tip, paths = followed.paths, "at the remote's latest");
     // A repository without a commit is none yet: an earlier start was cut short, or found the remote empty or away.
     let fresh = fresh || unborn;
@@ -250,7 +250,7 @@ fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
         }
         None => repo.stand_on_unborn_branch()?,
     }
-    marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
+    marker::clear_at_start_up(repo)?;
     tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
     Ok(Word::EmptyRemote)
 }

@@ -133,11 +133,12 @@ impl Pass<'_> {
     fn tell_metrics(&self, place: &Place, private: &PrivateDir, record: &Record) {
         let Some(path) = &self.settings.metrics_file else { return };
         let peek = git::peek(place, self.names());
+        let destination = peek.as_ref().ok().and_then(|peek| peek.destination.as_ref());
         let told = metrics::Told {
             repository: &place.work_dir,
             branch: &self.settings.branch,
             mode: self.settings.mode,
-            pending: marker::is_pending(private),
+            pending: marker::read(private).zip(destination).is_some_and(|(marked, to)| marked.is_for(to)),
             peek: peek.as_ref().ok(),
             record,
         };
@@ -269,16 +270,16 @@ impl Pass<'_> {
         };
         self.outcome.local = repo.local_tip().ok().flatten().map(|id| id.to_string());
         if command == Command::Tick {
-            self.forget_old_rescues(&repo);
+            self.let_go_of_old(&repo);
             self.pack_together(&repo);
         }
         told
     }
 
-    /// Lets go of rescues older than `--keep-rescues`.
-    pub fn forget_old_rescues(&self, repo: &Repo) {
-        if let Err(error) = repo.forget_rescues(self.settings.keep_rescues, deadline::now()) {
-            tracing::warn!("old rescues could not be let go: {}", error.what);
+    /// Lets go of rescues, and of what was put aside, after `--keep-rescues`.
+    pub fn let_go_of_old(&self, repo: &Repo) {
+        if let Err(error) = repo.let_go(self.settings.keep_rescues, &deadline::reading()) {
+            tracing::warn!(next = %error.next, "not all that was kept long enough could be let go: {}", error.what);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::outcome::{Command, Failure, Word};
 use crate::pass::Pass;
 use crate::policy::{self, Action, Mode, SyncState};
 use crate::private::PrivateDir;
+use crate::tick;
 use crate::token_host::Recording;
 
 /// Says what the pass would do. The result word is the one that the pass would say, as far as that can be told without
@@ -60,7 +61,7 @@ pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Failure> 
             say_site(pass, followed || pass.site_is_stale(&repo));
             Ok(Word::State(state))
         }
-        Command::Tick => tick(pass, &repo),
+        Command::Tick => say_tick(pass, &repo),
     }
 }
 
@@ -78,24 +79,29 @@ fn init_sync(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
         return Ok(Word::EmptyRemote);
     };
     let changes = say_follow(pass, repo, heads, target)?;
-    if marker::is_pending(&repo.private) {
+    if marker::would_clear_at_start_up(repo) {
         pass.would("forget the pending force push");
     }
     say_site(pass, true);
     Ok(if changes || heads.local != heads.remote { Word::Reset } else { Word::State(SyncState::UpToDate) })
 }
 
-fn tick(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
-    let mode = if marker::is_pending(&repo.private) { Mode::Alpha } else { pass.settings.mode };
-    match look(pass, repo) {
+fn say_tick(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
+    let mode = match look(pass, repo) {
         Ok((heads, state)) => {
+            let mode = tick::mode(pass, repo, heads)?;
+            if mode == Mode::NonAlpha {
+                marker::explain(repo);
+            }
             say_act(pass, repo, heads, state, mode)?;
+            mode
         }
         Err(error) if error.sort == Sort::Unreachable => {
             tracing::warn!(next = %error.next, "{}; the tick would go on with local state", error.what);
+            tick::mode(pass, repo, Heads { local: repo.local_tip()?, remote: repo.last_seen()? })?
         }
         Err(error) => return Err(error.into()),
-    }
+    };
     pass.would("run the job");
     say_site(pass, true);
     let changed = repo.changed_under(&pass.settings.paths, pass.settings.max_file_size)?;

@@ -61,6 +61,15 @@ impl PrivateDir {
         self.0.join(name)
     }
 
+    /// [`PrivateDir::file`], with as many `+` behind it as make it one that is not there yet.
+    pub fn free_file(&self, name: &str) -> PathBuf {
+        let mut path = self.file(name);
+        while path.symlink_metadata().is_ok() {
+            path.as_mut_os_string().push("+");
+        }
+        path
+    }
+
     /// Replaces a file whole; when this returns, the new content survives a power loss.
     ///
     /// # Errors

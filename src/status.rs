@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::cli::{Config, Healthy, Of, Output};
 use crate::git::{self, Identity, Names, Peek, Place};
 use crate::lock::{self, Holder};
-use crate::marker;
+use crate::marker::{self, Marked};
 use crate::outcome::{Command, Failure};
 use crate::policy::{self, SyncState};
 use crate::private::PrivateDir;
@@ -32,7 +32,7 @@ pub struct Told {
 struct Found {
     place: Place,
     peek: Peek,
-    pending: bool,
+    marked: Option<Marked>,
     lock: Option<Option<Holder>>,
     record: Record,
     health: Option<Health>,
@@ -89,7 +89,7 @@ fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Resu
     let record = Record::read(&private);
     let busy_since = lock.as_ref().and_then(Option::as_ref).filter(|holder| in_time(holder, settings, now));
     let health = healthy.map(|wanted| health(wanted, &record, busy_since.map(|holder| holder.since), now));
-    Ok(Found { peek: git::peek(&place, names)?, pending: marker::is_pending(&private), place, lock, record, health })
+    Ok(Found { peek: git::peek(&place, names)?, marked: marker::read(&private), place, lock, record, health })
 }
 
 /// Whether a pass under way is within the time it may take. One that is beyond it hangs, and is no excuse.
@@ -154,10 +154,7 @@ impl Told {
             ("state", found.state_in_words()),
             ("local", commit(heads.local, "no commit yet")),
             ("remote", format!("{} ({}, as last seen)", commit(heads.remote, "none"), self.remote)),
-            (
-                "force push",
-                if found.pending { "pending: the next tick may overwrite the remote" } else { "none" }.into(),
-            ),
+            ("force push", found.force_push_in_words()),
             (
                 "lock",
                 match &found.lock {
@@ -245,7 +242,7 @@ impl Told {
             "remote": heads.remote.map(|id| id.to_string()),
             "ahead": relation.map(|relation| relation.ahead),
             "behind": relation.map(|relation| relation.behind),
-            "force_push_pending": found.pending,
+            "force_push_pending": found.force_push_is_pending(),
             "lock": lock,
             "runs": runs,
             "last_good_sync": found.record.last_good_sync.map(stamp),
@@ -265,6 +262,25 @@ impl Found {
     fn state(&self) -> Option<SyncState> {
         let relation = self.peek.relation?;
         Some(policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor))
+    }
+
+    fn force_push_is_pending(&self) -> bool {
+        let destination = self.peek.destination.as_ref();
+        self.marked.as_ref().zip(destination).is_some_and(|(marked, to)| marked.is_for(to))
+    }
+
+    fn force_push_in_words(&self) -> String {
+        match &self.marked {
+            None => "none".to_owned(),
+            Some(Marked::Unknown) => {
+                "marked, and not known for what: nothing is forced; `gitsync tick --alpha` puts it right".to_owned()
+            }
+            Some(Marked::For(marker)) if self.force_push_is_pending() => {
+                let tip = marker.remote_tip.as_deref().unwrap_or("none");
+                format!("pending: the next tick may overwrite the remote, if its commit still is {tip}")
+            }
+            Some(Marked::For(marker)) => format!("marked for {} alone", marker.destination),
+        }
     }
 
     fn state_in_words(&self) -> String {

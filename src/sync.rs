@@ -123,7 +123,7 @@ pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<
     let (local_hex, remote_hex) = (hex(local), hex(remote));
     let (branch, state) = (repo.names.branch.as_str(), seen.state.word());
     if seen.vanished {
-        return vanished(repo, mode).map(|()| false);
+        return vanished(repo, seen.heads, mode).map(|()| false);
     }
     if seen.state == SyncState::Diverged && replay(pass, repo, seen)?.is_some() {
         return Ok(true);
@@ -152,13 +152,7 @@ pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<
                 branch,
                 "diverged, keeping local (alpha mode)"
             );
-            let new = marker::set(
-                &repo.private,
-                now(),
-                &format!("{branch} diverged: local {local_hex}, remote {remote_hex}"),
-            )
-            .map_err(|error| git::Error::io("marking the force push", &error))?;
-            if new {
+            if marker::set(repo, seen.heads, now())? {
                 tracing::info!(branch, "the next tick's push may overwrite the remote");
             }
             Ok(false)
@@ -221,7 +215,7 @@ pub fn replay(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen) -> Result<Option<Co
     Ok(Some(tip))
 }
 
-fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
+fn vanished(repo: &Repo, heads: Heads, mode: Mode) -> Result<(), Failure> {
     let branch = &repo.names.branch;
     match mode {
         Mode::NonAlpha => Err(Failure::person(
@@ -234,8 +228,7 @@ fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
         )),
         Mode::Alpha => {
             tracing::warn!(branch, "the branch is gone from the remote, keeping local (alpha mode)");
-            marker::set(&repo.private, now(), &format!("{branch} is gone from the remote"))
-                .map_err(|error| git::Error::io("marking the force push", &error))?;
+            marker::set(repo, heads, now())?;
             Ok(())
         }
     }
@@ -246,8 +239,7 @@ fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
 /// # Errors
 /// Those of the file system.
 pub fn forget_force_push(repo: &Repo, why: &str) -> Result<(), git::Error> {
-    let gone = marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
-    if gone {
+    if marker::clear(repo)? {
         tracing::info!("no force push is pending any more: {why}");
     }
     Ok(())

@@ -8,7 +8,7 @@ use chrono::SecondsFormat;
 use crate::cli::OnDivergence;
 use crate::git::remote::Push;
 use crate::git::rescue::What;
-use crate::git::{self, CommitId, Repo, Sort};
+use crate::git::{self, CommitId, Heads, Repo, Sort};
 use crate::job::{Ended, Program};
 use crate::marker;
 use crate::outcome::{Failure, Word};
@@ -24,8 +24,7 @@ const TRIES: u32 = 3;
 /// # Errors
 /// What keeps the pass from its end; what does not is in the outcome's failures.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
-    let mode = if marker::is_pending(&repo.private) { Mode::Alpha } else { pass.settings.mode };
-    let seen = sync_first(pass, repo, mode)?;
+    let (seen, mode) = sync_first(pass, repo)?;
     let remote = seen.as_ref().and_then(|seen| seen.heads.remote);
 
     run_the_job(pass, repo, remote, mode)?;
@@ -45,32 +44,49 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
     })?;
     pass.build_site(repo, remote, mode);
     commit(pass, repo)?;
-    Ok(push_what_is_ours(pass, repo, seen, mode))
+    Ok(push_what_is_ours(pass, repo, seen))
 }
 
-/// The sync at a tick's beginning, best effort: `None` where the remote could not be looked at.
-fn sync_first(pass: &mut Pass<'_>, repo: &Repo, mode: Mode) -> Result<Option<Seen>, Failure> {
+/// The mode of a tick: a pending marker counts as alpha for what it was set for.
+///
+/// # Errors
+/// Where the remote's configuration or the history can't be read.
+pub fn mode(pass: &Pass<'_>, repo: &Repo, heads: Heads) -> Result<Mode, git::Error> {
+    match pass.settings.mode {
+        Mode::NonAlpha if marker::covers(repo, heads)? => Ok(Mode::Alpha),
+        mode => Ok(mode),
+    }
+}
+
+/// The sync at a tick's beginning, best effort: nothing is seen where the remote could not be looked at.
+fn sync_first(pass: &mut Pass<'_>, repo: &Repo) -> Result<(Option<Seen>, Mode), Failure> {
+    let as_last_seen =
+        |pass: &Pass<'_>| mode(pass, repo, Heads { local: repo.local_tip()?, remote: repo.last_seen()? });
     let seen = match sync::look(pass, repo) {
         Ok(seen) => seen,
         Err(error) if error.sort == Sort::Unreachable && repo.local_tip()?.is_some() => {
             tracing::warn!(next = %error.next, "{}; the tick goes on with local state", error.what);
-            return Ok(None);
+            return Ok((None, as_last_seen(pass)?));
         }
         Err(error) if error.sort == Sort::Refused && repo.local_tip()?.is_some() => {
             pass.outcome.fail(error.into());
-            return Ok(None);
+            return Ok((None, as_last_seen(pass)?));
         }
         // Without a commit to build on, a job's first commit would be a history of its own.
         Err(error) => return Err(error.into()),
     };
+    let mode = mode(pass, repo, seen.heads)?;
+    if mode == Mode::NonAlpha {
+        marker::explain(repo);
+    }
     if seen.vanished && mode == Mode::NonAlpha {
         if let Err(failure) = sync::act(pass, repo, &seen, mode) {
             pass.outcome.fail(failure);
         }
-        return Ok(Some(seen));
+        return Ok((Some(seen), mode));
     }
     sync::act(pass, repo, &seen, mode)?;
-    Ok(Some(seen))
+    Ok((Some(seen), mode))
 }
 
 fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, remote: Option<CommitId>, mode: Mode) -> Result<(), Failure> {
@@ -125,8 +141,8 @@ fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Failure> {
 }
 
 /// Pushes what the remote does not have, an earlier tick's commit included.
-fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Word {
-    let pushed = push(pass, repo, seen, mode);
+fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>) -> Word {
+    let pushed = push(pass, repo, seen);
     match pushed {
         Ok(word) => word,
         Err(error) => {
@@ -139,7 +155,7 @@ fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode:
     }
 }
 
-fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Result<Word, git::Error> {
+fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>) -> Result<Word, git::Error> {
     let Some(mut ours) = repo.local_tip()? else { return Ok(Word::NoChanges) };
     let looked = seen.is_some();
     let mut seen = match seen {
@@ -152,6 +168,8 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Res
         sync::forget_force_push(repo, "the remote has our commit")?;
         return Ok(Word::NoChanges);
     }
+    // Judged anew: the job may have changed the branch, or where it is pushed to.
+    let mut mode = mode(pass, repo, Heads { local: Some(ours), ..seen.heads })?;
     if seen.vanished && mode == Mode::NonAlpha {
         if repo.last_seen()? == Some(ours) {
             return Ok(Word::Error);
@@ -198,6 +216,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Res
             Err(error) if error.sort == Sort::LostRace && attempt < TRIES && may_try_again(pass, mode) => {
                 tracing::warn!(attempt, "{}; looking again", error.what);
                 seen = sync::look(pass, repo)?;
+                mode = self::mode(pass, repo, Heads { local: Some(ours), ..seen.heads })?;
                 attempt += 1;
             }
             Err(error) => return Err(error),

@@ -20,9 +20,12 @@ use super::{CommitId, Error, Place, Repo, Sort};
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
-const DAMAGED_REFS: &str = "damaged-refs";
-const BROKEN: &str = "broken";
-const CARRIED: &str = "gitsync-carried";
+pub(super) const DAMAGED_REFS: &str = "damaged-refs";
+pub(super) const DAMAGED_CONFIG: &str = "damaged-config";
+pub(super) const DAMAGED_INDEX: &str = "damaged-index";
+pub(super) const EMPTY_OBJECTS: &str = "empty-objects";
+pub(super) const BROKEN: &str = "broken";
+pub(super) const CARRIED: &str = "gitsync-carried";
 
 /// A git lock file this old with no live owner is stale, even where no pass of ours is known to have died.
 const STALE_AFTER: Duration = Duration::from_secs(60);
@@ -177,7 +180,7 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     if is_damaged_config(&config) {
         tracing::warn!("the repository's configuration was empty or damaged and is made anew");
         if config.exists() {
-            fs::rename(&config, private.file("damaged-config")).doing("setting the damaged configuration aside")?;
+            fs::rename(&config, private.free_file(DAMAGED_CONFIG)).doing("setting the damaged configuration aside")?;
         }
         init(place, branch)?;
     }
@@ -334,11 +337,12 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
                 replace_ref(&path, &id).doing(format!("mending {}", name.display()))?;
             }
             None => {
-                let aside = private.folder(DAMAGED_REFS).doing("setting a damaged reference aside")?;
+                private.folder(DAMAGED_REFS).doing("setting a damaged reference aside")?;
                 let flat = name.to_string_lossy().replace('/', "+");
-                fs::rename(&path, aside.join(&flat)).doing(format!("setting {} aside", name.display()))?;
+                let aside = private.free_file(&format!("{DAMAGED_REFS}/{flat}"));
+                fs::rename(&path, &aside).doing(format!("setting {} aside", name.display()))?;
                 tracing::warn!(
-                    reference = %name.display(), kept = %aside.join(&flat).display(),
+                    reference = %name.display(), kept = %aside.display(),
                     "a damaged reference without a log is set aside"
                 );
             }
@@ -385,7 +389,7 @@ fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<
             if name.extension() == Some(OsStr::new("keep")) || is_half_written(&object.file_name()) {
                 continue;
             }
-            let aside = private.folder("empty-objects").doing(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());
+            let aside = private.folder(EMPTY_OBJECTS).doing(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());
             fs::create_dir_all(&aside).doing(doing)?;
             let flat = format!("{}{}", folder.file_name().to_string_lossy(), object.file_name().to_string_lossy());
             fs::rename(&name, aside.join(flat)).doing(doing)?;
@@ -420,7 +424,7 @@ impl Repo {
         }
         tracing::warn!("the index is missing or damaged and is made again from HEAD");
         if path.exists() {
-            fs::rename(&path, self.private.file("damaged-index")).doing("setting the damaged index aside")?;
+            fs::rename(&path, self.private.free_file(DAMAGED_INDEX)).doing("setting the damaged index aside")?;
         }
         let doing = "making the index again";
         let tree = self.git.find_commit(head).and_then(|commit| commit.tree()).doing(doing)?;

@@ -8,10 +8,11 @@ use std::cell::RefCell;
 use std::os::unix::fs::DirBuilderExt;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use super::error::Doing;
 use super::rescue::What;
-use super::{CommitId, Error, Repo, Sort};
+use super::{CommitId, Error, Names, Repo, Sort};
 use crate::transport::{self, Session};
 
 /// Of what a server says during a push so many bytes are kept.
@@ -66,7 +67,43 @@ pub enum Push {
     Overwrite,
 }
 
+/// A branch of a remote, and where that is: what a push would change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// The branch, without `refs/heads/`.
+    pub branch: String,
+    /// The remote's name.
+    pub remote: String,
+    /// The remote's URL after git's `insteadOf`, without a secret.
+    pub url: String,
+    /// The URL that pushes go to, where it is another; as `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_url: Option<String>,
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "branch '{}' of {} ({})", self.branch, self.remote, self.push_url.as_deref().unwrap_or(&self.url))
+    }
+}
+
 impl Repo {
+    /// Where this pass pushes to, by git's configuration as it is now.
+    ///
+    /// # Errors
+    /// Where there is no such remote.
+    pub fn destination(&self) -> Result<Destination, Error> {
+        let Names { branch, remote: name, .. } = &self.names;
+        let remote = self.git.find_remote(name).doing(format!("reading the URL of remote '{name}'"))?;
+        let clean = |bytes: &[u8]| transport::split_url_secret(&String::from_utf8_lossy(bytes)).0;
+        Ok(Destination {
+            branch: branch.clone(),
+            remote: name.clone(),
+            url: clean(remote.url_bytes()),
+            push_url: remote.pushurl_bytes().filter(|push| *push != remote.url_bytes()).map(clean),
+        })
+    }
+
     /// The remote as git's configuration has it, `insteadOf` and `pushurl` honoured.
     ///
     /// # Errors

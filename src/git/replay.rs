@@ -51,8 +51,9 @@ impl Repo {
                 return Ok(None);
             }
             let tree = self.git.find_tree(index.write_tree_to(&self.git).doing(doing)?).doing(doing)?;
-            if tree.id() == onto.tree_id() {
-                // The remote has this change already.
+            let was_empty = commit.parent(0).doing(doing)?.tree_id() == commit.tree_id();
+            if tree.id() == onto.tree_id() && !was_empty {
+                // The remote has this change already. One that was empty from the start was meant so.
                 continue;
             }
             let replayed =

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Duration, NaiveDateTime, Utc};
 
+use super::ages::Ages;
 use super::error::Doing;
 use super::{CommitId, Error, Repo};
 
@@ -37,10 +38,9 @@ impl Repo {
     /// # Errors
     /// Where the reference can't be written: then the act must not happen.
     pub fn rescue(&self, what: What, commit: CommitId, when: DateTime<Utc>, why: &str) -> Result<String, Error> {
+        let ages = Ages::read(&self.private);
         for (name, kept) in self.rescues()? {
-            // An old one would be let go of before its time, counted from now.
-            let recent = stamp_of(&name).is_some_and(|stamp| when - stamp < Duration::days(1));
-            if kept == commit && recent && name.contains(&format!("-{}-", what.word())) {
+            if kept == commit && name.contains(&format!("-{}-", what.word())) && is_recent(&ages, &name, kept, when) {
                 return Ok(name);
             }
         }
@@ -81,32 +81,23 @@ impl Repo {
         all.sort();
         Ok(all)
     }
+}
 
-    /// Lets go of rescues older than `keep`, by the time in their names. Gives the names.
-    ///
-    /// # Errors
-    /// Where references can't be read or removed.
-    pub fn forget_rescues(&self, keep: std::time::Duration, now: DateTime<Utc>) -> Result<Vec<String>, Error> {
-        let Some(oldest) = Duration::from_std(keep).ok().and_then(|keep| now.checked_sub_signed(keep)) else {
-            return Ok(Vec::new());
-        };
-        let mut gone = Vec::new();
-        for (name, _) in self.rescues()? {
-            // A reference whose name we did not make is not ours to remove.
-            let Some(time) = stamp_of(&name) else { continue };
-            if time < oldest {
-                let mut reference = self.git.find_reference(&name).doing(format!("reading {name}"))?;
-                reference.delete().doing(format!("removing {name}"))?;
-                tracing::info!(rescue = %name, "let go of a rescue that was kept long enough");
-                gone.push(name);
-            }
-        }
-        Ok(gone)
-    }
+/// Whether a rescue was made within a day. An older one would be let go before its time, counted from now.
+fn is_recent(ages: &Ages, name: &str, kept: CommitId, when: DateTime<Utc>) -> bool {
+    let day = Duration::days(1);
+    // The clock may have been set back to the day that is in the name.
+    !ages.may_be_kept_for(&format!("{name} {kept}"), day.num_seconds())
+        && stamp_of(name).is_some_and(|stamp| stamp <= when && when - stamp < day)
 }
 
 /// When a rescue was made, by its name.
-fn stamp_of(name: &str) -> Option<DateTime<Utc>> {
-    let stamp = name.strip_prefix(PREFIX)?.split('-').next()?;
+pub(super) fn stamp_of(name: &str) -> Option<DateTime<Utc>> {
+    stamp_at_start(name.strip_prefix(PREFIX)?)
+}
+
+/// The time that a name begins with, such as those of rescues and of what is put aside.
+pub(super) fn stamp_at_start(name: &str) -> Option<DateTime<Utc>> {
+    let stamp = name.split(['-', '+']).next()?;
     NaiveDateTime::parse_from_str(stamp, STAMP).ok().map(|time| time.and_utc())
 }

@@ -35,7 +35,7 @@ pub(super) const INTENT: &str = "intent";
 pub(super) const INDEX_BEFORE: &str = "index-before";
 const STAGING: &str = "staging";
 const STAGING_OLD: &str = "staging-old";
-const ASIDE: &str = "aside";
+pub(super) const ASIDE: &str = "aside";
 
 /// Up to so many files are synced one by one; for more, one sync of the file system is cheaper.
 const SYNC_SINGLY: usize = 16;

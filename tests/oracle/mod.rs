@@ -256,7 +256,8 @@ pub fn leftovers(git_dir: &Path) -> Vec<PathBuf> {
             // `job.lock` is the private folder's own and stays.
             let stays = private && name == "job.lock";
             let unfinished = private
-                && (["intent", "index-before", "staging", "staging-old"].contains(&&*name) || name.ends_with(".new"));
+                && (["intent", "index-before", "staging", "staging-old", "let-go"].contains(&&*name)
+                    || name.ends_with(".new"));
             if unfinished || (!stays && name.ends_with(".lock")) || name.contains("_git2_") || name.starts_with("tmp_")
             {
                 all.push(path.clone());
