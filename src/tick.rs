@@ -35,7 +35,8 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
             "run `gitsync init-sync --remote-url URL`: it fetches anew; what lies in the folder is kept as a rescue",
         ));
     }
-    repo.private.check().map_err(|error| {
+    // A job may have taken the folder away; the lock on `.git` still keeps others out.
+    repo.private.create().map_err(|error| {
         let next = "take away what is there now; what the job wrote is in the work tree, and the next tick commits it";
         Failure::person(format!("after the job: {error}"), next)
     })?;

@@ -13,11 +13,17 @@
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::config::GitConfig;
 use super::exec::{self, Wire};
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
 use super::{Env, Kind, Limits, Options, TransportError, redact};
+use crate::deadline::instant;
+use crate::files;
+
+/// How long a token file that is a pipe, such as a shell's `<(…)`, may take to say it.
+const TOKEN_TAKES: Duration = Duration::from_secs(10);
 
 /// A value for the `Authorization` header, and where it came from.
 #[derive(Clone)]
@@ -177,7 +183,7 @@ impl Credentials {
     fn token(&self) -> Result<Option<Authorization>, TransportError> {
         let user = self.url.user.as_deref().unwrap_or(TOKEN_USER);
         let (token, source) = if let Some(path) = &self.token_file {
-            (read_token(path)?, format!("the token file {}", path.display()))
+            (read_token(path, self.limits.until())?, format!("the token file {}", path.display()))
         } else if let Some(token) = self.env.text("GIT_SYNC_TOKEN") {
             (token.to_owned(), "GIT_SYNC_TOKEN".to_owned())
         } else if let Some(token) =
@@ -309,8 +315,8 @@ impl Credentials {
     }
 }
 
-fn read_token(path: &Path) -> Result<String, TransportError> {
-    std::fs::read_to_string(path).map_err(|e| TransportError {
+fn read_token(path: &Path, until: Instant) -> Result<String, TransportError> {
+    files::read_until(path, until.min(instant() + TOKEN_TAKES)).map_err(|e| TransportError {
         kind: Kind::Lasting,
         what: format!("the token file {} cannot be read: {e}", path.display()),
         next: "see that the file is there, that this user may read it, and that it holds the token as plain text"
