@@ -380,8 +380,6 @@ impl Repo {
     /// # Errors
     /// [`Sort::NotReady`], saying what to do.
     pub fn check_ready(&self) -> Result<(), Error> {
-        // Again after a job, which may have put anything anywhere.
-        special::check_files(&self.place, &self.names)?;
         if self.git.is_bare() {
             let what =
                 format!("{} is a bare repository: it has no files to keep in step", self.place.git_dir.display());

@@ -155,24 +155,48 @@ fn lock_both(private: &PrivateDir, until: Option<Instant>) -> io::Result<Option<
     let path = private.file(NAME);
     // Somebody who takes it away each time can't hold us for ever.
     for _ in 0..100 {
-        let Some(file) = lock_one(open(&path)?, until)? else { return Ok(None) };
-        let folder = match git_folder(private).and_then(|folder| lock_one(folder, until)) {
-            Ok(Some(folder)) => Some(folder),
-            // Whoever started us holds it for us: `flock .git gitsync sync`.
-            Ok(None) if is_locked_by_our_caller(private) => None,
-            Ok(None) => return Ok(None),
-            // Not every file system can lock a folder. The lock file is what counts.
-            Err(_) => None,
+        let Some(mut file) = lock_one(open_in(private)?, until)? else { return Ok(None) };
+        let mut folder = lock_folder(private, None);
+        if let (Folder::Busy, Some(_)) = (&folder, until) {
+            // Nobody waits for the folder with the file held: who started us may hold the folder for us (`flock .git gitsync`).
+            drop(file);
+            folder = lock_folder(private, until);
+            let Some(again) = lock_one(open_in(private)?, until)? else { return Ok(None) };
+            file = again;
+        }
+        let folder = match folder {
+            Folder::Held(folder) => Some(folder),
+            Folder::NotOurs => None,
+            Folder::Busy => return Ok(None),
         };
         // Somebody may have taken the file away while we waited for it: others then lock another.
         if is_at(&file, &path) {
             return Ok(Some(Both { file, folder }));
         }
-        if !private.path().is_dir() {
-            private.create()?;
-        }
     }
     Ok(None)
+}
+
+/// Opens the lock file, in a private folder that is made again where somebody has taken it away.
+fn open_in(private: &PrivateDir) -> io::Result<File> {
+    private.create()?;
+    open(&private.file(NAME))
+}
+
+enum Folder {
+    Held(Guard),
+    /// Held by whoever started us, or the file system can't lock folders. The lock file is what counts then.
+    NotOurs,
+    Busy,
+}
+
+fn lock_folder(private: &PrivateDir, until: Option<Instant>) -> Folder {
+    match git_folder(private).and_then(|folder| lock_one(folder, until)) {
+        Ok(Some(folder)) => Folder::Held(folder),
+        Ok(None) if is_locked_by_our_caller(private) => Folder::NotOurs,
+        Ok(None) => Folder::Busy,
+        Err(_) => Folder::NotOurs,
+    }
 }
 
 fn lock_one(file: File, until: Option<Instant>) -> io::Result<Option<Guard>> {

@@ -270,6 +270,11 @@ impl Pass<'_> {
             Command::Sync => sync::run(self, &repo),
             Command::Tick => tick::run(self, &repo),
         };
+        // What a job or a build has put in the way has been said by now, where it matters.
+        let others_ran = command == Command::Tick || self.outcome.site_built.is_some();
+        if others_ran && repo.check_files().is_err() {
+            return told;
+        }
         self.outcome.local = repo.local_tip().ok().flatten().map(|id| id.to_string());
         if command == Command::Tick {
             deadline::step("letting go of old rescues");

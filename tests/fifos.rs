@@ -216,6 +216,29 @@ fn what_a_job_leaves_in_its_folders_is_named_and_the_rest_is_committed() {
 }
 
 #[test]
+fn what_a_job_leaves_in_the_repository() {
+    for name in ["index", "packed-refs", "info/exclude"] {
+        let s = Scene::new();
+        let job = format!("date > state/b; rm -f .git/{name}; mkfifo .git/{name}");
+        at_once(&s, &["tick", "--", "sh", "-c", &job])
+            .exits(1)
+            .logs("after the job")
+            .logs(&format!("{name} is a FIFO"));
+        fs::remove_file(s.ours().join(".git").join(name)).unwrap();
+        let build = format!("rm -f .git/{name}; mkfifo .git/{name}");
+        at_once(&s, &["tick", "--build-command", &build, "--", "true"]).exits(1).logs("after the build");
+        at_once(&s, &["status"]).exits(1);
+        fs::remove_file(s.ours().join(".git").join(name)).unwrap();
+        at_once(&s, &["init-sync", "--build-command", &build]);
+        fs::remove_file(s.ours().join(".git").join(name)).unwrap();
+        at_once(&s, &["sync", "--build-command", &build]);
+        let _ = fs::remove_file(s.ours().join(".git").join(name));
+        at_once(&s, &["tick", "--", "sh", "-c", "date >> state/c"]).exits(0).says("pushed");
+        s.ours_equals_upstream().fsck();
+    }
+}
+
+#[test]
 fn in_one_path_of_two_and_above_both() {
     let s = Scene::new();
     at_once(&s, &["tick", "--", "sh", "-c", "mkdir audit; date > audit/e; date > state/b; mkfifo state/.gitignore"]);

@@ -82,6 +82,14 @@ pub(crate) fn check_all_refs(place: &Place) -> Result<(), Error> {
 }
 
 impl Repo {
+    /// Looks once more for what opening the repository has refused: a job may have put anything anywhere.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`], naming it.
+    pub fn check_files(&self) -> Result<(), Error> {
+        check_files(&self.place, &self.names)
+    }
+
     /// Refuses files of rules outside of the work tree that can't be read, as the configuration names them.
     ///
     /// # Errors
