@@ -12,6 +12,8 @@ pub mod let_go;
 pub mod remote;
 pub mod replay;
 pub mod rescue;
+pub(crate) mod rules;
+pub(crate) mod special;
 pub mod tree_dir;
 pub mod upkeep;
 pub mod worktree;
@@ -25,6 +27,7 @@ pub use git2::Oid as CommitId;
 
 use self::error::Doing;
 pub use self::error::{Error, Sort};
+use crate::files;
 use crate::lock::Held;
 use crate::private::{PrivateDir, sync_dir};
 
@@ -137,6 +140,16 @@ pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
     })
 }
 
+/// Refuses a FIFO, a socket or a device wherever a pass that mends the repository looks for a file.
+///
+/// # Errors
+/// [`Sort::NotReady`], naming it.
+pub fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
+    crate::ffi::prepare_libgit2(!place.named);
+    special::check_files(place, names)?;
+    special::check_all_refs(place)
+}
+
 /// Finds the repository, without opening it.
 ///
 /// # Errors
@@ -191,7 +204,7 @@ fn place(folder: &Path, named: bool) -> Result<Place, Error> {
         return Ok(Place { git_dir, work_dir, named });
     }
     // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
-    let text = std::fs::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
+    let text = files::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
     let target = text.strip_prefix(b"gitdir: ").map(|rest| rest.trim_ascii_end().to_vec()).ok_or_else(|| {
         let what = format!("{} is neither a folder nor a pointer to one", dot_git.display());
         Error::new(Sort::NotReady, what, "take it away and run `gitsync init-sync`")
@@ -220,6 +233,7 @@ impl Repo {
 
     fn open_unlocked(place: &Place, names: Names) -> Result<Self, Error> {
         crate::ffi::prepare_libgit2(!place.named);
+        special::check_files(place, &names)?;
         let git = open_git(place)?;
         let grafts = place.git_dir.join("info/grafts");
         if std::fs::metadata(&grafts).is_ok_and(|meta| meta.len() > 0) {
@@ -238,7 +252,10 @@ impl Repo {
             );
             return Err(Error::new(Sort::NotReady, what, "`git config --unset core.worktree`, or name that folder"));
         }
-        Ok(Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names, scratch: None.into() })
+        let repo =
+            Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names, scratch: None.into() };
+        repo.check_configured_files()?;
+        Ok(repo)
     }
 
     /// The full name of the local branch.
@@ -321,6 +338,7 @@ impl Repo {
         if tracked.is_some() || ours {
             return Ok(tracked);
         }
+        self.check_rules_around(folder)?;
         let mut options = git2::DiffOptions::new();
         options.include_untracked(true).recurse_untracked_dirs(true).disable_pathspec_match(true).pathspec(folder);
         let diff = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
@@ -506,9 +524,9 @@ impl Repo {
     /// [`Sort::NotReady`] where it is so.
     pub(crate) fn check_branch_is_ours_alone(&self) -> Result<(), Error> {
         let head = format!("ref: {}", self.branch_ref());
-        for entry in std::fs::read_dir(self.git.commondir().join("worktrees")).into_iter().flatten().flatten() {
+        for entry in files::entries_if_any(&self.git.commondir().join("worktrees")) {
             let linked = entry.path();
-            let text = |name: &str| std::fs::read_to_string(linked.join(name)).unwrap_or_default().trim().to_owned();
+            let text = |name: &str| files::read_to_string(&linked.join(name)).unwrap_or_default().trim().to_owned();
             let dot_git = text("gitdir");
             // One that was removed by hand is only remembered.
             if text("HEAD") == head && Path::new(&dot_git).exists() {

@@ -70,6 +70,7 @@ fn no_url(folder: &Path) -> Failure {
 /// # Errors
 /// What keeps the pass from its end.
 pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
+    git::check_files(place, &pass.names())?;
     let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
     heal::clear_leftovers(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
     let mut repo = match open(pass, place, held) {

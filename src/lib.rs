@@ -15,6 +15,7 @@ pub mod cli;
 pub mod deadline;
 mod family;
 mod ffi;
+mod files;
 pub mod git;
 pub mod init_sync;
 pub mod job;

@@ -101,6 +101,7 @@ pub fn run(command: Command, settings: &Config, network: transport::Env, watch: 
     if let Some((place, private, _held)) = &locked {
         // From here on this record is the one.
         *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        deadline::step("recording the pass");
         match Record::keep(private, &pass.outcome, deadline::now()) {
             Ok(record) => pass.tell_metrics(place, private, &record),
             // Not precious, and the pass did what it did.
@@ -183,8 +184,13 @@ impl Pass<'_> {
             Command::InitSync => false,
             Command::Sync | Command::Tick => true,
         };
-        let taken = lock::take(&private, command.word(), queued, settings.lock_wait, deadline::now)
-            .map_err(|error| git::Error::io("taking the lock", &error))?;
+        if command == Command::InitSync {
+            set_aside_what_is_no_file(&private)?;
+        }
+        let taken = {
+            let _has_a_limit = self.watch.excuse();
+            lock::take(&private, command.word(), queued, settings.lock_wait, deadline::now).map_err(lock_refused)?
+        };
         match taken {
             Taken::Held(held) => Ok(Some((place, private, held))),
             Taken::Skipped => {
@@ -241,6 +247,7 @@ impl Pass<'_> {
             tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
         }
         let until = deadline::instant() + self.settings.lock_wait;
+        deadline::step("ending what an earlier job has left running");
         job::end_orphans(private.path(), until).map_err(|error| {
             let failure = if error.passes() { Failure::retry } else { Failure::person };
             failure(error.to_string(), error.next())
@@ -249,17 +256,21 @@ impl Pass<'_> {
             site.tidy();
         }
         let command = self.outcome.command;
+        deadline::step("mending the repository");
         if command == Command::InitSync {
             return init_sync::run(self, place, held);
         }
         let names = self.names();
         heal::clear_leftovers(place, held, &names.branch, &names.remote, false)?;
+        deadline::step("opening the repository");
         let repo = Repo::open(place, held, names)?;
         self.settle_token_host(&repo, Recording::First)?;
         let now = deadline::now();
+        deadline::step("finishing what an earlier pass was cut short in");
         if let Some(finished) = repo.finish_follow(now)? {
             self.outcome.rescue_refs.extend(finished.rescue_refs);
         }
+        deadline::step("looking at the repository");
         repo.check_ready()?;
         repo.heal_index(now, false)?;
         self.outcome.local_before = repo.local_tip()?.map(|id| id.to_string());
@@ -268,8 +279,14 @@ impl Pass<'_> {
             Command::Sync => sync::run(self, &repo),
             Command::Tick => tick::run(self, &repo),
         };
+        // What a job or a build has put in the way has been said by now, where it matters.
+        let others_ran = command == Command::Tick || self.outcome.site_built.is_some();
+        if others_ran && repo.check_files().is_err() {
+            return told;
+        }
         self.outcome.local = repo.local_tip().ok().flatten().map(|id| id.to_string());
         if command == Command::Tick {
+            deadline::step("letting go of old rescues");
             self.let_go_of_old(&repo);
             self.pack_together(&repo);
         }
@@ -374,6 +391,8 @@ impl Pass<'_> {
         let ends = began + self.network_left;
         let done = {
             let _limit = self.watch.limit(phrase, ends);
+            let _has_a_limit = self.watch.excuse();
+            deadline::step("talking to the remote");
             let options = transport::Options {
                 deadline: ends,
                 idle: IDLE,
@@ -387,6 +406,7 @@ impl Pass<'_> {
             };
             repo.remote(&options).and_then(|remote| what(&remote))
         };
+        deadline::step("looking at the histories");
         self.network_left = self.network_left.saturating_sub(began.elapsed());
         done
     }
@@ -529,6 +549,30 @@ impl Pass<'_> {
         tracing::debug!("running the {label}");
         job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))
     }
+}
+
+/// What a job or a person has put in the place of our own files, such as a folder where the lock belongs.
+fn set_aside_what_is_no_file(private: &PrivateDir) -> Result<(), git::Error> {
+    let names = ["lock", "waiting-sync", "waiting-tick", "job.lock", "status.json", "intent", "index-before"];
+    let others = [SITE_STALE, SITE_OURS, GC_FAILED];
+    let stamp = deadline::now().format("%Y%m%dT%H%M%SZ").to_string();
+    let moved = private.set_aside_what_is_no_file(&[names.as_slice(), &others].concat(), &stamp);
+    for (from, to) in moved.map_err(|error| git::Error::io("moving aside what is no file", &error))? {
+        tracing::warn!(from = %from.display(), to = %to.display(), "moved aside: a file of gitsync belongs there");
+    }
+    Ok(())
+}
+
+/// What keeps a pass from the lock.
+pub fn lock_refused(error: std::io::Error) -> git::Error {
+    let doing = "taking the lock (.git/gitsync/lock)";
+    let said = rustix::io::Errno::from_io_error(&error);
+    let is_no_file = matches!(said, Some(rustix::io::Errno::ISDIR | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO));
+    if is_no_file || error.kind() == std::io::ErrorKind::InvalidInput {
+        let next = "run `gitsync init-sync`: it moves aside what stands in the place of a file";
+        return git::Error::new(Sort::NotReady, format!("{doing}: {error}"), next);
+    }
+    git::Error::io(doing, &error)
 }
 
 fn gc_failed_lately(repo: &Repo) -> bool {

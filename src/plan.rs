@@ -8,7 +8,7 @@ use crate::git::{self, Heads, Place, Repo, Sort};
 use crate::lock::{self, Taken};
 use crate::marker;
 use crate::outcome::{Command, Failure, Word};
-use crate::pass::Pass;
+use crate::pass::{Pass, lock_refused};
 use crate::policy::{self, Action, Mode, SyncState};
 use crate::private::PrivateDir;
 use crate::tick;
@@ -27,8 +27,10 @@ pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Failure> 
         return Ok(Word::Cloned);
     };
     let private = PrivateDir::of(&place.git_dir);
-    let taken = lock::take_for_looking(&private, pass.settings.lock_wait)
-        .map_err(|error| git::Error::io("taking the lock", &error))?;
+    let taken = {
+        let _has_a_limit = pass.watch.excuse();
+        lock::take_for_looking(&private, pass.settings.lock_wait).map_err(lock_refused)?
+    };
     let held = match taken {
         Taken::Held(held) => held,
         Taken::Skipped => return Ok(Word::Skipped),

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::files;
+
 /// The private folder of one repository.
 #[derive(Clone, Debug)]
 pub struct PrivateDir(PathBuf);
@@ -137,12 +139,39 @@ impl PrivateDir {
         }
     }
 
-    /// A file's content, or nothing where there is none.
+    /// Moves what is no file, and stands where a file of ours belongs, into `aside/`. Gives what was moved, and where to.
+    ///
+    /// `stamp`: the time, as part of the new name.
     ///
     /// # Errors
     /// Those of the file system.
+    pub fn set_aside_what_is_no_file(&self, names: &[&str], stamp: &str) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+        let mut moved = Vec::new();
+        for name in names {
+            let path = self.file(name);
+            if fs::symlink_metadata(&path).map_or(true, |meta| meta.is_file()) {
+                continue;
+            }
+            let mut to = self.folder("aside")?.join(format!("{name}-{stamp}"));
+            while to.symlink_metadata().is_ok() {
+                to.as_mut_os_string().push("+");
+            }
+            match fs::rename(&path, &to) {
+                Ok(()) => moved.push((path, to)),
+                // Another init-sync was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// A file's content, or nothing where there is none.
+    ///
+    /// # Errors
+    /// Those of the file system, and one where what stands there is no file.
     pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.file(name)) {
+        match files::read(&self.file(name)) {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

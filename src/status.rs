@@ -10,6 +10,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
 use crate::cli::{Config, Healthy, Of, Output};
+use crate::deadline::step;
+use crate::files;
 use crate::git::{self, Identity, Names, Peek, Place};
 use crate::lock::{self, Holder};
 use crate::marker::{self, Marked};
@@ -69,10 +71,11 @@ fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Resu
     let here = std::env::current_dir().map_err(|error| {
         Failure::person(format!("the current folder can't be found: {error}"), "run gitsync in a folder that exists")
     })?;
+    step("looking at the repository");
     let place = git::find(settings.repo.as_deref(), &here)?;
     let private = PrivateDir::of(&place.git_dir);
     // Everything below takes what it can't read for absent, which would be a lie to somebody who may not read it.
-    match std::fs::read_dir(private.path()) {
+    match files::entries(private.path()) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {

@@ -34,15 +34,22 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
             "run `gitsync init-sync --remote-url URL`: it fetches anew; what lies in the folder is kept as a rescue",
         ));
     }
-    repo.private.check().map_err(|error| {
+    // A job may have taken the folder away; the lock on `.git` still keeps others out.
+    repo.private.create().map_err(|error| {
         let next = "take away what is there now; what the job wrote is in the work tree, and the next tick commits it";
         Failure::person(format!("after the job: {error}"), next)
     })?;
-    repo.check_ready().map_err(|error| {
+    repo.check_files().and_then(|()| repo.check_ready()).map_err(|error| {
         let error = Failure::from(error);
         Failure { what: format!("after the job: {}; what it wrote is not committed", error.what), ..error }
     })?;
     pass.build_site(repo, remote, mode);
+    if pass.outcome.site_built.is_some() {
+        repo.check_files().map_err(|error| {
+            let error = Failure::from(error);
+            Failure { what: format!("after the build: {}; what the job wrote is not committed", error.what), ..error }
+        })?;
+    }
     commit(pass, repo)?;
     Ok(push_what_is_ours(pass, repo, seen))
 }

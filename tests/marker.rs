@@ -199,7 +199,7 @@ fn what_is_said_to_do_about_it_does_it() {
 fn status_metrics_and_a_dry_run_count_it_for_what_it_was_set_for() {
     let s = marked();
     let metrics = s.root().join("gitsync.prom");
-    s.arg("--metrics-file").arg(metrics.to_str().unwrap());
+    s.env("GIT_SYNC_METRICS_FILE", metrics.to_str().unwrap());
     let pending = |args: &[&str]| {
         let mut all = vec!["status", "--output", "json"];
         all.extend(args);

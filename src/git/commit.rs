@@ -4,6 +4,7 @@
 //! (guarantee G5). What no commit can hold is named and left out; the rest is committed all the same: state is evidence.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,10 @@ use rustix::fs::FileType;
 #[allow(unused_imports)] // named in the docs
 use super::Sort;
 use super::error::Doing;
+use super::rules::Blocked;
 use super::tree_dir::{Kind, Parent, TreeDir, last};
 use super::{CommitId, Error, Repo, path_of, shown};
+use crate::deadline::step;
 
 /// A path that was left out, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,33 +58,49 @@ impl Repo {
     /// Where the tree, the index or the work tree can't be read.
     pub fn changed_under(&self, roots: &[PathBuf], max_file_size: u64) -> Result<Changed, Error> {
         let doing = "looking for what changed";
+        step(doing);
         let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
         let tree = self.head_tree()?;
         let mut changed = Changed::default();
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
         options.ignore_submodules(true).skip_binary_check(true).disable_pathspec_match(true);
-        let mut any = false;
+        let index = self.index()?;
+        let mut blocked = BTreeSet::new();
+        let mut usable = Vec::new();
         for root in roots {
             if let Some(why) = self.unusable(&top, root, tree.as_ref())? {
                 changed.left_out.insert(LeftOut { path: root.clone(), why });
                 continue;
             }
-            self.walk_for_specials(&top, root, &mut changed.left_out)?;
-            if !root.as_os_str().is_empty() {
-                options.pathspec(root);
+            if let Some(above) = self.blocked_on_the_way(root) {
+                blocked.insert(above);
+                continue;
             }
-            any = true;
+            self.walk_for_specials(&top, root, &mut changed.left_out, &mut blocked)?;
+            usable.push(root);
+        }
+        // The walk does not go into folders that are ignored; libgit2 does, where it knows files in them.
+        blocked.extend(
+            self.blocked_among_tracked(&index)
+                .into_iter()
+                .filter(|it| usable.iter().any(|root| it.folder.starts_with(root))),
+        );
+        for it in &blocked {
+            changed.left_out.insert(LeftOut { path: it.file.clone(), why: it.why() });
+        }
+        let mut any = false;
+        for root in &usable {
+            any |= self.look_around(root, &blocked, &index, &mut options);
         }
         if !any {
             return Ok(changed);
         }
-        if roots.iter().any(|root| root.as_os_str().is_empty()) {
+        if blocked.is_empty() && usable.iter().any(|root| root.as_os_str().is_empty()) {
             options = git2::DiffOptions::new();
             options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
             options.ignore_submodules(true).skip_binary_check(true);
         }
-        let index = self.index()?;
         let to_index = self.git.diff_tree_to_index(tree.as_ref(), Some(&index), Some(&mut options)).doing(doing)?;
         let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
         for delta in to_index.deltas().chain(to_files.deltas()) {
@@ -94,6 +113,7 @@ impl Repo {
             }
         }
         // What was said to be left out is: also the tracked files of a folder that became a repository of its own.
+        changed.paths.retain(|path| !blocked.iter().any(|it| path.starts_with(&it.folder)));
         let left_out = &changed.left_out;
         changed.paths.retain(|path| !left_out.iter().any(|one| path.starts_with(&one.path) && *path != one.path));
         changed.paths.retain(|path| {
@@ -149,6 +169,7 @@ impl Repo {
         if changed.paths.is_empty() {
             return Ok(done);
         }
+        step(doing);
         let parent = self.tip_of("HEAD")?;
         let head_tree = self.head_tree()?;
         let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
@@ -235,7 +256,13 @@ impl Repo {
     }
 
     /// Names what git passes over in silence or would take for a submodule.
-    fn walk_for_specials(&self, top: &TreeDir, at: &Path, left_out: &mut BTreeSet<LeftOut>) -> Result<(), Error> {
+    fn walk_for_specials(
+        &self,
+        top: &TreeDir,
+        at: &Path,
+        left_out: &mut BTreeSet<LeftOut>,
+        blocked: &mut BTreeSet<Blocked>,
+    ) -> Result<(), Error> {
         let folder = if at.as_os_str().is_empty() {
             TreeDir::open(&self.place.work_dir)
         } else {
@@ -265,6 +292,15 @@ impl Repo {
             }
             return Ok(());
         }
+        // Files cost nothing here; only what is none is looked at once more.
+        let rules = |(name, kind): &(OsString, FileType)| {
+            (name == ".gitignore" || name == ".gitattributes")
+                && !matches!(kind, FileType::RegularFile | FileType::Directory)
+        };
+        if let Some(found) = entries.iter().any(rules).then(|| self.blocked(at)).flatten() {
+            blocked.insert(found);
+            return Ok(());
+        }
         for (name, kind) in entries {
             let path = at.join(&name);
             match kind {
@@ -274,7 +310,7 @@ impl Repo {
                     left_out.insert(LeftOut { path, why: "has a name that git allows in no tree".to_owned() });
                 }
                 FileType::Directory if self.is_ignored(&path, true) => {}
-                FileType::Directory => self.walk_for_specials(top, &path, left_out)?,
+                FileType::Directory => self.walk_for_specials(top, &path, left_out, blocked)?,
                 FileType::RegularFile | FileType::Symlink => {}
                 FileType::Fifo if !self.is_ignored(&path, false) => {
                     left_out.insert(LeftOut { path, why: "is a FIFO".to_owned() });

@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
+use rustix::fs::FileType;
 
 use super::error::Doing;
 use super::rescue::What;
 use super::{CommitId, Error, Place, Repo, Sort};
+use crate::files;
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
@@ -93,20 +95,20 @@ fn bring_back_index(place: &Place) -> Result<(), Error> {
 }
 
 fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in files::entries_if_any(folder) {
         let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => collect_locks(&path, into),
-            Ok(_) if path.extension() == Some(OsStr::new("lock")) && !into.contains(&path) => into.push(path),
-            _ => {}
+        if entry.is_folder() {
+            collect_locks(&path, into);
+        } else if path.extension() == Some(OsStr::new("lock")) && !into.contains(&path) {
+            into.push(path);
         }
     }
 }
 
 /// Packs and objects that libgit2 was writing when it was killed; no gc removes these.
 fn clear_half_written(folder: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if is_half_written(&entry.file_name()) {
+    for entry in files::entries_if_any(folder) {
+        if is_half_written(entry.name()) {
             remove_if_there(&entry.path()).doing(format!("removing {}", entry.path().display()))?;
             tracing::info!(file = %entry.path().display(), "removed what an interrupted fetch left");
         }
@@ -124,8 +126,8 @@ fn is_half_written(name: &OsStr) -> bool {
 /// Seen through /proc; where that is missing, or the process is in another container, nobody is seen and age decides.
 pub(super) fn live_git(place: &Place, lock: &Path) -> Option<u32> {
     let us = std::process::id();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+    for entry in files::entries(Path::new("/proc")).ok()? {
+        let Some(pid) = entry.name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         if pid == us {
             continue;
         }
@@ -135,7 +137,7 @@ pub(super) fn live_git(place: &Place, lock: &Path) -> Option<u32> {
         if is_git && fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&place.work_dir)) {
             return Some(pid);
         }
-        for fd in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+        for fd in files::entries_if_any(&process.join("fd")) {
             if fs::read_link(fd.path()).is_ok_and(|open| open == lock) {
                 return Some(pid);
             }
@@ -153,10 +155,10 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     let private = PrivateDir::of(&place.git_dir);
     let git_dir = &place.git_dir;
     super::check_format(git_dir)?;
-    let only_ours = fs::read_dir(git_dir)
+    let only_ours = files::entries(git_dir)
         .doing(format!("reading {}", git_dir.display()))?
-        .flatten()
-        .all(|entry| entry.file_name() == "gitsync");
+        .iter()
+        .all(|entry| entry.name() == "gitsync");
     if only_ours {
         init(place, branch)?;
         return Ok(true);
@@ -168,7 +170,7 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     }
     // A power loss leaves files of no length. Each of these can be made again from what is around it.
     fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
-    let head = fs::read(git_dir.join("HEAD")).doing("reading HEAD")?;
+    let head = files::read(&git_dir.join("HEAD")).doing("reading HEAD")?;
     let head_ok = head.starts_with(b"ref: refs/")
         || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
         || String::from_utf8_lossy(&head).trim().len() == 40;
@@ -259,7 +261,7 @@ fn take_over_index(from: &Path, to: &Path) -> Result<(), git2::Error> {
 
 /// A power loss leaves files of no length, or full of zeros; libgit2 reads the latter as empty and then can't write it.
 fn is_damaged_config(path: &Path) -> bool {
-    let content = fs::read(path).unwrap_or_default();
+    let content = files::read(path).unwrap_or_default();
     content.is_empty()
         || content.contains(&0)
         || git2::Config::open(path).and_then(|mut config| config.snapshot()).is_err()
@@ -276,8 +278,8 @@ fn put_aside(place: &Place, private: &PrivateDir, _held: &Held, when: DateTime<U
     tracing::warn!(kept = %aside.display(), "the repository is damaged ({why}): put aside, to be fetched anew");
     // HEAD first: without it what remains is plainly no repository, should we be killed in between.
     let mut names = vec![PathBuf::from("HEAD")];
-    for entry in fs::read_dir(&place.git_dir).doing(doing)?.flatten() {
-        names.push(entry.file_name().into());
+    for entry in files::entries(&place.git_dir).doing(doing)? {
+        names.push(entry.name().into());
     }
     for name in names.iter().filter(|name| name.as_os_str() != "gitsync") {
         match fs::rename(place.git_dir.join(name), aside.join(name)) {
@@ -293,8 +295,7 @@ fn put_aside(place: &Place, private: &PrivateDir, _held: &Held, when: DateTime<U
 
 /// The repositories put aside, oldest first.
 fn broken(private: &PrivateDir) -> Vec<PathBuf> {
-    let mut all: Vec<PathBuf> =
-        fs::read_dir(private.file(BROKEN)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut all: Vec<PathBuf> = files::entries_if_any(&private.file(BROKEN)).iter().map(files::Entry::path).collect();
     all.sort();
     all
 }
@@ -311,18 +312,18 @@ fn replace_ref(path: &Path, id: &str) -> io::Result<()> {
 /// A reference whose file is damaged gets the last value that its reflog knows; without one the file is set aside, since one
 /// that names no commit keeps none reachable.
 fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in files::entries_if_any(folder) {
         let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if entry.is_folder() {
             mend_refs(git_dir, private, &path)?;
             continue;
         }
-        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+        if entry.kind == FileType::Symlink {
             // A reference as links were used for it long ago; where it leads is not ours to write.
             continue;
         }
         // One that can't be read is not known to be damaged.
-        let content = fs::read(&path).doing(format!("reading the reference {}", path.display()))?;
+        let content = files::read(&path).doing(format!("reading the reference {}", path.display()))?;
         let content = String::from_utf8_lossy(&content);
         let text = content.trim();
         let good = text.starts_with("ref: ") || is_commit_id(text);
@@ -354,7 +355,7 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
 /// The branch's reference is gone and its log is not: git would have removed both, so a crash took it.
 fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
     let name = format!("refs/heads/{branch}");
-    let packed = fs::read_to_string(git_dir.join("packed-refs")).unwrap_or_default();
+    let packed = files::read_to_string(&git_dir.join("packed-refs")).unwrap_or_default();
     if git_dir.join(&name).exists() || packed.lines().any(|line| line.ends_with(&format!(" {name}"))) {
         return Ok(());
     }
@@ -367,7 +368,7 @@ fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
 
 /// The last commit that a reference's log knows.
 fn last_in_log(git_dir: &Path, name: &Path) -> Option<String> {
-    let log = fs::read_to_string(git_dir.join("logs").join(name)).ok()?;
+    let log = files::read_to_string(&git_dir.join("logs").join(name)).ok()?;
     let line = log.lines().rev().find(|line| line.len() > 81)?;
     line.split(' ').nth(1).filter(|id| is_commit_id(id)).map(str::to_owned)
 }
@@ -379,19 +380,19 @@ fn is_commit_id(text: &str) -> bool {
 /// Object files of no length: git takes them for damage, and a fetch will not replace them while they are there.
 fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<Utc>) -> Result<(), Error> {
     let doing = "setting empty objects aside";
-    for folder in fs::read_dir(git_dir.join("objects")).doing(doing)?.flatten() {
-        for object in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
-            if !object.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
+    for folder in files::entries(&git_dir.join("objects")).doing(doing)? {
+        for object in files::entries_if_any(&folder.path()) {
+            if !object.path().symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
                 continue;
             }
             let name = object.path();
             // A pack's keep file is empty by nature; what was being written when its writer died is cleared, not kept.
-            if name.extension() == Some(OsStr::new("keep")) || is_half_written(&object.file_name()) {
+            if name.extension() == Some(OsStr::new("keep")) || is_half_written(object.name()) {
                 continue;
             }
             let aside = private.folder(EMPTY_OBJECTS).doing(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());
             fs::create_dir_all(&aside).doing(doing)?;
-            let flat = format!("{}{}", folder.file_name().to_string_lossy(), object.file_name().to_string_lossy());
+            let flat = format!("{}{}", folder.name().to_string_lossy(), object.name().to_string_lossy());
             fs::rename(&name, aside.join(flat)).doing(doing)?;
             tracing::warn!(object = %name.display(), "an object file of no length was set aside");
         }
@@ -462,7 +463,7 @@ impl Repo {
                 "rebase-merge/stopped-sha",
             ];
             for file in files {
-                let text = fs::read_to_string(git_dir.join(file)).unwrap_or_default();
+                let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
                 heads.extend(text.lines().filter_map(|line| CommitId::from_str(line.trim()).ok()));
             }
             tracing::warn!(state = ?self.git.state(), "something was left half done in the repository; it is ended here");
@@ -657,7 +658,7 @@ impl Repo {
 
 fn begins_as_index(path: &Path) -> bool {
     let mut beginning = [0; 4];
-    fs::File::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok_and(|()| beginning == *b"DIRC")
+    files::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok_and(|()| beginning == *b"DIRC")
 }
 
 /// Every commit that a repository put aside names: its references, packed and loose, and the last lines of its logs.
@@ -672,14 +673,14 @@ fn old_tips(old: &Path) -> BTreeSet<CommitId> {
             }
         }
     };
-    take(&fs::read_to_string(old.join("packed-refs")).unwrap_or_default());
-    take(&fs::read_to_string(old.join("HEAD")).unwrap_or_default());
+    take(&files::read_to_string(&old.join("packed-refs")).unwrap_or_default());
+    take(&files::read_to_string(&old.join("HEAD")).unwrap_or_default());
     let mut folders = vec![old.join("refs"), old.join("logs")];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        for entry in files::entries_if_any(&folder) {
+            if entry.is_folder() {
                 folders.push(entry.path());
-            } else if let Ok(text) = fs::read_to_string(entry.path()) {
+            } else if let Ok(text) = files::read_to_string(&entry.path()) {
                 let from = text.char_indices().rev().filter(|(_, c)| *c == '\n').nth(20).map_or(0, |(at, _)| at);
                 take(&text[from..]);
             }

@@ -45,7 +45,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = crate::files::remove_folder(&self.0);
     }
 }
 
@@ -310,6 +310,8 @@ impl Remote<'_> {
         });
         options.remote_callbacks(callbacks);
         let refspec = format!("+{branch}:{}", self.repo.tracking_ref());
+        // What is here is told to the server from all references.
+        super::special::check_all_refs(&self.repo.place)?;
         connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
         drop(connection);
         self.repo.git.find_commit(tip).doing(format!("looking for {tip} after fetching it"))?;

@@ -34,6 +34,8 @@ impl Repo {
             return Ok(None);
         }
         let (_, committer) = self.signatures(when)?;
+        // A merge asks the attributes in the work tree for its drivers.
+        self.check_tracked_rules()?;
         let mut onto = self.git.find_commit(theirs).doing(doing)?;
         for id in unpushed {
             let commit = self.git.find_commit(id).doing(doing)?;

@@ -230,22 +230,7 @@ impl TreeDir {
     /// # Errors
     /// Those of the file system.
     pub fn list(&self) -> io::Result<Vec<(std::ffi::OsString, FileType)>> {
-        use std::os::unix::ffi::OsStringExt;
-        let mut all = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let mut kind = entry.file_type();
-            if kind == FileType::Unknown {
-                let stat = rustix::fs::statat(&self.fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
-                kind = FileType::from_raw_mode(stat.st_mode);
-            }
-            all.push((std::ffi::OsString::from_vec(name.to_vec()), kind));
-        }
-        Ok(all)
+        crate::files::list(&self.fd)
     }
 
     /// A folder in this one, no link followed.

@@ -29,6 +29,8 @@ use super::error::Doing;
 use super::rescue::What;
 use super::tree_dir::{Found, Kind, Parent, TreeDir, last};
 use super::{CommitId, Error, Repo, Sort, path_of, shown};
+use crate::deadline::step;
+use crate::files;
 use crate::private::{remove_if_there, sync_dir};
 
 pub(super) const INTENT: &str = "intent";
@@ -355,6 +357,7 @@ impl Repo {
     /// whose numbers changed.
     fn differing(&self, target: CommitId) -> Result<Changes, Error> {
         let doing = "comparing the work tree with the commit to follow";
+        step(doing);
         let tree = self.git.find_commit(target).and_then(|commit| commit.tree()).doing(doing)?;
         let index = self.index()?;
         let mut changes = Changes::new();
@@ -363,6 +366,16 @@ impl Repo {
         let to_index = self.git.diff_tree_to_index(Some(&tree), Some(&index), Some(&mut options)).doing(doing)?;
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true).ignore_submodules(true).skip_binary_check(true);
+        let blocked = self.blocked_among_tracked(&index);
+        if !blocked.is_empty() {
+            for it in &blocked {
+                tracing::warn!(next = "take it away", "{} {}", shown(&it.file), it.why());
+            }
+            options.disable_pathspec_match(true);
+            if !self.look_around(Path::new(""), &blocked, &index, &mut options) {
+                self.check_tracked_rules()?;
+            }
+        }
         let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
         for delta in to_index.deltas().chain(to_files.deltas()) {
             for file in [delta.old_file(), delta.new_file()] {
@@ -389,6 +402,7 @@ impl Repo {
         name: &str,
     ) -> Result<PathBuf, Error> {
         let doing = "checking files out into the staging folder";
+        step(doing);
         let staging = self.private.file(name);
         remove_folder(&staging).doing("emptying the staging folder")?;
         std::fs::create_dir(&staging).doing("making the staging folder")?;
@@ -397,6 +411,7 @@ impl Repo {
         checkout.force().recreate_missing(true).disable_pathspec_match(true).update_index(false).refresh(false);
         let mut any = false;
         for path in paths {
+            self.check_linked_rules(&tree, path, &staging)?;
             // Asked for by exact path; one that the commit does not have is no error and gives no file.
             checkout.path(path);
             any = true;
@@ -415,6 +430,7 @@ impl Repo {
 
     /// Looks at what stands where something must be put or removed.
     fn survey(&self, top: &TreeDir, target: CommitId, changes: &Changes, staging: &Path) -> Result<Survey, Error> {
+        step("looking at the files to be replaced");
         let mut survey = Survey::default();
         let known = self.known_trees(target)?;
         for (path, want) in changes {
@@ -662,6 +678,9 @@ impl Repo {
             let path = path_of(bytes);
             let in_target = target.get_path(&path).is_ok_and(|entry| entry.id() == file.id());
             let in_file = || {
+                if self.blocked_on_the_way(&path).is_some() {
+                    return false;
+                }
                 let mut options = git2::DiffOptions::new();
                 options.pathspec(&path).disable_pathspec_match(true).include_typechange(true);
                 self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).is_ok_and(|d| d.deltas().len() == 0)
@@ -701,6 +720,7 @@ impl Repo {
         survey: &Survey,
         when: DateTime<Utc>,
     ) -> Result<Vec<Placed>, Error> {
+        step("putting files in place");
         let staged = TreeDir::open(staging).doing("opening the staging folder")?;
         let wanted: Vec<&PathBuf> = changes
             .iter()
@@ -862,6 +882,7 @@ impl Repo {
     /// Makes the index the target's, with the numbers of the files just placed, so that the next look need not read them.
     fn write_index(&self, target: CommitId, top: &TreeDir, placed: &[Placed]) -> Result<(), Error> {
         let doing = "writing the index";
+        step(doing);
         let tree = self.git.find_commit(target).and_then(|commit| commit.tree()).doing(doing)?;
         let mut index = self.index()?;
         index.read_tree(&tree).doing(doing)?;
@@ -893,7 +914,7 @@ impl Repo {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Not every file system has links.
             Err(_) => {
-                std::fs::read(&path).and_then(|bytes| self.private.write_durably(INDEX_BEFORE, &bytes)).doing(doing)?
+                files::read(&path).and_then(|bytes| self.private.write_durably(INDEX_BEFORE, &bytes)).doing(doing)?
             }
         }
         index.write().doing(doing)?;
@@ -1026,8 +1047,5 @@ fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
 
 /// Removes a folder of the private folder, links in it not followed.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    files::remove_folder(path)
 }

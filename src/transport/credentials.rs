@@ -15,11 +15,17 @@ use std::fmt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::config::GitConfig;
 use super::exec::{self, Wire};
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
 use super::{Env, Kind, Limits, Options, TokenHost, TransportError, redact};
+use crate::deadline::instant;
+use crate::files;
+
+/// How long a token file that is a pipe, such as a shell's `<(…)`, may take to say it.
+const TOKEN_TAKES: Duration = Duration::from_secs(10);
 
 /// A value for the `Authorization` header, and where it came from.
 #[derive(Clone)]
@@ -237,7 +243,7 @@ impl Credentials {
         let source = found.to_string();
         let mut user = self.url.user.as_deref().unwrap_or(TOKEN_USER);
         let token = match found {
-            TokenSource::File(path) => read_token(path)?,
+            TokenSource::File(path) => read_token(path, self.limits.until())?,
             TokenSource::Variable(_, token) | TokenSource::Url(token) => token.to_owned(),
             TokenSource::Given(name, token) => {
                 user = self.url.user.as_deref().unwrap_or(name);
@@ -397,8 +403,8 @@ fn warn_once(what: &str, next: &str) {
     }
 }
 
-fn read_token(path: &Path) -> Result<String, TransportError> {
-    std::fs::read_to_string(path).map_err(|e| TransportError {
+fn read_token(path: &Path, until: Instant) -> Result<String, TransportError> {
+    files::read_until(path, until.min(instant() + TOKEN_TAKES)).map_err(|e| TransportError {
         kind: Kind::Lasting,
         what: format!("the token file {} cannot be read: {e}", path.display()),
         next: "see that the file is there, that this user may read it, and that it holds the token as plain text"

@@ -26,6 +26,7 @@ use rustix::process::Pid;
 use super::err_packet::ErrWatch;
 use super::url::{GitUrl, SshUrl};
 use super::{Env, Kind, Limits, TransportError, answers, redact};
+use crate::deadline::STACK;
 use crate::family::{Family, Subreaper};
 
 /// The most that is kept of what the other side says while we still write to it.
@@ -656,7 +657,11 @@ fn connect(git: &GitUrl, limits: &Limits, url: &str) -> Result<TcpStream, Transp
         Err(_) => {
             let (tell, told) = mpsc::channel();
             let name = (git.host.clone(), git.port);
-            std::thread::spawn(move || tell.send(name.to_socket_addrs().map(Vec::from_iter)));
+            std::thread::Builder::new()
+                .name("names".to_owned())
+                .stack_size(STACK)
+                .spawn(move || tell.send(name.to_socket_addrs().map(Vec::from_iter)))
+                .map_err(|e| unreachable(format!("no thread to look its name up: {e}")))?;
             match told.recv_timeout(limits.left(url)?.min(limits.idle)) {
                 Ok(found) => found.map_err(|e| unreachable(e.to_string()))?,
                 Err(_) => return Err(answers::no_name_in_time(url)),
