@@ -4,6 +4,7 @@
 //! no, `fetch` keeps a branch that is gone. What the passes may do to a repository are the methods here and in the
 //! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
 
+mod carry_over;
 pub mod commit;
 pub mod error;
 pub mod heal;
