@@ -6,8 +6,10 @@
 
 mod carry_over;
 pub mod commit;
+mod connectivity;
 pub mod error;
 pub mod heal;
+mod incoming;
 pub mod remote;
 pub mod replay;
 pub mod rescue;
@@ -99,7 +101,10 @@ pub struct Repo {
     /// The names this pass works with.
     pub names: Names,
     /// Where a dry run fetched to.
-    pub(crate) scratch: std::cell::RefCell<Option<remote::Scratch>>,
+    scratch: std::cell::RefCell<Option<incoming::Incoming>>,
+    /// A second handle, for questions about history: the first one remembers where history was cut before it was fetched
+    /// whole.
+    uncut: std::cell::OnceCell<git2::Repository>,
 }
 
 /// What can be told of a repository without the lock and without the network: a look, for `status`.
@@ -231,7 +236,14 @@ impl Repo {
             );
             return Err(Error::new(Sort::NotReady, what, "`git config --unset core.worktree`, or name that folder"));
         }
-        Ok(Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names, scratch: None.into() })
+        Ok(Self {
+            git,
+            place: place.clone(),
+            private: PrivateDir::of(&place.git_dir),
+            names,
+            scratch: None.into(),
+            uncut: std::cell::OnceCell::new(),
+        })
     }
 
     /// The full name of the local branch.
@@ -260,6 +272,19 @@ impl Repo {
         self.tip_of(&self.tracking_ref())
     }
 
+    /// History has been fetched whole where it was cut: from here on it is seen whole.
+    fn see_whole_history(&self) -> Result<(), Error> {
+        let fresh = open_git(&self.place)?;
+        // Set twice only where a second fetch found nothing more.
+        let _ = self.uncut.set(fresh);
+        Ok(())
+    }
+
+    /// The handle that knows history as it is now.
+    pub(crate) fn history(&self) -> &git2::Repository {
+        self.uncut.get().unwrap_or(&self.git)
+    }
+
     pub(crate) fn tip_of(&self, name: &str) -> Result<Option<CommitId>, Error> {
         match self.git.refname_to_id(name) {
             Ok(id) => Ok(Some(id)),
@@ -277,9 +302,9 @@ impl Repo {
             return Ok(Relation { same: true, local_is_ancestor: true, remote_is_ancestor: true, ahead: 0, behind: 0 });
         }
         let doing = "comparing the local history with the remote's";
-        let local_is_ancestor = self.git.graph_descendant_of(remote, local).doing(doing)?;
-        let remote_is_ancestor = self.git.graph_descendant_of(local, remote).doing(doing)?;
-        let (ahead, behind) = self.git.graph_ahead_behind(local, remote).doing(doing)?;
+        let local_is_ancestor = self.history().graph_descendant_of(remote, local).doing(doing)?;
+        let remote_is_ancestor = self.history().graph_descendant_of(local, remote).doing(doing)?;
+        let (ahead, behind) = self.history().graph_ahead_behind(local, remote).doing(doing)?;
         Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
     }
 
@@ -338,7 +363,7 @@ impl Repo {
         if self.git.find_commit(commit).is_err() {
             return Ok(false);
         }
-        self.git.graph_descendant_of(tip, commit).doing("comparing histories")
+        self.history().graph_descendant_of(tip, commit).doing("comparing histories")
     }
 
     /// Whether a commit is reachable from the branch or from the remote's tip as last seen, so that everything it needs is
@@ -350,7 +375,7 @@ impl Repo {
         for known in [self.last_seen()?, self.local_tip()?].into_iter().flatten() {
             if known == commit
                 || (self.git.find_commit(commit).is_ok()
-                    && self.git.graph_descendant_of(known, commit).doing("looking for the remote's commit")?)
+                    && self.history().graph_descendant_of(known, commit).doing("looking for the remote's commit")?)
             {
                 return Ok(true);
             }

@@ -75,6 +75,7 @@ impl Repo {
             private: self.private.clone(),
             names: self.names.clone(),
             scratch: None.into(),
+            uncut: std::cell::OnceCell::new(),
         };
         let odb = beside.git.odb().doing(doing)?;
         for objects in fresh.iter().map(|old| old.join("objects")).filter(|objects| objects.is_dir()) {

@@ -63,6 +63,7 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
         }
     }
     if start_up || ours_died {
+        super::incoming::clear(place)?;
         clear_half_written(&git_dir.join("objects"))?;
         clear_half_written(&git_dir.join("objects/pack"))?;
     }
