@@ -372,11 +372,19 @@ impl Repo {
     /// # Errors
     /// [`Sort::Corrupt`] for references or history that can't be read.
     pub fn has_whole(&self, commit: CommitId) -> Result<bool, Error> {
-        for known in [self.last_seen()?, self.local_tip()?].into_iter().flatten() {
-            if known == commit
-                || (self.git.find_commit(commit).is_ok()
-                    && self.history().graph_descendant_of(known, commit).doing("looking for the remote's commit")?)
-            {
+        let doing = "looking for the remote's commit";
+        let odb = self.git.odb().doing(doing)?;
+        let known = [self.last_seen()?, self.local_tip()?];
+        if known.contains(&Some(commit)) {
+            return Ok(true);
+        }
+        if !odb.exists(commit) {
+            return Ok(false);
+        }
+        for known in known.into_iter().flatten() {
+            let cut = connectivity::shallow_roots(self.git.commondir());
+            // Not by libgit2's question whether it is a descendant, which wants all that lies before both.
+            if connectivity::reaches(&odb, known, commit, cut).map_err(|fault| fault.ours(doing))? {
                 return Ok(true);
             }
         }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use git2::{ObjectType, Odb};
 
-use super::CommitId;
+use super::{CommitId, Error, Sort, error};
 
 /// Trees that were read are kept up to this size in all: the next commit is compared with them.
 const MOST_KEPT: usize = 32 << 20;
@@ -27,6 +27,20 @@ pub(super) enum Fault {
     Malformed(ObjectType, CommitId),
     /// It could not be read.
     Unreadable(ObjectType, CommitId, git2::Error),
+}
+
+impl Fault {
+    /// The error for an object of our own.
+    pub(super) fn ours(self, doing: impl std::fmt::Display) -> Error {
+        match self {
+            Self::Unreadable(_, _, error) if error::is_systems(&error) => Error::git(doing, &error),
+            fault => Error::new(
+                Sort::Corrupt,
+                format!("{doing}: {fault}"),
+                "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew, losing nothing",
+            ),
+        }
+    }
 }
 
 impl std::fmt::Display for Fault {
@@ -91,6 +105,33 @@ pub(super) fn check(
         }
     }
     Ok(())
+}
+
+/// Whether `commit` is `from` or one of its ancestors. What `commit` itself needs need not be here.
+///
+/// # Errors
+/// Where a commit on the way can't be read.
+pub(super) fn reaches(
+    odb: &Odb<'_>,
+    from: CommitId,
+    commit: CommitId,
+    shallow: HashSet<CommitId>,
+) -> Result<bool, Fault> {
+    let inspection = Inspection::new(odb, shallow, Depth::Header);
+    let (mut heap, mut begun) = (BinaryHeap::from([(0, from)]), HashSet::from([from]));
+    while let Some((_, id)) = heap.pop() {
+        if id == commit {
+            return Ok(true);
+        }
+        for parent in inspection.commit(id)?.parents {
+            if begun.insert(parent) {
+                // Newest first, so that one that is near the top is found without a walk through all history.
+                let time = if parent == commit { i64::MAX } else { inspection.commit(parent)?.time };
+                heap.push((time, parent));
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// The commits at which history is cut, as a repository's `shallow` file lists them.

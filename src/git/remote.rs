@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use chrono::{DateTime, Utc};
 
 use super::connectivity::Fault;
-use super::error::Doing;
+use super::error::{Doing, is_systems};
 use super::incoming::{History, Incoming, not_whole};
 use super::rescue::What;
 use super::{CommitId, Error, Repo, Sort};
@@ -430,11 +430,6 @@ fn transport_error(error: &transport::TransportError) -> Error {
         transport::Kind::Lasting => Sort::Refused,
     };
     Error::new(sort, &error.what, &error.next)
-}
-
-/// Whether the system said no.
-fn is_systems(error: &git2::Error) -> bool {
-    matches!(error.class(), git2::ErrorClass::Os | git2::ErrorClass::Filesystem)
 }
 
 fn session_error(session: &Session, doing: &str, error: &git2::Error) -> Error {
