@@ -1,165 +1,212 @@
 //! Commits of repositories that were put aside, carried over into the one in their place.
+//!
+//! One walk from all that they name to what is here: each commit that can be read with all that it needs is copied, and the
+//! newest of them get rescue references. A repository put aside counts as carried over when those references were seen to
+//! hold all of it; until then every later start looks at it again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
-use super::error::Doing;
+use super::connectivity::{self, Commit, Commits, Depth, Fault, Inspection};
+use super::error::{Doing, is_systems};
 use super::heal::{CARRIED, broken};
 use super::rescue::What;
 use super::{CommitId, Error, Repo};
+use crate::deadline;
+
+/// After so many objects what was copied is written and gets its references, so that it stays whatever comes.
+const BATCH: usize = 100_000;
 
 impl Repo {
-    /// Whether everything that a commit needs is here and can be read: every commit before it, its trees, its files.
-    ///
-    /// Loose objects, which are the youngest, are read in full; of packed ones, whose pack carries a checksum of its own,
-    /// the heads.
-    pub fn is_whole(&self, commit: CommitId) -> bool {
-        let whole = || -> Result<(), git2::Error> {
-            let odb = self.git.odb()?;
-            let mut walk = self.git.revwalk()?;
-            walk.push(commit)?;
-            for id in walk {
-                self.git.find_commit(id?)?;
-            }
-            let tree = self.git.find_commit(commit)?.tree()?;
-            let mut trouble = None;
-            tree.walk(git2::TreeWalkMode::PreOrder, |_, entry| {
-                if entry.kind() == Some(git2::ObjectType::Commit) {
-                    return git2::TreeWalkResult::Ok;
-                }
-                let hex = entry.id().to_string();
-                let loose = self.place.git_dir.join("objects").join(&hex[..2]).join(&hex[2..]).exists();
-                let read = if loose { odb.read(entry.id()).map(drop) } else { odb.read_header(entry.id()).map(drop) };
-                match read {
-                    Ok(()) => git2::TreeWalkResult::Ok,
-                    Err(error) => {
-                        trouble = Some(error);
-                        git2::TreeWalkResult::Abort
-                    }
-                }
-            })
-            .or_else(|error| trouble.as_ref().map_or(Err(error), |_| Ok(())))?;
-            trouble.map_or(Ok(()), Err)
-        };
-        match whole() {
-            Ok(()) => true,
-            // What a shallow clone left out is not damage.
-            Err(_) if self.git.is_shallow() => true,
-            Err(error) => {
-                tracing::warn!(commit = %commit, "objects are missing or damaged: {}", error.message());
-                false
-            }
-        }
-    }
-
     /// Carries over from repositories that were put aside what is not here: each branch, rescue and log's last commit that
-    /// can still be read, with its history, as rescue references.
+    /// can still be read, with its history, as rescue references; of a commit that can't, the ancestors that can. What is
+    /// not done by `until` is left to the next time.
     ///
     /// # Errors
-    /// Where this repository can't be written.
-    pub fn carry_over(&self, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
+    /// Where this repository can't be read or written.
+    pub fn carry_over(&self, when: DateTime<Utc>, until: Instant) -> Result<Vec<String>, Error> {
         let doing = "reading the repository put aside";
-        let mut kept = Vec::new();
-        // Several, where a pass was killed in the middle of putting one aside: what one names another may hold.
-        let fresh: Vec<PathBuf> = broken(&self.private).into_iter().filter(|old| !old.join(CARRIED).exists()).collect();
+        // Several, where a pass was killed in the middle of putting one aside: what one names another may hold. One that was
+        // carried over long ago may hold what was lost since.
+        let all = broken(&self.private);
+        let fresh: Vec<&PathBuf> = all.iter().filter(|old| !old.join(CARRIED).exists()).collect();
         if fresh.is_empty() {
-            return Ok(kept);
-        }
-        // A handle of its own: what is written through one that sees the old objects is left out where they have it.
-        let beside = Self {
-            git: super::open_git(&self.place)?,
-            place: self.place.clone(),
-            private: self.private.clone(),
-            names: self.names.clone(),
-            scratch: None.into(),
-            uncut: std::cell::OnceCell::new(),
-        };
-        let odb = beside.git.odb().doing(doing)?;
-        for objects in fresh.iter().map(|old| old.join("objects")).filter(|objects| objects.is_dir()) {
-            odb.add_disk_alternate(&objects.to_string_lossy()).doing(doing)?;
+            return Ok(Vec::new());
         }
         let tips: BTreeSet<CommitId> = fresh.iter().flat_map(|old| old_tips(old)).collect();
-        let mut lost = Vec::new();
-        for id in tips {
-            if !beside.is_kept(id)? {
-                lost.push(id);
+        let tips: Vec<CommitId> = tips.into_iter().collect();
+        let mut shallow = connectivity::shallow_roots(self.git.commondir());
+        // A handle of its own: what is written through one that sees the old objects is left out where they have it.
+        let beside = super::open_git(&self.place)?;
+        let odb = beside.odb().doing(doing)?;
+        for old in &all {
+            shallow.extend(connectivity::shallow_roots(old));
+            if old.join("objects").is_dir() {
+                odb.add_disk_alternate(&old.join("objects").to_string_lossy()).doing(doing)?;
             }
         }
-        let mut complete = true;
-        for id in beside.descendants_first(lost) {
-            // A rescue made just now may keep it too.
-            if beside.is_kept(id)? {
-                continue;
-            }
-            match beside.copy_readable(id) {
-                Ok(None) => {}
-                Ok(Some(id)) => {
-                    self.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
-                    kept.push(self.rescue(What::Local, id, when, "carried over from the damaged repository")?);
-                }
-                // A disk that can't be read must not keep the instance from starting. What is there stays there.
-                Err(error) => {
-                    tracing::warn!("{}; the next init-sync tries again", error.what);
-                    complete = false;
-                }
-            }
+        let ours = self.whole_refs()?;
+        let mut inspection = Inspection::new(&odb, shallow, Depth::Content);
+        inspection.seen = Some(Vec::new());
+        let (commits, mut complete) = readable(inspection.beyond(&tips, &ours.reached));
+        let pack = beside.packbuilder().doing(doing)?;
+        let mut copy = Copy { repo: self, beside: &beside, when, pack, heads: BTreeSet::new(), kept: Vec::new() };
+        let done = copy.copy(&mut inspection, &commits, &tips, &ours.reached, until);
+        complete &= done.unwrap_or_else(|error| {
+            // A disk that can't be read must not keep the instance from starting. What is there stays there.
+            tracing::warn!("{}; the next init-sync tries again", error.what);
+            false
+        });
+        let kept = copy.kept;
+        let held: Vec<CommitId> = self.rescues()?.into_iter().map(|(_, id)| id).collect();
+        let here = self.git.odb().doing(doing)?;
+        let cut = connectivity::shallow_roots(self.git.commondir());
+        if let Err(fault) = connectivity::check(&here, &held, &ours.tips, cut) {
+            tracing::warn!("what was carried over is not whole: {fault}; the next init-sync tries again");
+            complete = false;
         }
-        if !complete {
-            return Ok(kept);
-        }
-        for old in fresh {
-            fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
+        if complete {
+            for old in fresh {
+                fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
+            }
         }
         Ok(kept)
     }
 
-    /// Those with no descendant among them come first: what keeps them keeps the others, which need no rescue of their own.
-    fn descendants_first(&self, mut commits: Vec<CommitId>) -> Vec<CommitId> {
-        let all = commits.clone();
-        // A commit has fewer descendants among them than any of its ancestors. What can't be read is nobody's descendant.
-        let descends = |from: CommitId, id: CommitId| self.git.graph_descendant_of(from, id).unwrap_or(false);
-        commits.sort_by_cached_key(|id| all.iter().filter(|other| descends(**other, *id)).count());
-        commits
-    }
-
-    /// Packs a commit with all that it needs and this repository's references don't reach; where something of it can't be
-    /// read, the first of its ancestors for which that can be done.
-    fn copy_readable(&self, tip: CommitId) -> Result<Option<CommitId>, Error> {
-        let mut at = Some(tip);
-        while let Some(id) = at {
-            let packed = || -> Result<(), git2::Error> {
-                let mut walk = self.git.revwalk()?;
-                walk.push(id)?;
-                for reference in self.git.references()? {
-                    if let Ok(commit) = reference.and_then(|reference| reference.peel_to_commit()) {
-                        walk.hide(commit.id())?;
-                    }
-                }
-                let mut pack = self.git.packbuilder()?;
-                pack.insert_walk(&mut walk)?;
-                pack.write(&self.place.git_dir.join("objects/pack"), 0o444)
-            };
-            if self.is_whole(id) {
-                match packed() {
-                    Ok(()) => return Ok(Some(id)),
-                    // The system said no, to what is written as likely as to what is read: not the commit's fault.
-                    Err(error) if matches!(error.class(), git2::ErrorClass::Os | git2::ErrorClass::Filesystem) => {
-                        return Err(Error::git(format!("copying {id} from the repository put aside"), &error));
-                    }
-                    Err(_) => {}
+    /// The references from which all that they need is here, and every commit that they reach.
+    fn whole_refs(&self) -> Result<Ours, Error> {
+        let doing = "reading what is here";
+        let odb = self.git.odb().doing(doing)?;
+        let cut = connectivity::shallow_roots(self.git.commondir());
+        let mut tips = Vec::new();
+        for reference in self.git.references().doing(doing)? {
+            tips.extend(reference.and_then(|reference| reference.peel_to_commit()).ok().map(|commit| commit.id()));
+        }
+        let is_whole = |tips: &[CommitId]| match connectivity::check(&odb, tips, &[], cut.clone()) {
+            Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
+            checked => Ok(checked.is_ok()),
+        };
+        if !is_whole(&tips)? {
+            let mut whole = Vec::new();
+            for tip in tips {
+                if is_whole(&[tip])? {
+                    whole.push(tip);
                 }
             }
-            at = self.git.find_commit(id).ok().and_then(|commit| commit.parent_id(0).ok());
-            if let Some(parent) = at
-                && self.is_kept(parent)?
-            {
-                return Ok(None);
+            tips = whole;
+        }
+        let inspection = Inspection::new(&odb, cut, Depth::Header);
+        let reached = inspection.beyond(&tips, &HashSet::new()).into_keys().collect();
+        Ok(Ours { tips, reached })
+    }
+}
+
+/// What is here, and whole.
+struct Ours {
+    tips: Vec<CommitId>,
+    reached: HashSet<CommitId>,
+}
+
+/// The commits that can be read, and whether the system let us read all that are there.
+fn readable(commits: Commits) -> (HashMap<CommitId, Commit>, bool) {
+    let mut complete = true;
+    let mut read = HashMap::new();
+    for (id, commit) in commits {
+        match commit {
+            Ok(commit) => {
+                read.insert(id, commit);
+            }
+            Err(fault) => complete &= !is_refusal(&fault),
+        }
+    }
+    (read, complete)
+}
+
+/// The system said no: whether the object is sound is not known.
+fn is_refusal(fault: &Fault) -> bool {
+    matches!(fault, Fault::Unreadable(_, _, error) if is_systems(error))
+}
+
+/// Objects on their way into the repository.
+struct Copy<'r> {
+    repo: &'r Repo,
+    /// The handle that sees both what is here and what was put aside.
+    beside: &'r git2::Repository,
+    when: DateTime<Utc>,
+    pack: git2::PackBuilder<'r>,
+    /// Commits that were copied and that no other one of them descends from.
+    heads: BTreeSet<CommitId>,
+    /// The rescue references that were made.
+    kept: Vec<String>,
+}
+
+impl Copy<'_> {
+    /// Copies every commit that is whole, parents first. Whether that came to its end: in time, and with nothing that the
+    /// system did not let us read.
+    fn copy(
+        &mut self,
+        inspection: &mut Inspection<'_>,
+        commits: &HashMap<CommitId, Commit>,
+        tips: &[CommitId],
+        ours: &HashSet<CommitId>,
+        until: Instant,
+    ) -> Result<bool, Error> {
+        let doing = "copying from the repository put aside";
+        let mut complete = true;
+        let mut whole: HashSet<CommitId> = HashSet::new();
+        for id in connectivity::parents_first(commits, tips) {
+            let Some(commit) = commits.get(&id) else { continue };
+            if deadline::instant() >= until {
+                tracing::warn!(
+                    "there was no time to carry over all of the repository put aside; the next init-sync goes on"
+                );
+                complete = false;
+                break;
+            }
+            if !commit.parents.iter().all(|parent| ours.contains(parent) || whole.contains(parent)) {
+                continue;
+            }
+            let checked = inspection.files(commit);
+            let seen = inspection.seen.replace(Vec::new()).unwrap_or_default();
+            if let Err(fault) = checked {
+                complete &= !is_refusal(&fault);
+                tracing::warn!(commit = %id, "a commit of the repository put aside can't be read: {fault}");
+                continue;
+            }
+            whole.insert(id);
+            for object in std::iter::once(id).chain(seen) {
+                self.pack.insert_object(object, None).doing(doing)?;
+            }
+            for parent in &commit.parents {
+                self.heads.remove(parent);
+            }
+            self.heads.insert(id);
+            if self.pack.object_count() >= BATCH {
+                self.keep()?;
             }
         }
-        Ok(None)
+        self.keep()?;
+        Ok(complete)
+    }
+
+    /// Writes what was copied so far, and makes the references that keep it.
+    fn keep(&mut self) -> Result<(), Error> {
+        let doing = "copying from the repository put aside";
+        if self.pack.object_count() > 0 {
+            let folder = self.repo.git.commondir().join("objects/pack");
+            self.pack.write(&folder, 0o444).doing(doing)?;
+            self.pack = self.beside.packbuilder().doing(doing)?;
+            self.repo.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
+        }
+        for head in std::mem::take(&mut self.heads) {
+            let why = "carried over from the damaged repository";
+            self.kept.push(self.repo.rescue(What::Local, head, self.when, why)?);
+        }
+        Ok(())
     }
 }
 

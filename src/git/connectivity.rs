@@ -8,12 +8,13 @@
 //! follows, and what libgit2 refuses to parse must not count as missing.
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use git2::{ObjectType, Odb};
 
-use super::{CommitId, Error, Sort, error};
+use super::error::Doing;
+use super::{CommitId, Error, Repo, Sort, error};
 
 /// Trees that were read are kept up to this size in all: the next commit is compared with them.
 const MOST_KEPT: usize = 32 << 20;
@@ -61,12 +62,14 @@ pub(super) struct Commit {
     time: i64,
 }
 
-/// Whether an object's bytes are read, or only that it is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which files are read, and of which it is only seen that they are there, and their kind. Commits and trees are always read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// That it is there, and its kind.
+    /// None.
     Header,
-    /// All of it, its checksum included.
+    /// Those that are loose in this folder of objects. They are the youngest, and no pack's checksum covers them.
+    Loose(PathBuf),
+    /// All.
     Content,
 }
 
@@ -134,6 +137,23 @@ pub(super) fn reaches(
     Ok(false)
 }
 
+impl Repo {
+    /// Checks that everything that a commit needs is here and can be read: every commit before it, its trees, its files.
+    ///
+    /// Loose files, which are the youngest, are read in full; of packed ones, whose pack carries a checksum of its own, the
+    /// heads.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`], naming the object, and what the system says where it does not let us read.
+    pub fn check_whole(&self, commit: CommitId) -> Result<(), Error> {
+        let ours = self.git.commondir();
+        let doing = format!("checking the history of {commit}");
+        let odb = self.git.odb().doing(&doing)?;
+        let mut inspection = Inspection::new(&odb, shallow_roots(ours), Depth::Loose(ours.join("objects")));
+        inspection.history_and_files(commit).map_err(|fault| fault.ours(doing))
+    }
+}
+
 /// The commits at which history is cut, as a repository's `shallow` file lists them.
 pub(super) fn shallow_roots(git_dir: &Path) -> HashSet<CommitId> {
     let text = std::fs::read_to_string(git_dir.join("shallow")).unwrap_or_default();
@@ -195,6 +215,36 @@ impl<'o> Inspection<'o> {
         Ok(walk.found)
     }
 
+    /// The commits that are reachable from `tips` by a way that does not lead through `have`. One that can't be read is among
+    /// them, as what is wrong with it.
+    pub(super) fn beyond(&self, tips: &[CommitId], have: &HashSet<CommitId>) -> Commits {
+        let mut found = HashMap::new();
+        let mut todo = tips.to_vec();
+        while let Some(id) = todo.pop() {
+            if have.contains(&id) || found.contains_key(&id) {
+                continue;
+            }
+            let commit = self.commit(id);
+            if let Ok(commit) = &commit {
+                todo.extend(&commit.parents);
+            }
+            found.insert(id, commit);
+        }
+        found
+    }
+
+    /// Checks that everything before a commit can be read, and all of its own tree.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(super) fn history_and_files(&mut self, commit: CommitId) -> Result<(), Fault> {
+        for (_, before) in self.beyond(&[commit], &HashSet::new()) {
+            before?;
+        }
+        let tree = self.commit(commit)?.tree;
+        self.tree(tree, Vec::new())
+    }
+
     /// Checks the trees and files of a commit whose parents are known to be whole.
     ///
     /// # Errors
@@ -252,9 +302,18 @@ impl<'o> Inspection<'o> {
     }
 
     fn blob(&mut self, id: CommitId) -> Result<(), Fault> {
-        let kind = match self.depth {
-            Depth::Header => self.odb.read_header(id).map(|(_, kind)| kind),
-            Depth::Content => self.odb.read(id).map(|object| object.kind()),
+        let read = match &self.depth {
+            Depth::Header => false,
+            Depth::Loose(objects) => {
+                let hex = id.to_string();
+                let (folder, file) = hex.split_at(2);
+                objects.join(folder).join(file).exists()
+            }
+            Depth::Content => true,
+        };
+        let kind = match read {
+            false => self.odb.read_header(id).map(|(_, kind)| kind),
+            true => self.odb.read(id).map(|object| object.kind()),
         };
         match kind {
             Ok(ObjectType::Blob) => {

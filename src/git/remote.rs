@@ -301,16 +301,8 @@ impl Remote<'_> {
 
     /// That an object can't be read while a fetch runs may be our damage: what is ours is read before the server is blamed.
     fn not_ours(&self) -> Result<(), Error> {
-        for (name, tip) in
-            [(self.repo.branch_ref(), self.repo.local_tip()?), (self.repo.tracking_ref(), self.repo.last_seen()?)]
-        {
-            if let Some(tip) = tip
-                && !self.repo.is_whole(tip)
-            {
-                let next =
-                    "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew, losing nothing";
-                return Err(Error::new(Sort::Corrupt, format!("the history of {name} can't be read whole"), next));
-            }
+        for tip in [self.repo.local_tip()?, self.repo.last_seen()?].into_iter().flatten() {
+            self.repo.check_whole(tip)?;
         }
         Ok(())
     }
