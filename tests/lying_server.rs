@@ -339,3 +339,32 @@ fn history_from_below_a_cut_is_checked_too() {
         s.sync().exits(0).says("ahead").fsck();
     }
 }
+
+/// A repository is put aside, and the server sends half of what is to take its place: our commits stay to be carried over.
+#[test]
+fn nothing_counts_as_carried_over_into_half_a_history() {
+    for way in [Way::HttpV2, Way::HttpV0, Way::Path] {
+        let liar = Liar::over(way);
+        let s = &liar.scene;
+        for object in liar.objects(Pass::Clone) {
+            liar.begin(Pass::InitSync);
+            // What the remote has too.
+            fs::remove_dir_all(s.ours().join(".git/objects/pack")).unwrap();
+            liar.tells(Some(&Lie::Without(object.clone())));
+            for _ in 0..2 {
+                liar.run(Pass::InitSync);
+                assert!(matches!(s.last().code, Some(1 | 75)), "{object}\n{}", s.last());
+                s.fsck();
+                assert_eq!(liar.refs(), "", "{}", s.last());
+            }
+            let aside: Vec<PathBuf> =
+                fs::read_dir(s.private().join("broken")).unwrap().map(|entry| entry.unwrap().path()).collect();
+            assert_eq!(aside.len(), 1, "{}", s.last());
+            assert!(!aside[0].join("gitsync-carried").exists(), "{}", s.last());
+            liar.tells(None);
+            liar.run(Pass::InitSync).exits(0).says("cloned").fsck().ours_equals_upstream();
+            assert!(!s.git_ours(&["for-each-ref", "--contains", &liar.own]).is_empty(), "{}", s.last());
+            assert!(aside[0].join("gitsync-carried").exists(), "{}", s.last());
+        }
+    }
+}

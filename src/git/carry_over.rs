@@ -170,7 +170,7 @@ impl Copy<'_> {
             if !commit.parents.iter().all(|parent| ours.contains(parent) || whole.contains(parent)) {
                 continue;
             }
-            let checked = inspection.files(commit);
+            let checked = inspection.files(commit, commits);
             let seen = inspection.seen.replace(Vec::new()).unwrap_or_default();
             if let Err(fault) = checked {
                 complete &= !is_refusal(&fault);

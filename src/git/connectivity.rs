@@ -7,6 +7,7 @@
 //! Objects are read as bytes and parsed here. A history with a malformed identity or an odd file mode is one that git
 //! follows, and what libgit2 refuses to parse must not count as missing.
 
+use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -104,7 +105,7 @@ pub(super) fn check(
     }
     for id in parents_first(&commits, tips) {
         if let Some(commit) = commits.get(&id) {
-            inspection.files(commit)?;
+            inspection.files(commit, &commits)?;
         }
     }
     Ok(())
@@ -245,15 +246,17 @@ impl<'o> Inspection<'o> {
         self.tree(tree, Vec::new())
     }
 
-    /// Checks the trees and files of a commit whose parents are known to be whole.
+    /// Checks the trees and files of a commit whose parents are whole. `commits`: those that were read, so that they need
+    /// not be read again.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub(super) fn files(&mut self, commit: &Commit) -> Result<(), Fault> {
+    pub(super) fn files(&mut self, commit: &Commit, commits: &HashMap<CommitId, Commit>) -> Result<(), Fault> {
         let mut olds = Vec::new();
         for parent in &commit.parents {
             // A parent that can't be read is nothing to compare with.
-            olds.extend(self.commit(*parent).ok().map(|parent| parent.tree));
+            let tree = commits.get(parent).map(|parent| parent.tree);
+            olds.extend(tree.or_else(|| self.commit(*parent).ok().map(|parent| parent.tree)));
         }
         self.tree(commit.tree, olds)
     }
@@ -430,8 +433,15 @@ impl Entry<'_> {
     }
 
     /// git sorts a folder as if its name ended in a slash.
-    fn order<'e>(&'e self) -> impl Iterator<Item = u8> + 'e {
-        self.name.iter().copied().chain((self.kind() == ObjectType::Tree).then_some(b'/'))
+    fn order(&self, other: &Entry<'_>) -> Ordering {
+        let common = self.name.len().min(other.name.len());
+        let end = |entry: &Entry<'_>| match entry.name.get(common) {
+            Some(byte) => *byte,
+            None if entry.kind() == ObjectType::Tree => b'/',
+            None => 0,
+        };
+        let begins = self.name.get(..common).cmp(&other.name.get(..common));
+        begins.then_with(|| end(self).cmp(&end(other)))
     }
 }
 
@@ -465,10 +475,10 @@ fn split_entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
 fn counterpart<'t>(old: &mut std::iter::Peekable<Entries<'t>>, entry: &Entry<'_>) -> Option<CommitId> {
     loop {
         let at = old.peek()?.as_ref()?;
-        match at.order().cmp(entry.order()) {
-            std::cmp::Ordering::Less => drop(old.next()),
-            std::cmp::Ordering::Equal => return Some(at.id).filter(|_| at.kind() == entry.kind()),
-            std::cmp::Ordering::Greater => return None,
+        match at.order(entry) {
+            Ordering::Less => drop(old.next()),
+            Ordering::Equal => return Some(at.id).filter(|_| at.kind() == entry.kind()),
+            Ordering::Greater => return None,
         }
     }
 }
