@@ -367,3 +367,46 @@ fn nothing_counts_as_carried_over_into_half_a_history() {
         }
     }
 }
+
+/// A dry run says what the pass would, and changes nothing.
+#[test]
+fn a_dry_run_says_so_too() {
+    let liar = Liar::over(Way::Path);
+    let s = &liar.scene;
+    liar.begin(Pass::Sync);
+    let before = s.snapshot();
+    for object in liar.objects(Pass::Sync) {
+        liar.tells(Some(&Lie::Without(object.clone())));
+        s.run(&["sync", "--dry-run"]).exits(75).says("error").logs(&object);
+        assert!(s.snapshot() == before, "{}", s.last());
+    }
+    liar.tells(None);
+    s.run(&["sync", "--dry-run"]).exits(0).says("diverged");
+}
+
+/// A tree that says of a folder that it is a file: no later fetch will make that better, so a person is asked for.
+#[test]
+fn a_history_that_is_not_well_formed_is_refused() {
+    let liar = Liar::over(Way::Path);
+    let s = &liar.scene;
+    liar.begin(Pass::Tick);
+    let folder = s.rev(&s.upstream(), &format!("{}^{{tree}}", liar.news));
+    let mut bytes = b"100644 x\0".to_vec();
+    let digits = folder.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    bytes.extend(digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()));
+    fs::write(s.root().join("tree"), bytes).unwrap();
+    let path = s.root().join("tree");
+    let tree = s.git_upstream(&["hash-object", "-t", "tree", "-w", "--literally", path.to_str().unwrap()]);
+    let bad = s.git_upstream(&["commit-tree", &tree, "-p", &liar.news, "-m", "bad"]);
+    let mut objects = liar.objects(Pass::Tick);
+    objects.extend([tree, bad.clone()]);
+    s.git_upstream(&["update-ref", "refs/heads/main", &bad]);
+    let tracking = s.rev(&s.ours(), "refs/remotes/origin/main");
+    liar.tells(Some(&Lie::Only(objects)));
+    for pass in [Pass::Sync, Pass::InitSync, Pass::Tick] {
+        liar.run(pass).exits(1).logs("what the server sent can't be used").logs(&folder).fsck().is_kept(&liar.own);
+        assert_eq!(s.rev(&s.ours(), "refs/remotes/origin/main"), tracking, "{}", s.last());
+        assert!(!s.private().join("broken").exists(), "{}", s.last());
+    }
+    assert_eq!(s.rev(&s.ours(), "main~1"), liar.own, "the tick commits all the same\n{}", s.last());
+}

@@ -61,8 +61,7 @@ impl Repo {
             tracing::warn!("{}; the next init-sync tries again", error.what);
             false
         });
-        let kept = copy.kept;
-        let held: Vec<CommitId> = self.rescues()?.into_iter().map(|(_, id)| id).collect();
+        let (held, kept): (Vec<CommitId>, Vec<String>) = copy.kept.into_iter().unzip();
         let here = self.git.odb().doing(doing)?;
         let cut = connectivity::shallow_roots(self.git.commondir());
         if let Err(fault) = connectivity::check(&here, &held, &ours.tips, cut) {
@@ -140,8 +139,8 @@ struct Copy<'r> {
     pack: git2::PackBuilder<'r>,
     /// Commits that were copied and that no other one of them descends from.
     heads: BTreeSet<CommitId>,
-    /// The rescue references that were made.
-    kept: Vec<String>,
+    /// The commits that got rescue references, and these.
+    kept: Vec<(CommitId, String)>,
 }
 
 impl Copy<'_> {
@@ -204,7 +203,7 @@ impl Copy<'_> {
         }
         for head in std::mem::take(&mut self.heads) {
             let why = "carried over from the damaged repository";
-            self.kept.push(self.repo.rescue(What::Local, head, self.when, why)?);
+            self.kept.push((head, self.repo.rescue(What::Local, head, self.when, why)?));
         }
         Ok(())
     }

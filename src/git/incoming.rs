@@ -204,6 +204,12 @@ impl Incoming {
 /// What a server sent is not whole: its fault, which may pass, and nothing of it is kept.
 pub(super) fn not_whole(doing: &str, why: impl std::fmt::Display) -> Error {
     let next = "nothing here was changed, and the next pass fetches again; if it stays so, `git fsck` the repository on the \
-                server, or push what it lacks from a clone that is whole";
+                server (a shallow one needs `git fetch --unshallow`), or push what it lacks from a clone that is whole";
     Error::new(Sort::Unreachable, format!("{doing}: what the server sent is not whole: {why}"), next)
+}
+
+/// What a server sent is no history that git could follow.
+pub(super) fn not_well_formed(doing: &str, why: impl std::fmt::Display) -> Error {
+    let next = "nothing here was changed; `git fsck` the repository on the server, and push a history without it";
+    Error::new(Sort::Refused, format!("{doing}: what the server sent can't be used: {why}"), next)
 }

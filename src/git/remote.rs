@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 
 use super::connectivity::Fault;
 use super::error::{Doing, is_systems};
-use super::incoming::{History, Incoming, not_whole};
+use super::incoming::{History, Incoming, not_well_formed, not_whole};
 use super::rescue::What;
 use super::{CommitId, Error, Repo, Sort};
 use crate::transport::{self, Session};
@@ -282,7 +282,10 @@ impl Remote<'_> {
         match incoming.check(tip, history)? {
             Ok(()) => Ok(Some(tip)),
             Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
-            Err(fault) => Err(self.not_ours().err().unwrap_or_else(|| not_whole(&doing, fault))),
+            Err(fault) => Err(self.not_ours().err().unwrap_or_else(|| match fault {
+                Fault::Malformed(..) => not_well_formed(&doing, fault),
+                Fault::Missing(..) | Fault::Unreadable(..) => not_whole(&doing, fault),
+            })),
         }
     }
 
