@@ -268,7 +268,7 @@ lies! {
 /// not taken for a history that is here.
 #[test]
 fn half_a_history_that_lies_here_is_fetched_whole() {
-    for way in [Way::HttpV2, Way::HttpV0, Way::Path] {
+    for way in [Way::HttpV2, Way::Path] {
         let liar = Liar::over(way);
         for pass in [Pass::Sync, Pass::InitSync, Pass::Tick] {
             for left_out in liar.objects(pass) {
