@@ -484,7 +484,10 @@ fn counterpart<'t>(old: &mut std::iter::Peekable<Entries<'t>>, entry: &Entry<'_>
 }
 
 fn parse_commit(data: &[u8]) -> Option<Commit> {
-    let id = |line: &[u8], key: &[u8]| CommitId::from_str(std::str::from_utf8(line.strip_prefix(key)?).ok()?).ok();
+    let id = |line: &[u8], key: &[u8]| {
+        let text = std::str::from_utf8(line.strip_prefix(key)?).ok().filter(|text| text.len() == 40)?;
+        CommitId::from_str(text).ok()
+    };
     let mut lines = data.split(|byte| *byte == b'\n').peekable();
     let tree = id(lines.next()?, b"tree ")?;
     let mut parents = Vec::new();
