@@ -5,9 +5,12 @@
 //! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
 
 pub mod ages;
+mod carry_over;
 pub mod commit;
+mod connectivity;
 pub mod error;
 pub mod heal;
+mod incoming;
 pub mod let_go;
 pub mod remote;
 pub mod replay;
@@ -101,7 +104,10 @@ pub struct Repo {
     /// The names this pass works with.
     pub names: Names,
     /// Where a dry run fetched to.
-    pub(crate) scratch: std::cell::RefCell<Option<remote::Scratch>>,
+    scratch: std::cell::RefCell<Option<incoming::Incoming>>,
+    /// A second handle, for questions about history: the first one remembers where history was cut before it was fetched
+    /// whole.
+    uncut: std::cell::OnceCell<git2::Repository>,
 }
 
 /// What can be told of a repository without the lock and without the network: a look, for `status`.
@@ -252,8 +258,14 @@ impl Repo {
             );
             return Err(Error::new(Sort::NotReady, what, "`git config --unset core.worktree`, or name that folder"));
         }
-        let repo =
-            Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names, scratch: None.into() };
+        let repo = Self {
+            git,
+            place: place.clone(),
+            private: PrivateDir::of(&place.git_dir),
+            names,
+            scratch: None.into(),
+            uncut: std::cell::OnceCell::new(),
+        };
         repo.check_configured_files()?;
         Ok(repo)
     }
@@ -284,6 +296,19 @@ impl Repo {
         self.tip_of(&self.tracking_ref())
     }
 
+    /// History has been fetched whole where it was cut: from here on it is seen whole.
+    fn see_whole_history(&self) -> Result<(), Error> {
+        let fresh = open_git(&self.place)?;
+        // Set twice only where a second fetch found nothing more.
+        let _ = self.uncut.set(fresh);
+        Ok(())
+    }
+
+    /// The handle that knows history as it is now.
+    pub(crate) fn history(&self) -> &git2::Repository {
+        self.uncut.get().unwrap_or(&self.git)
+    }
+
     pub(crate) fn tip_of(&self, name: &str) -> Result<Option<CommitId>, Error> {
         match self.git.refname_to_id(name) {
             Ok(id) => Ok(Some(id)),
@@ -301,9 +326,9 @@ impl Repo {
             return Ok(Relation { same: true, local_is_ancestor: true, remote_is_ancestor: true, ahead: 0, behind: 0 });
         }
         let doing = "comparing the local history with the remote's";
-        let local_is_ancestor = self.git.graph_descendant_of(remote, local).doing(doing)?;
-        let remote_is_ancestor = self.git.graph_descendant_of(local, remote).doing(doing)?;
-        let (ahead, behind) = self.git.graph_ahead_behind(local, remote).doing(doing)?;
+        let local_is_ancestor = self.history().graph_descendant_of(remote, local).doing(doing)?;
+        let remote_is_ancestor = self.history().graph_descendant_of(local, remote).doing(doing)?;
+        let (ahead, behind) = self.history().graph_ahead_behind(local, remote).doing(doing)?;
         Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
     }
 
@@ -363,7 +388,7 @@ impl Repo {
         if self.git.find_commit(commit).is_err() {
             return Ok(false);
         }
-        self.git.graph_descendant_of(tip, commit).doing("comparing histories")
+        self.history().graph_descendant_of(tip, commit).doing("comparing histories")
     }
 
     /// Whether a commit is reachable from the branch or from the remote's tip as last seen, so that everything it needs is
@@ -372,11 +397,19 @@ impl Repo {
     /// # Errors
     /// [`Sort::Corrupt`] for references or history that can't be read.
     pub fn has_whole(&self, commit: CommitId) -> Result<bool, Error> {
-        for known in [self.last_seen()?, self.local_tip()?].into_iter().flatten() {
-            if known == commit
-                || (self.git.find_commit(commit).is_ok()
-                    && self.git.graph_descendant_of(known, commit).doing("looking for the remote's commit")?)
-            {
+        let doing = "looking for the remote's commit";
+        let odb = self.git.odb().doing(doing)?;
+        let known = [self.last_seen()?, self.local_tip()?];
+        if known.contains(&Some(commit)) {
+            return Ok(true);
+        }
+        if !odb.exists(commit) {
+            return Ok(false);
+        }
+        for known in known.into_iter().flatten() {
+            let cut = connectivity::shallow_roots(self.git.commondir());
+            // Not by libgit2's question whether it is a descendant, which wants all that lies before both.
+            if connectivity::reaches(&odb, known, commit, cut).map_err(|fault| fault.ours(doing))? {
                 return Ok(true);
             }
         }

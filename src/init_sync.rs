@@ -181,15 +181,16 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     }
     pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
     repo.heal_index(now(), true)?;
-    if let Some(tip) = repo.local_tip()?
-        && !repo.is_whole(tip)
-    {
-        let what = format!("the history of '{}' can't be read whole", repo.names.branch);
-        return Err(git::Error::new(Sort::Corrupt, what, "it is put aside and fetched anew"));
+    let local = repo.local_tip()?;
+    if let Some(tip) = local {
+        repo.check_whole(tip)?;
     }
     let looked = pass.with_remote(repo, "the remote", |remote| {
         let Some(tip) = remote.tip()? else { return Ok(None) };
-        if repo.has_whole(tip)? && repo.is_whole(tip) {
+        if repo.has_whole(tip)? {
+            if local != Some(tip) {
+                repo.check_whole(tip)?;
+            }
             let rescue_ref = repo.remember_seen(tip, now())?;
             return Ok(Some(Fetched { tip: Some(tip), rescue_ref }));
         }
@@ -202,7 +203,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     pass.outcome.rescue_refs.extend(fetched.rescue_ref);
     let Some(tip) = fetched.tip else { return empty_remote(pass, repo) };
     pass.outcome.remote = Some(tip.to_string());
-    pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
+    carry_over(pass, repo)?;
     let local = repo.local_tip()?;
     let unborn = local.is_none();
     if let Some(local) = local {
@@ -229,6 +230,14 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     })
 }
 
+/// Brings what repositories put aside still hold into this one. It takes of the time for the network: a pass has no other
+/// that it may spend so long before it is ready.
+fn carry_over(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), git::Error> {
+    let kept = pass.in_network_time("carrying over what was put aside", |until| repo.carry_over(now(), until))?;
+    pass.outcome.rescue_refs.extend(kept);
+    Ok(())
+}
+
 /// The remote can't be had. With a branch to stand on, the container goes on with local state.
 fn offline(pass: &mut Pass<'_>, repo: &Repo, error: git::Error) -> Result<Word, git::Error> {
     let local = repo.local_tip()?;
@@ -243,7 +252,7 @@ fn offline(pass: &mut Pass<'_>, repo: &Repo, error: git::Error) -> Result<Word, 
 /// The remote has no such branch: the first tick's push makes it.
 fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
     pass.outcome.rescue_refs.extend(repo.forget_seen(now())?);
-    pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
+    carry_over(pass, repo)?;
     match repo.local_tip()? {
         Some(tip) => {
             let followed = repo.follow(tip, "healing at start-up; the remote has no such branch", now())?;

@@ -387,24 +387,34 @@ impl Pass<'_> {
         phrase: &str,
         what: impl FnOnce(&Remote<'_>) -> Result<T, git::Error>,
     ) -> Result<T, git::Error> {
+        let settings = self.settings;
+        let env = self.network.clone();
+        let (url_secret, token_host) = (self.url_secret.clone(), self.token_host.clone());
+        self.in_network_time(phrase, |ends| {
+            let options = transport::Options {
+                deadline: ends,
+                idle: IDLE,
+                token_file: settings.token_file.clone(),
+                url_secret,
+                token_host,
+                env,
+                allow_insecure_http: settings.allow_insecure_http,
+                relative_to: repo.place.work_dir.clone(),
+                progress: report::progress(settings),
+            };
+            repo.remote(&options).and_then(|remote| what(&remote))
+        })
+    }
+
+    /// Does something within what is left of the pass's time for the network, which ends at the time that it is given.
+    pub fn in_network_time<T>(&mut self, phrase: &str, what: impl FnOnce(Instant) -> T) -> T {
         let began = deadline::instant();
         let ends = began + self.network_left;
         let done = {
             let _limit = self.watch.limit(phrase, ends);
             let _has_a_limit = self.watch.excuse();
             deadline::step("talking to the remote");
-            let options = transport::Options {
-                deadline: ends,
-                idle: IDLE,
-                token_file: self.settings.token_file.clone(),
-                url_secret: self.url_secret.clone(),
-                token_host: self.token_host.clone(),
-                env: self.network.clone(),
-                allow_insecure_http: self.settings.allow_insecure_http,
-                relative_to: repo.place.work_dir.clone(),
-                progress: report::progress(self.settings),
-            };
-            repo.remote(&options).and_then(|remote| what(&remote))
+            what(ends)
         };
         deadline::step("looking at the histories");
         self.network_left = self.network_left.saturating_sub(began.elapsed());

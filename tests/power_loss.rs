@@ -72,7 +72,9 @@ fn relies_on(disk: &Disk, git: &Path, event: &Event, replaced: &[PathBuf]) -> Ve
     let mut need = |step: &str, missing: Vec<String>| {
         // What is still being written, what a person alone reads, and what is made again are nobody's to rely on.
         let matters = |what: &String| {
-            !["_git2_", ".lock", "/logs", "status.json", ".new", "staging"].iter().any(|word| what.contains(word))
+            !["_git2_", "tmp_objdir", ".lock", "/logs", "status.json", ".new", "staging"]
+                .iter()
+                .any(|word| what.contains(word))
         };
         let missing: Vec<String> = missing.into_iter().filter(matters).collect();
         if !missing.is_empty() {

@@ -95,6 +95,11 @@ impl Error {
     }
 }
 
+/// Whether it was the system that said no.
+pub(super) fn is_systems(error: &git2::Error) -> bool {
+    matches!(error.class(), git2::ErrorClass::Os | git2::ErrorClass::Filesystem)
+}
+
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}; {}", self.what, self.next)

@@ -12,6 +12,7 @@ use super::error::Doing;
 use super::rescue::{self, stamp_of};
 use super::{Error, Repo, heal, worktree};
 use crate::deadline::Reading;
+use crate::files;
 use crate::private::{PrivateDir, sync_dir};
 
 /// Folders of the private folder in which each entry is a thing that was put aside.
@@ -124,8 +125,7 @@ impl Repo {
     fn entries(&self, folder: &str) -> Result<Vec<PathBuf>, Error> {
         let folder = self.private.file(folder);
         let doing = || format!("reading {}", folder.display());
-        let entries = fs::read_dir(&folder).doing(doing())?;
-        entries.map(|entry| entry.map(|entry| entry.path()).doing(doing())).collect()
+        files::entries(&folder).map(|all| all.iter().map(files::Entry::path).collect()).doing(doing())
     }
 
     fn aside(&self, path: PathBuf) -> Kept {
@@ -150,7 +150,7 @@ fn finish_going(private: &PrivateDir) -> Result<(), Error> {
 
 fn remove_all(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(meta) if meta.is_dir() => files::remove_folder(path),
         Ok(_) => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),

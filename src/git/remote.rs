@@ -5,12 +5,13 @@
 //! and what the server advertises in that very push is compared with what we mean to overwrite.
 
 use std::cell::RefCell;
-use std::os::unix::fs::DirBuilderExt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::error::Doing;
+use super::connectivity::Fault;
+use super::error::{Doing, is_systems};
+use super::incoming::{History, Incoming, not_well_formed, not_whole};
 use super::rescue::What;
 use super::{CommitId, Error, Names, Repo, Sort};
 use crate::transport::{self, Session};
@@ -23,30 +24,6 @@ pub struct Remote<'r> {
     repo: &'r Repo,
     fetch: Session,
     push: Option<Session>,
-}
-
-/// A folder that goes when the pass does.
-pub(crate) struct Scratch(std::path::PathBuf);
-
-impl Scratch {
-    /// A folder that nobody else may look into. Its name has a number that is free: process ids come again in containers.
-    fn make() -> std::io::Result<Self> {
-        let us = std::process::id();
-        for number in 0..1000 {
-            let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{us}-{number}"));
-            match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                made => return made.map(|()| Self(folder)),
-            }
-        }
-        Err(std::io::Error::other("the temporary folder is full of what dry runs left"))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = crate::files::remove_folder(&self.0);
-    }
 }
 
 /// What a fetch found.
@@ -231,7 +208,7 @@ impl Repo {
         if let Some(before) = before
             // A tip seen before that is missing or damaged can't be kept, and must not keep the new one from being seen.
             && self.git.find_commit(before).is_ok()
-            && !self.git.graph_descendant_of(tip, before).doing("comparing the remote's history with what it was")?
+            && !self.history().graph_descendant_of(tip, before).doing("comparing the remote's history with what it was")?
         {
             let why = format!("the remote rewrote '{}'", self.names.branch);
             rescue = Some(self.rescue(What::Remote, before, when, &why)?);
@@ -272,12 +249,13 @@ impl Remote<'_> {
         self.fetch.tip(&self.repo.branch_ref()).map_err(|error| transport_error(&error))
     }
 
-    /// Fetches the branch with its whole history, and remembers the tip as seen.
+    /// Fetches the branch with its whole history, checks that nothing of it is missing, and remembers the tip as seen.
     ///
     /// # Errors
-    /// [`Sort::Unreachable`] or [`Sort::Refused`], and where the repository can't be written.
+    /// [`Sort::Unreachable`] or [`Sort::Refused`], also where what the server sent is not whole, and where the repository
+    /// can't be written. Nothing has changed then.
     pub fn fetch(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
-        self.fetch_deep(when, false)
+        self.fetch_deep(when, History::New)
     }
 
     /// [`Remote::fetch`], and with it all history that a shallow clone left out.
@@ -285,36 +263,16 @@ impl Remote<'_> {
     /// # Errors
     /// As [`Remote::fetch`].
     pub fn fetch_whole(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
-        self.fetch_deep(when, true)
+        self.fetch_deep(when, History::Whole)
     }
 
-    fn fetch_deep(&self, when: DateTime<Utc>, whole: bool) -> Result<Fetched, Error> {
-        let branch = self.repo.branch_ref();
-        let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
-        let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
-        let mut remote = self.repo.git.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
-        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None).map_err(failed)?;
-        let tip =
-            connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
-        let Some(tip) = tip else { return Ok(Fetched::default()) };
-        let mut options = git2::FetchOptions::new();
-        options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
-        if whole {
-            // GIT_FETCH_DEPTH_UNSHALLOW
-            options.depth(i32::MAX);
+    fn fetch_deep(&self, when: DateTime<Utc>, history: History) -> Result<Fetched, Error> {
+        let incoming = Incoming::inside(self.repo)?;
+        let Some(tip) = self.download(&incoming, history)? else { return Ok(Fetched::default()) };
+        incoming.join(self.repo)?;
+        if history == History::Whole {
+            self.repo.see_whole_history()?;
         }
-        let mut callbacks = git2::RemoteCallbacks::new();
-        callbacks.transfer_progress(|progress| {
-            self.fetch.objects(progress.received_objects(), progress.total_objects());
-            true
-        });
-        options.remote_callbacks(callbacks);
-        let refspec = format!("+{branch}:{}", self.repo.tracking_ref());
-        // What is here is told to the server from all references.
-        super::special::check_all_refs(&self.repo.place)?;
-        connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
-        drop(connection);
-        self.repo.git.find_commit(tip).doing(format!("looking for {tip} after fetching it"))?;
         let rescue_ref = self.repo.remember_seen(tip, when)?;
         Ok(Fetched { tip: Some(tip), rescue_ref })
     }
@@ -324,40 +282,75 @@ impl Remote<'_> {
     ///
     /// # Errors
     /// As [`Remote::fetch`].
-    #[allow(clippy::disallowed_methods)]
     pub fn fetch_beside(&self) -> Result<Option<CommitId>, Error> {
-        let doing = format!("fetching {} beside the repository", self.repo.names.branch);
+        let incoming = Incoming::outside(self.repo)?;
+        let Some(tip) = self.download(&incoming, History::New)? else { return Ok(None) };
+        incoming.lend(self.repo)?;
+        // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
+        self.repo.git.find_commit(tip).doing("reading what was fetched")?;
+        *self.repo.scratch.borrow_mut() = Some(incoming);
+        Ok(Some(tip))
+    }
+
+    /// Downloads the branch's tip and what it needs, and checks it.
+    fn download(&self, incoming: &Incoming, history: History) -> Result<Option<CommitId>, Error> {
         let branch = self.repo.branch_ref();
-        let objects = self.repo.place.git_dir.join("objects");
-        let scratch = Scratch::make().doing(&doing)?;
-        let beside = git2::Repository::init_bare(&scratch.0).doing(&doing)?;
-        let alternates = objects.to_string_lossy().into_owned();
-        std::fs::write(scratch.0.join("objects/info/alternates"), format!("{alternates}\n")).doing(&doing)?;
-        let odb = beside.odb().doing(&doing)?;
-        odb.add_disk_alternate(&alternates).doing(&doing)?;
-        // What is here already need not be sent again.
-        for (name, tip) in [("local", self.repo.local_tip()?), ("seen", self.repo.last_seen()?)] {
-            if let Some(tip) = tip {
-                beside.reference(&format!("refs/heads/{name}"), tip, true, "").doing(&doing)?;
-            }
-        }
-        let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
-        let mut remote = beside.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
+        let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
+        let failed = |error: git2::Error| self.fetch_failed(&doing, &error);
+        let mut remote = incoming.git.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
         let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None).map_err(failed)?;
         let tip =
             connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
         let Some(tip) = tip else { return Ok(None) };
+        if history == History::New && incoming.has_whole(tip) {
+            return Ok(Some(tip));
+        }
         let mut options = git2::FetchOptions::new();
         options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
+        if history == History::Whole || incoming.has(tip) {
+            // GIT_FETCH_DEPTH_UNSHALLOW. Without it libgit2 does not ask for a commit that is here, whatever it lacks.
+            options.depth(i32::MAX);
+        }
+        let mut callbacks = git2::RemoteCallbacks::new();
+        callbacks.transfer_progress(|progress| {
+            self.fetch.objects(progress.received_objects(), progress.total_objects());
+            true
+        });
+        options.remote_callbacks(callbacks);
         let refspec = format!("+{branch}:refs/heads/fetched");
+        // What is here is told to the server from all references.
+        super::special::check_all_refs(&self.repo.place)?;
         connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
         drop(connection);
-        let ours = self.repo.git.odb().doing(&doing)?;
-        ours.add_disk_alternate(&scratch.0.join("objects").to_string_lossy()).doing(&doing)?;
-        // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
-        self.repo.git.find_commit(tip).doing(&doing)?;
-        *self.repo.scratch.borrow_mut() = Some(scratch);
-        Ok(Some(tip))
+        match incoming.check(tip, history)? {
+            Ok(()) => Ok(Some(tip)),
+            Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
+            Err(fault) => Err(self.not_ours().err().unwrap_or_else(|| match fault {
+                Fault::Malformed(..) => not_well_formed(&doing, fault),
+                Fault::Missing(..) | Fault::Unreadable(..) => not_whole(&doing, fault),
+            })),
+        }
+    }
+
+    fn fetch_failed(&self, doing: &str, error: &git2::Error) -> Error {
+        let class = error.class();
+        let of_objects = matches!(
+            class,
+            git2::ErrorClass::Odb | git2::ErrorClass::Object | git2::ErrorClass::Zlib | git2::ErrorClass::Indexer
+        );
+        match self.fetch.take_error() {
+            Some(error) => transport_error(&error),
+            None if of_objects => self.not_ours().err().unwrap_or_else(|| not_whole(doing, error.message())),
+            None => session_error(&self.fetch, doing, error),
+        }
+    }
+
+    /// That an object can't be read while a fetch runs may be our damage: what is ours is read before the server is blamed.
+    fn not_ours(&self) -> Result<(), Error> {
+        for tip in [self.repo.local_tip()?, self.repo.last_seen()?].into_iter().flatten() {
+            self.repo.check_whole(tip)?;
+        }
+        Ok(())
     }
 
     /// Pushes `commit` to the branch, if the remote's tip is still `expected`.

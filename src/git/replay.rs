@@ -20,11 +20,11 @@ impl Repo {
     /// Where the repository can't be read or written.
     pub fn replay(&self, ours: CommitId, theirs: CommitId, when: DateTime<Utc>) -> Result<Option<CommitId>, Error> {
         let doing = "replaying unpushed commits on the remote's";
-        if self.git.merge_base(ours, theirs).is_err() {
+        if self.history().merge_base(ours, theirs).is_err() {
             tracing::info!("not replayed: the histories have no commit in common");
             return Ok(None);
         }
-        let mut walk = self.git.revwalk().doing(doing)?;
+        let mut walk = self.history().revwalk().doing(doing)?;
         walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE).doing(doing)?;
         walk.push(ours).doing(doing)?;
         walk.hide(theirs).doing(doing)?;
@@ -73,7 +73,7 @@ impl Repo {
             }
             for commit in commits {
                 let doing = "comparing unpushed commits with what the remote had";
-                if tip == *commit || self.git.graph_descendant_of(tip, *commit).doing(doing)? {
+                if tip == *commit || self.history().graph_descendant_of(tip, *commit).doing(doing)? {
                     return Ok(true);
                 }
             }

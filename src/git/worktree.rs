@@ -176,7 +176,10 @@ impl Repo {
         why: &str,
     ) -> Result<Option<String>, Error> {
         let contained = commit == target
-            || self.git.graph_descendant_of(target, commit).doing("comparing the local history with the remote's")?;
+            || self
+                .history()
+                .graph_descendant_of(target, commit)
+                .doing("comparing the local history with the remote's")?;
         if contained { Ok(None) } else { self.rescue(What::Local, commit, when, why).map(Some) }
     }
 

@@ -87,6 +87,8 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     rule: Mutex<Rule>,
     wanted: Mutex<Option<String>>,
+    /// What git's own programs behind it get besides.
+    env: Mutex<Vec<(String, String)>>,
     over: AtomicBool,
     /// All that ever came in, to be searched for secrets.
     bytes: Mutex<Vec<u8>>,
@@ -148,6 +150,7 @@ impl HttpServer {
             seen: Mutex::default(),
             rule: Mutex::new(Box::new(|_, _| None)),
             wanted: Mutex::default(),
+            env: Mutex::default(),
             over: AtomicBool::new(false),
             bytes: Mutex::default(),
             tls,
@@ -199,6 +202,11 @@ impl HttpServer {
     /// From now on, nobody gets in without this user and secret.
     pub fn wants(&self, user: &str, secret: &str) {
         *self.shared.wanted.lock().unwrap() = Some(format!("Basic {}", base64(&format!("{user}:{secret}"))));
+    }
+
+    /// From now on, git's own programs behind it have this in their environment.
+    pub fn env(&self, name: &str, value: &str) {
+        self.shared.env.lock().unwrap().push((name.into(), value.into()));
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -489,6 +497,7 @@ fn backend(
         .env("REQUEST_METHOD", &seen.method)
         .env("REMOTE_ADDR", "127.0.0.1")
         .env_remove("CONTENT_LENGTH")
+        .envs(server.env.lock().unwrap().iter().cloned())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
