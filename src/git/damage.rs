@@ -197,12 +197,11 @@ pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(Error::path("reading", &path, &error)),
     }
-    match git2::Index::open(&path) {
-        Ok(_) => Ok(false),
-        Err(error) => match Error::git("reading the index", &error) {
-            error if error.sort == Sort::Exhausted => Err(error),
-            _ => Ok(true),
-        },
+    let Err(error) = git2::Index::open(&path) else { return Ok(false) };
+    match Error::git("reading the index", &error) {
+        error if error.sort == Sort::Exhausted => Err(error),
+        // libgit2 does not always say why it could not read. What the disk refused once it gives the next time.
+        _ => Ok(git2::Index::open(&path).is_err()),
     }
 }
 
