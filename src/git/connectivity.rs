@@ -149,6 +149,8 @@ impl Repo {
     pub fn check_whole(&self, commit: CommitId) -> Result<(), Error> {
         let ours = self.git.commondir();
         let doing = format!("checking the history of {commit}");
+        // What is no commit that git can read is told from what can't be read.
+        self.raw_commit(commit)?;
         let odb = self.git.odb().doing(&doing)?;
         let mut inspection = Inspection::new(&odb, shallow_roots(ours), Depth::Loose(ours.join("objects")));
         inspection.history_and_files(commit).map_err(|fault| fault.ours(doing))

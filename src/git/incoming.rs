@@ -25,7 +25,20 @@ pub(crate) struct Incoming {
     folder: Folder,
     /// The commits that the repository's references name.
     known: Vec<CommitId>,
+    /// Where the repository's history is cut.
     shallow: HashSet<CommitId>,
+    /// Where it is cut for libgit2's walk alone: [`Walk::Short`].
+    cut_short: HashSet<CommitId>,
+}
+
+/// How far libgit2 walks our history to tell the server what is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Walk {
+    /// As far as there is history.
+    Full,
+    /// Up to the first commit that git can read and libgit2 can't: a malformed author or date would end the fetch. More is sent
+    /// then than is needed.
+    Short,
 }
 
 /// A folder that goes when this does.
@@ -60,12 +73,12 @@ impl Incoming {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(super) fn inside(repo: &Repo) -> Result<Self, Error> {
+    pub(super) fn inside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
         clear(&repo.place)?;
         let folder = repo.place.git_dir.join(NAME);
         fs::create_dir_all(repo.place.git_dir.join("objects")).doing("making the folder of objects")?;
         fs::DirBuilder::new().mode(0o700).create(&folder).doing(format!("making {}", folder.display()))?;
-        Self::make(repo, Folder(folder))
+        Self::make(repo, Folder(folder), walk)
     }
 
     /// Outside the repository, which stays as it is: for dry runs. The name has a number that is free, since process ids come
@@ -73,14 +86,14 @@ impl Incoming {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(super) fn outside(repo: &Repo) -> Result<Self, Error> {
+    pub(super) fn outside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
         let doing = "making a folder to fetch into";
         let us = std::process::id();
         for number in 0..1000 {
             let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{us}-{number}"));
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => return made.doing(doing).and_then(|()| Self::make(repo, Folder(folder))),
+                made => return made.doing(doing).and_then(|()| Self::make(repo, Folder(folder), walk)),
             }
         }
         Err(Error::io(doing, &io::Error::other("the temporary folder is full of what dry runs left")))
@@ -88,15 +101,18 @@ impl Incoming {
 
     /// References tell the server what need not be sent again, and `shallow` where history is cut.
     #[allow(clippy::disallowed_methods)]
-    fn make(repo: &Repo, folder: Folder) -> Result<Self, Error> {
+    fn make(repo: &Repo, folder: Folder, walk: Walk) -> Result<Self, Error> {
         let doing = "making a repository to fetch into";
         let (mut known, mut refs) = (Vec::new(), String::from("# pack-refs with: sorted\n"));
         let mut named = Vec::new();
         for reference in repo.git.references().doing("reading the references")? {
             let reference = reference.doing("reading the references")?;
-            if let (Ok(name), Ok(commit)) = (reference.name(), reference.peel_to_commit()) {
-                named.push((name.to_owned(), commit.id()));
-                known.push(commit.id());
+            match (reference.name(), reference.peel_to_commit()) {
+                (Ok(name), Ok(commit)) => {
+                    named.push((name.to_owned(), commit.id()));
+                    known.push(commit.id());
+                }
+                _ => known.extend(reference.target().filter(|target| repo.has_commit(*target))),
             }
         }
         named.sort();
@@ -109,14 +125,19 @@ impl Incoming {
         }
         fs::write(at.join("HEAD"), "ref: refs/heads/none\n").doing(doing)?;
         fs::write(at.join("packed-refs"), refs).doing(doing)?;
-        if let Ok(cut) = files::read(&ours.join("shallow")) {
-            fs::write(at.join("shallow"), cut).doing(doing)?;
-        }
-        let git = git2::Repository::open_bare(at).doing(doing)?;
+        let shallow = connectivity::shallow_roots(ours);
+        let cut_short: HashSet<CommitId> = match walk {
+            Walk::Full => HashSet::new(),
+            Walk::Short => repo.children_of_odd(known.iter().copied())?.into_iter().collect(),
+        };
+        write_cut(&at.join("shallow"), shallow.union(&cut_short)).doing(doing)?;
+        // open_bare would not read where history is cut.
+        let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
+        let git = git2::Repository::open_ext(at, flags, std::iter::empty::<&std::ffi::OsStr>()).doing(doing)?;
         let odb = git.odb().doing(doing)?;
         odb.add_disk_alternate(&ours.join("objects").to_string_lossy()).doing(doing)?;
         drop(odb);
-        Ok(Self { git, folder, known, shallow: connectivity::shallow_roots(ours) })
+        Ok(Self { git, folder, known, shallow, cut_short })
     }
 
     /// Whether a commit is here already with all that it needs, though no reference may reach it: a fetch that was killed
@@ -137,7 +158,7 @@ impl Incoming {
     /// Where the objects can't be read at all.
     pub(super) fn check(&self, tip: CommitId, history: History) -> Result<Result<(), Fault>, Error> {
         let odb = self.git.odb().doing("reading what was fetched")?;
-        let shallow = connectivity::shallow_roots(&self.folder.0);
+        let shallow = self.shallow_now();
         let mut tips = vec![tip];
         let known = match history {
             History::New => self.known.as_slice(),
@@ -173,17 +194,26 @@ impl Incoming {
         repo.git.odb().and_then(|odb| odb.refresh()).doing(doing)
     }
 
+    /// Where the repository's history is cut after the fetch.
+    fn shallow_now(&self) -> HashSet<CommitId> {
+        let mut roots = connectivity::shallow_roots(&self.folder.0);
+        roots.retain(|root| self.shallow.contains(root) || !self.cut_short.contains(root));
+        roots
+    }
+
     /// Where history is cut, if the fetch has changed that. The objects are on disk by now.
     fn move_cut(&self, ours: &Path) -> io::Result<()> {
-        if connectivity::shallow_roots(&self.folder.0) == self.shallow {
+        let now = self.shallow_now();
+        if now == self.shallow {
             return Ok(());
         }
-        let (from, to) = (self.folder.0.join("shallow"), ours.join("shallow"));
-        if from.exists() {
+        let (from, to) = (self.folder.0.join("shallow-now"), ours.join("shallow"));
+        if now.is_empty() {
+            remove_if_there(&to)?;
+        } else {
+            write_cut(&from, now.iter())?;
             fs::File::open(&from)?.sync_all()?;
             fs::rename(from, to)?;
-        } else {
-            remove_if_there(&to)?;
         }
         sync_dir(ours)
     }
@@ -197,6 +227,13 @@ impl Incoming {
         odb.and_then(|odb| odb.add_disk_alternate(&self.folder.0.join("objects").to_string_lossy()))
             .doing("reading what was fetched")
     }
+}
+
+/// Writes the commits at which history is cut, as git does; nothing where there are none.
+fn write_cut<'c>(path: &Path, commits: impl Iterator<Item = &'c CommitId>) -> io::Result<()> {
+    let mut lines: Vec<String> = commits.map(|id| format!("{id}\n")).collect();
+    lines.sort();
+    if lines.is_empty() { Ok(()) } else { fs::write(path, lines.concat()) }
 }
 
 /// What a server sent is not whole: its fault, which may pass, and nothing of it is kept.

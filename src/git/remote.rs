@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::connectivity::Fault;
 use super::error::{Doing, is_systems};
-use super::incoming::{History, Incoming, not_well_formed, not_whole};
+use super::incoming::{History, Incoming, Walk, not_well_formed, not_whole};
+use super::odd::{Beside, is_odd};
 use super::rescue::What;
 use super::{CommitId, Error, Names, Repo, Sort};
 use crate::transport::{self, Session};
@@ -207,8 +208,8 @@ impl Repo {
         let mut rescue = None;
         if let Some(before) = before
             // A tip seen before that is missing or damaged can't be kept, and must not keep the new one from being seen.
-            && self.git.find_commit(before).is_ok()
-            && !self.history().graph_descendant_of(tip, before).doing("comparing the remote's history with what it was")?
+            && self.has_commit(before)
+            && !self.descends(tip, before)?
         {
             let why = format!("the remote rewrote '{}'", self.names.branch);
             rescue = Some(self.rescue(What::Remote, before, when, &why)?);
@@ -267,8 +268,8 @@ impl Remote<'_> {
     }
 
     fn fetch_deep(&self, when: DateTime<Utc>, history: History) -> Result<Fetched, Error> {
-        let incoming = Incoming::inside(self.repo)?;
-        let Some(tip) = self.download(&incoming, history)? else { return Ok(Fetched::default()) };
+        let make = |walk| Incoming::inside(self.repo, walk);
+        let Some((incoming, tip)) = self.download(make, history)? else { return Ok(Fetched::default()) };
         incoming.join(self.repo)?;
         if history == History::Whole {
             self.repo.see_whole_history()?;
@@ -283,24 +284,49 @@ impl Remote<'_> {
     /// # Errors
     /// As [`Remote::fetch`].
     pub fn fetch_beside(&self) -> Result<Option<CommitId>, Error> {
-        let incoming = Incoming::outside(self.repo)?;
-        let Some(tip) = self.download(&incoming, History::New)? else { return Ok(None) };
+        let make = |walk| Incoming::outside(self.repo, walk);
+        let Some((incoming, tip)) = self.download(make, History::New)? else { return Ok(None) };
         incoming.lend(self.repo)?;
         // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
-        self.repo.git.find_commit(tip).doing("reading what was fetched")?;
+        self.repo.raw_commit(tip)?;
         *self.repo.scratch.borrow_mut() = Some(incoming);
         Ok(Some(tip))
     }
 
     /// Downloads the branch's tip and what it needs, and checks it.
-    fn download(&self, incoming: &Incoming, history: History) -> Result<Option<CommitId>, Error> {
-        let branch = self.repo.branch_ref();
+    fn download(
+        &self,
+        make: impl Fn(Walk) -> Result<Incoming, Error>,
+        history: History,
+    ) -> Result<Option<(Incoming, CommitId)>, Error> {
         let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
-        let failed = |error: git2::Error| self.fetch_failed(&doing, &error);
-        let mut remote = incoming.git.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
-        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None).map_err(failed)?;
-        let tip =
-            connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
+        // What is here is told to the server from all references.
+        super::special::check_all_refs(&self.repo.place)?;
+        let mut incoming = make(Walk::Full)?;
+        let mut transferred = self.transfer(&incoming, history);
+        if transferred.as_ref().is_err_and(is_odd) {
+            // It goes with its folder before another takes that.
+            drop(incoming);
+            incoming = make(Walk::Short)?;
+            transferred = self.transfer(&incoming, history);
+        }
+        let Some(tip) = transferred.map_err(|error| self.fetch_failed(&doing, &error))? else { return Ok(None) };
+        match incoming.check(tip, history)? {
+            Ok(()) => Ok(Some((incoming, tip))),
+            Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
+            Err(fault) => Err(self.not_ours().err().unwrap_or_else(|| match fault {
+                Fault::Malformed(..) => not_well_formed(&doing, fault),
+                Fault::Missing(..) | Fault::Unreadable(..) => not_whole(&doing, fault),
+            })),
+        }
+    }
+
+    /// Brings what is new into `incoming`.
+    fn transfer(&self, incoming: &Incoming, history: History) -> Result<Option<CommitId>, git2::Error> {
+        let branch = self.repo.branch_ref();
+        let mut remote = incoming.git.remote_anonymous(self.fetch.libgit2_url())?;
+        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None)?;
+        let tip = connection.list()?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
         let Some(tip) = tip else { return Ok(None) };
         if history == History::New && incoming.has_whole(tip) {
             return Ok(Some(tip));
@@ -318,18 +344,8 @@ impl Remote<'_> {
         });
         options.remote_callbacks(callbacks);
         let refspec = format!("+{branch}:refs/heads/fetched");
-        // What is here is told to the server from all references.
-        super::special::check_all_refs(&self.repo.place)?;
-        connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
-        drop(connection);
-        match incoming.check(tip, history)? {
-            Ok(()) => Ok(Some(tip)),
-            Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
-            Err(fault) => Err(self.not_ours().err().unwrap_or_else(|| match fault {
-                Fault::Malformed(..) => not_well_formed(&doing, fault),
-                Fault::Missing(..) | Fault::Unreadable(..) => not_whole(&doing, fault),
-            })),
-        }
+        connection.remote().download(&[refspec.as_str()], Some(&mut options))?;
+        Ok(Some(tip))
     }
 
     fn fetch_failed(&self, doing: &str, error: &git2::Error) -> Error {
@@ -368,7 +384,7 @@ impl Remote<'_> {
         let answer: RefCell<Option<Option<String>>> = RefCell::new(None);
         // What the server's hooks say; GitHub and GitLab give the reason for a refusal there.
         let said: RefCell<Vec<u8>> = RefCell::new(Vec::new());
-        let pushed = {
+        let push = |git: &git2::Repository, how: Push| -> Result<(), git2::Error> {
             let mut callbacks = git2::RemoteCallbacks::new();
             callbacks.push_negotiation(|updates| {
                 for update in updates {
@@ -399,8 +415,16 @@ impl Remote<'_> {
                 Push::Overwrite => "+",
             };
             let refspec = format!("{force}{commit}:{branch}");
-            let remote = self.repo.git.remote_anonymous(session.libgit2_url());
+            let remote = git.remote_anonymous(session.libgit2_url());
             remote.and_then(|mut remote| push_with(&mut remote, &refspec, &mut options))
+        };
+        let pushed = match push(&self.repo.git, how) {
+            Err(error) if is_odd(&error) && (how == Push::Overwrite || self.is_forward(commit, expected)?) => {
+                let beside = Beside::to_push(self.repo, commit, expected)?;
+                // libgit2 would look for the remote's commit there; that this only moves it forward was seen just now.
+                push(&beside.git, Push::Overwrite)
+            }
+            pushed => pushed,
         };
         let moved = || {
             let what = format!("{doing}: the remote's '{}' moved in the meantime", self.repo.names.branch);
@@ -429,6 +453,11 @@ impl Remote<'_> {
                 self.look_up(session, commit, expected, trouble, moved)
             }
         }
+    }
+
+    /// Whether a push of `commit` moves the remote's branch forward only.
+    fn is_forward(&self, commit: CommitId, expected: Option<CommitId>) -> Result<bool, Error> {
+        expected.map_or(Ok(true), |expected| Ok(expected == commit || self.repo.descends(commit, expected)?))
     }
 
     /// A push whose answer did not come is looked up, not guessed.
