@@ -111,7 +111,7 @@ fn what_ends_early_is_kept_and_gone_on_with() {
     }
     s.git_ours(&["gc", "-q", "--prune=now"]);
     let place = find(Some(&s.ours()), &s.ours()).unwrap();
-    let names = Names { branch: "main".into(), remote: "origin".into(), url: None, identity: Identity::default() };
+    let names = Names { branch: "main".into(), remote: "origin".into(), identity: Identity::default() };
     let taken = lock::take(&PrivateDir::of(&place.git_dir), "tick", false, Duration::ZERO, gitsync::deadline::now);
     let Taken::Held(held) = taken.unwrap() else { panic!("the lock is not free") };
     let mut time = Duration::ZERO;
