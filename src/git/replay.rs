@@ -55,7 +55,7 @@ impl Repo {
                 return Ok(None);
             }
             let tree = self.edit_tree(Some(there.id()), &self.edits_of(&there, &index)?)?;
-            let was_empty = commit.parent(0).doing(doing)?.tree_id() == commit.tree_id();
+            let was_empty = self.raw_commit(commit.parent_id(0).doing(doing)?)?.tree == commit.tree_id();
             if tree == there.id() && !was_empty {
                 // The remote has this change already. One that was empty from the start was meant so.
                 continue;
