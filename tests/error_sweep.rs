@@ -1,0 +1,161 @@
+//! A file that can't be read, looked at or opened for once, or from now on, is no damage: nothing is put aside, nothing is
+//! lost, and two passes later all is as the rule demands.
+//!
+//! By default a few points of each pass. `GITSYNC_SWEEP_SEED=2` takes others, `GITSYNC_SWEEP=changes` a fifth of all, and
+//! `GITSYNC_SWEEP=full` all of them.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod oracle;
+mod scene;
+mod sweep;
+
+use std::fs;
+
+use scene::Scene;
+use sweep::passes::*;
+use sweep::{Sweep, errors};
+
+const INIT: &[&str] = &["init-sync"];
+
+/// Two versions with objects in packs and references packed, as they are after a while.
+fn packed() -> Scene {
+    let s = two_versions();
+    s.git_ours(&["gc", "-q"]);
+    s
+}
+
+fn fails(name: &str, s: &Scene, pass: &[&str], recoveries: &[[&[&str]; 2]], rest: &[&str]) {
+    fails_and_comes_to(name, s, pass, recoveries, rest, &clean);
+}
+
+fn fails_and_comes_to(
+    name: &str,
+    s: &Scene,
+    pass: &[&str],
+    recoveries: &[[&[&str]; 2]],
+    rest: &[&str],
+    comes_to: &dyn Fn(&Scene) -> Vec<String>,
+) {
+    errors::run(&Sweep {
+        name,
+        scene: s,
+        pass,
+        recoveries,
+        rest,
+        paths: JOBS,
+        unreadable: &[],
+        thinned: sweep::FEW,
+        at_once: &sweep::nothing,
+        comes_to,
+    });
+}
+
+#[test]
+fn init_sync_clones() {
+    let s = two_versions();
+    fs::remove_dir_all(s.ours()).unwrap();
+    fs::create_dir_all(s.ours().join("lost+found")).unwrap();
+    s.we_write("page", "a stranger's page\n").we_write("notes", "a stranger's notes\n");
+    let url = s.upstream().to_str().unwrap().to_owned();
+    let init: &[&str] = &["init-sync", "--remote-url", &url];
+    fails("errors, init-sync, fresh", &s, init, &[[init, init], [init, TICK]], SYNC);
+}
+
+#[test]
+fn init_sync_over_a_clone() {
+    let s = packed();
+    second_version(&s);
+    s.we_commit("state/ours");
+    unfinished_work(&s);
+    fails("errors, init-sync, over a clone", &s, INIT, &[[INIT, INIT], [INIT, TICK], [SYNC, TICK]], SYNC);
+}
+
+#[test]
+fn init_sync_up_to_date() {
+    let s = packed();
+    fails("errors, init-sync, up to date", &s, INIT, &[[INIT, INIT], [SYNC, TICK]], SYNC);
+}
+
+#[test]
+fn sync_up_to_date() {
+    let s = packed();
+    s.sync().exits(0).says("up-to-date");
+    fails("errors, sync, up to date", &s, SYNC, &[[SYNC, SYNC], [INIT, TICK]], SYNC);
+}
+
+#[test]
+fn sync_behind() {
+    let s = packed();
+    second_version(&s);
+    unfinished_work(&s);
+    fails("errors, sync, behind", &s, SYNC, &[[SYNC, SYNC], [TICK, TICK], [INIT, SYNC]], SYNC);
+}
+
+#[test]
+fn sync_diverged() {
+    let s = packed();
+    second_version(&s);
+    s.we_commit("page").we_commit("turns-folder").we_commit("state/ours");
+    unfinished_work(&s);
+    fails("errors, sync, diverged", &s, SYNC, &[[SYNC, SYNC], [TICK, TICK]], SYNC);
+}
+
+#[test]
+fn sync_diverged_alpha() {
+    let s = packed();
+    second_version(&s);
+    s.alpha().we_commit("page").we_commit("state/ours");
+    s.we_write("page", "my page\n");
+    let recoveries: &[[&[&str]; 2]] = &[[SYNC, TICK], [TICK, SYNC]];
+    fails_and_comes_to("errors, sync, diverged, alpha", &s, SYNC, recoveries, IDLE, &same_as_upstream);
+}
+
+#[test]
+fn tick_commits_and_pushes() {
+    let s = packed();
+    s.we_write("page", "my page\n");
+    s.we_write("staged", "mine, staged\n");
+    s.git_ours(&["add", "staged"]);
+    let recoveries: &[[&[&str]; 2]] = &[[TICK, TICK], [SYNC, TICK], [INIT, TICK]];
+    fails_and_comes_to("errors, tick", &s, TICK, recoveries, IDLE, &same_as_upstream);
+}
+
+#[test]
+fn tick_alpha_overwrites() {
+    let s = packed();
+    second_version(&s);
+    s.alpha().we_commit("page").we_commit("state/ours");
+    s.we_write("page", "my page\n");
+    let recoveries: &[[&[&str]; 2]] = &[[TICK, TICK], [SYNC, TICK]];
+    fails_and_comes_to("errors, tick, alpha, diverged", &s, TICK, recoveries, IDLE, &same_as_upstream);
+}
+
+#[test]
+fn sync_publishes() {
+    let s = with_a_site("whole");
+    second_version(&s);
+    let (old, new) = (site_of("v1 page\n"), site_of("v2 page\n"));
+    errors::run(&Sweep {
+        name: "errors, sync with a site",
+        scene: &s,
+        pass: SYNC,
+        recoveries: &[[SYNC, SYNC], [INIT, SYNC]],
+        rest: SYNC,
+        paths: JOBS,
+        unreadable: &[],
+        thinned: sweep::FEW,
+        at_once: &|s| {
+            let now = oracle::files(&s.public());
+            let torn = now != old && now != new;
+            torn.then(|| "the site is neither wholly the old nor wholly the new one".to_owned()).into_iter().collect()
+        },
+        comes_to: &|s| {
+            let mut all = clean(s);
+            if oracle::files(&s.public()) != new {
+                all.push("the public dir does not hold exactly the fresh site".to_owned());
+            }
+            all
+        },
+    });
+}
