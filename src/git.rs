@@ -390,7 +390,7 @@ impl Repo {
             return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
         }
         self.check_branch_is_ours_alone()?;
-        if self.git.config().and_then(|config| config.get_bool("core.sparsecheckout")).unwrap_or(false) {
+        if self.config()?.get_bool("core.sparsecheckout").unwrap_or(false) {
             let what = "the work tree is sparse: files that are left out of it would be committed as deleted";
             return Err(Error::new(
                 Sort::NotReady,
@@ -432,12 +432,22 @@ impl Repo {
         Ok(head.symbolic_target().ok().flatten().map(str::to_owned))
     }
 
+    /// git's configuration, read whole. Where a file can't be read, libgit2 1.9 hands out an entry that it never had, and
+    /// the process ends by SIGSEGV; of what has been read nothing can fail.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub(crate) fn config(&self) -> Result<git2::Config, Error> {
+        let read = self.git.config().and_then(|mut config| config.snapshot());
+        read.doing("reading git's configuration")
+    }
+
     /// Author and committer of what gitsync commits.
     pub(crate) fn signatures(
         &self,
         when: DateTime<Utc>,
     ) -> Result<(git2::Signature<'static>, git2::Signature<'static>), Error> {
-        let config = self.git.config().doing("reading git's configuration")?;
+        let config = self.config()?;
         let configured = |key: &str| config.get_string(key).ok().and_then(|value| fit_to_sign(&value));
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let who = &self.names.identity;

@@ -30,7 +30,7 @@ const CALLS: &[(&str, &[&str])] = &[
 const THINNED: usize = 12;
 
 /// What is only made by putting something aside as damaged, below the private folder.
-const ASIDE: &[&str] = &["broken", "damaged-refs", "damaged-config", "empty-objects", "aside"];
+const ASIDE: &[&str] = &["broken", "damaged-refs", "damaged-config", "empty-objects"];
 
 /// One call of a pass: its name, which of that name it is, and whether it opens for writing.
 struct Look {
