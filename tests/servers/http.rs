@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -88,6 +88,8 @@ struct Shared {
     rule: Mutex<Rule>,
     wanted: Mutex<Option<String>>,
     over: AtomicBool,
+    /// How many connections are being served.
+    busy: AtomicUsize,
     /// All that ever came in, to be searched for secrets.
     bytes: Mutex<Vec<u8>>,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -149,6 +151,7 @@ impl HttpServer {
             rule: Mutex::new(Box::new(|_, _| None)),
             wanted: Mutex::default(),
             over: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
             bytes: Mutex::default(),
             tls,
         });
@@ -161,8 +164,10 @@ impl HttpServer {
                     return;
                 }
                 let (server, ended) = (server.clone(), ended.clone());
+                server.busy.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
                     let _ = serve(&server, stream.unwrap(), number, &ended);
+                    server.busy.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -208,6 +213,11 @@ impl HttpServer {
     /// The requests so far, each in short.
     pub fn log(&self) -> Vec<String> {
         self.seen().iter().map(Seen::short).collect()
+    }
+
+    /// Whether every connection has ended, and git behind it.
+    pub fn is_idle(&self) -> bool {
+        self.shared.busy.load(Ordering::SeqCst) == 0
     }
 
     pub fn forget(&self) {

@@ -10,6 +10,7 @@
 
 pub mod errors;
 pub mod passes;
+pub mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -133,6 +134,8 @@ pub struct Sweep<'a> {
 
 pub const SOME: (usize, usize) = (26, 13);
 pub const FEW: (usize, usize) = (13, 7);
+pub const FEWER: (usize, usize) = (6, 5);
+pub const FEWEST: (usize, usize) = (3, 2);
 
 /// Nothing beyond the guarantees.
 pub fn nothing(_: &Scene) -> Vec<String> {
@@ -585,9 +588,11 @@ pub struct Hit {
 
 /// Runs a command with a blow.
 pub fn strike_one(pass: &Command, log: &Path, point: &Point, complaints: &mut Vec<String>) -> Hit {
-    let Point { child: _, call, n, blow } = point;
+    let Point { child, call, n, blow } = point;
     let inject = blow.inject(call, *n);
-    let options = ["-o".into(), log.display().to_string(), "-e".into(), format!("trace={call}"), "-e".into(), inject];
+    let mut options =
+        vec!["-o".into(), log.display().to_string(), "-e".into(), format!("trace={call}"), "-e".into(), inject];
+    options.extend((child.as_deref() == Some(sockets::ANY_THREAD)).then(|| "-f".to_owned()));
     let out = under_strace(pass, &options);
     let trace = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
     let (struck, at) = match blow {
