@@ -521,6 +521,8 @@ fn backend(
     drop(input);
     let mut output = BufReader::new(child.stdout.take().unwrap());
     if read.is_err() {
+        // It would look for the rest of a body with a length for ever. Its own child ends with its input.
+        let _ = child.kill();
         let _ = io::copy(&mut output, &mut io::sink());
         let _ = child.wait();
         return read;

@@ -134,8 +134,8 @@ pub struct Sweep<'a> {
 
 pub const SOME: (usize, usize) = (26, 13);
 pub const FEW: (usize, usize) = (13, 7);
-pub const FEWER: (usize, usize) = (6, 5);
-pub const FEWEST: (usize, usize) = (3, 2);
+pub const FEWER: (usize, usize) = (4, 3);
+pub const FEWEST: (usize, usize) = (2, 1);
 
 /// Nothing beyond the guarantees.
 pub fn nothing(_: &Scene) -> Vec<String> {
