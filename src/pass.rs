@@ -115,6 +115,9 @@ impl Pass<'_> {
             Ok(Some((place, private, held))) => {
                 *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(private.clone());
                 let told = self.work(&place, &private, &held, clock);
+                if told.is_err() {
+                    heal::drop_half_written(&place, &held);
+                }
                 (told, Some((place, private, held)))
             }
             Ok(None) => (Ok(Word::Skipped), None),
@@ -206,7 +209,14 @@ impl Pass<'_> {
             home: settings.home.as_deref(),
         };
         let site = publish::check(&public_dir, &ground, way);
-        site.map(Some).map_err(|refusal| Failure::usage(refusal.what, refusal.next))
+        site.map(Some).map_err(|refusal| {
+            let failure = match refusal.reason {
+                _ if refusal.passes() => Failure::retry,
+                publish::Reason::Unknown(_) => Failure::person,
+                _ => Failure::usage,
+            };
+            failure(refusal.what, refusal.next)
+        })
     }
 
     /// The failure of a pass that could not have the lock.

@@ -11,10 +11,11 @@ mod scene;
 mod sweep;
 
 use std::fs;
+use std::path::Path;
 
 use scene::Scene;
 use sweep::passes::*;
-use sweep::{Sweep, errors};
+use sweep::{Blow, Point, Sweep, errors};
 
 const INIT: &[&str] = &["init-sync"];
 
@@ -158,4 +159,69 @@ fn sync_publishes() {
             all
         },
     });
+}
+
+/// Runs a pass in which calls of one name fail that are about one path. Its exit code, and what it logged.
+fn failing_at(s: &Scene, pass: &[&str], path: &Path, inject: &str) -> (Option<i32>, String) {
+    let log = s.root().join("trace").display().to_string();
+    let (call, _) = inject.split_once(':').unwrap();
+    let options =
+        ["-P", path.to_str().unwrap(), "-o", &log, "-e", &format!("trace={call}"), "-e", &format!("inject={inject}")];
+    let out = sweep::under_strace(&s.gitsync(pass), &options.map(str::to_owned));
+    (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+/// libgit2 frees an entry that it never had, where a configuration it has read before can't be read again.
+#[test]
+fn a_configuration_that_cant_be_read_crashes_nothing() {
+    if !sweep::strace_is_there() {
+        return;
+    }
+    for call in ["openat", "read", "newfstatat"] {
+        for n in 1..=10 {
+            let s = Scene::without_ours();
+            fs::create_dir(s.ours()).unwrap();
+            let url = s.upstream().to_str().unwrap().to_owned();
+            let config = s.ours().canonicalize().unwrap().join(".git/config");
+            let inject = format!("{call}:error=EIO:when={n}");
+            let (code, said) = failing_at(&s, &["init-sync", "--remote-url", &url], &config, &inject);
+            assert!(matches!(code, Some(0 | 1 | 75)), "{inject}: {code:?} {said}");
+        }
+    }
+}
+
+/// What can't be looked at may be the repository itself: nothing is published over it.
+#[test]
+fn a_public_dir_that_cant_be_looked_at_is_not_published_to() {
+    if !sweep::strace_is_there() {
+        return;
+    }
+    let s = with_a_site("whole");
+    second_version(&s);
+    let up = oracle::files(&s.public());
+    for error in ["EIO", "EMFILE", "ENOMEM"] {
+        let public = s.public().canonicalize().unwrap();
+        let (code, said) = failing_at(&s, SYNC, &public, &format!("statx:error={error}:when=1+"));
+        assert!(code == Some(75) && said.contains("can't be looked at"), "{error}: {code:?} {said}");
+        assert_eq!(oracle::files(&s.public()), up);
+    }
+    s.sync().exits(0).says("behind");
+    assert_eq!(oracle::files(&s.public()), site_of("v2 page\n"));
+}
+
+/// A pass that fails each time must not leave a file more each time.
+#[test]
+fn a_pass_that_fails_leaves_nothing_half_written() {
+    if !sweep::strace_is_there() {
+        return;
+    }
+    let s = packed();
+    second_version(&s);
+    unfinished_work(&s);
+    let point = Point { child: None, call: "access".into(), n: 2, blow: Blow::From("EACCES") };
+    let mut complaints = Vec::new();
+    let hit = sweep::strike_one(&s.gitsync(SYNC), &s.root().join("trace"), &point, &mut complaints);
+    assert!(hit.struck && hit.said == "error\n" && complaints.is_empty(), "{} {complaints:?}", hit.story);
+    let left = oracle::leftovers(&s.ours().join(".git/objects"));
+    assert!(left.is_empty(), "{left:?}\n{}", hit.story);
 }

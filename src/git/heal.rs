@@ -100,6 +100,15 @@ fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
+/// Removes what a pass that failed was writing, as far as that can be done: one that fails each time must not fill the disk.
+pub fn drop_half_written(place: &Place, _held: &Held) {
+    for folder in ["objects", "objects/pack"] {
+        if let Err(error) = clear_half_written(&place.git_dir.join(folder)) {
+            tracing::debug!("{}", error.what);
+        }
+    }
+}
+
 /// Packs and objects that libgit2 was writing when it was killed; no gc removes these.
 fn clear_half_written(folder: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -199,7 +199,7 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 /// Runs a pass with strace before it.
-fn under_strace(plain: &Command, options: &[String]) -> Output {
+pub fn under_strace(plain: &Command, options: &[String]) -> Output {
     let mut traced = Command::new("strace");
     traced.arg("-qq").args(options).arg("--").arg(plain.get_program()).args(plain.get_args());
     for (name, value) in plain.get_envs() {
@@ -422,12 +422,13 @@ fn strike(sweep: &Sweep<'_>, start: &Start, target: Target<'_>, point: &Point, n
         written(&before, &scene.snapshot()).into_iter().map(|path| format!("G7: the third pass writes {path:?}")),
     );
     let mut left = oracle::leftovers(&scene.ours().join(".git"));
-    if point.blow != Blow::Kill && point.call.starts_with("unlink") {
-        // What could not be removed stays until the next start-up, or `git prune`.
+    let looks = matches!(target, Target::Looks);
+    if point.blow != Blow::Kill && (point.call.starts_with("unlink") || looks && matches!(point.blow, Blow::From(_))) {
+        // What could not be removed, or not be seen, stays until the next start-up, or `git prune`.
         left.retain(|path| !path.to_string_lossy().contains("_git2_"));
     }
     complaints.extend(left.into_iter().map(|path| format!("left behind: {path:?}")));
-    if matches!(target, Target::Looks) {
+    if looks {
         complaints.extend(errors::put_aside(scene));
     }
     if !complaints.is_empty() {
