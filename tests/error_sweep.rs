@@ -225,3 +225,18 @@ fn a_pass_that_fails_leaves_nothing_half_written() {
     let left = oracle::leftovers(&s.ours().join(".git/objects"));
     assert!(left.is_empty(), "{left:?}\n{}", hit.story);
 }
+
+/// The health check goes by what other passes left in it.
+#[test]
+fn a_record_that_cant_be_read_is_not_replaced() {
+    if !sweep::strace_is_there() {
+        return;
+    }
+    let s = Scene::new();
+    s.tick().exits(0);
+    let record = s.private().canonicalize().unwrap().join("status.json");
+    let before = fs::read(&record).unwrap();
+    let (code, said) = failing_at(&s, SYNC, &record, "openat:error=EMFILE:when=1");
+    assert!(code == Some(0) && said.contains("status.json could not be written"), "{code:?} {said}");
+    assert_eq!(fs::read(&record).unwrap(), before);
+}
