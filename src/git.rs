@@ -4,13 +4,19 @@
 //! no, `fetch` keeps a branch that is gone. What the passes may do to a repository are the methods here and in the
 //! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
 
+pub mod aside;
 pub mod commit;
+pub mod damage;
 pub mod error;
 pub mod heal;
+pub mod history;
+pub mod raw;
 pub mod remote;
 pub mod replay;
 pub mod rescue;
+pub mod settings;
 pub mod tree_dir;
+pub mod tree_edit;
 pub mod upkeep;
 pub mod worktree;
 
@@ -275,10 +281,9 @@ impl Repo {
         if local == remote {
             return Ok(Relation { same: true, local_is_ancestor: true, remote_is_ancestor: true, ahead: 0, behind: 0 });
         }
-        let doing = "comparing the local history with the remote's";
-        let local_is_ancestor = self.git.graph_descendant_of(remote, local).doing(doing)?;
-        let remote_is_ancestor = self.git.graph_descendant_of(local, remote).doing(doing)?;
-        let (ahead, behind) = self.git.graph_ahead_behind(local, remote).doing(doing)?;
+        let local_is_ancestor = self.descends(remote, local)?;
+        let remote_is_ancestor = self.descends(local, remote)?;
+        let (ahead, behind) = self.ahead_behind(local, remote)?;
         Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
     }
 
@@ -287,8 +292,7 @@ impl Repo {
     /// # Errors
     /// Where the commit can't be read.
     pub fn left_as_it_is(&self, commit: CommitId) -> Result<Vec<&'static str>, Error> {
-        let doing = "looking for submodules and LFS";
-        let tree = self.git.find_commit(commit).and_then(|commit| commit.tree()).doing(doing)?;
+        let tree = self.tree_of(commit)?;
         let mut notes = Vec::new();
         if tree.get_name(".gitmodules").is_some() {
             notes
@@ -334,10 +338,10 @@ impl Repo {
         if tip == commit {
             return Ok(true);
         }
-        if self.git.find_commit(commit).is_err() {
+        if !self.has_commit(commit) {
             return Ok(false);
         }
-        self.git.graph_descendant_of(tip, commit).doing("comparing histories")
+        self.descends(tip, commit)
     }
 
     /// Whether a commit is reachable from the branch or from the remote's tip as last seen, so that everything it needs is
@@ -347,10 +351,7 @@ impl Repo {
     /// [`Sort::Corrupt`] for references or history that can't be read.
     pub fn has_whole(&self, commit: CommitId) -> Result<bool, Error> {
         for known in [self.last_seen()?, self.local_tip()?].into_iter().flatten() {
-            if known == commit
-                || (self.git.find_commit(commit).is_ok()
-                    && self.git.graph_descendant_of(known, commit).doing("looking for the remote's commit")?)
-            {
+            if known == commit || (self.has_commit(commit) && self.descends(known, commit)?) {
                 return Ok(true);
             }
         }
@@ -552,7 +553,10 @@ pub(crate) fn check_format(git_dir: &Path) -> Result<(), Error> {
     let Ok(config) = git2::Config::open(&git_dir.join("config")) else { return Ok(()) };
     let version = config.get_i32("core.repositoryformatversion").unwrap_or(0);
     let unread = |name: &str, value: &str| match name {
-        "extensions.noop" | "extensions.worktreeconfig" | "extensions.preciousobjects" => false,
+        "extensions.noop"
+        | "extensions.worktreeconfig"
+        | "extensions.preciousobjects"
+        | "extensions.relativeworktrees" => false,
         "extensions.objectformat" => !value.eq_ignore_ascii_case("sha1"),
         "extensions.refstorage" => !value.eq_ignore_ascii_case("files"),
         _ => true,
@@ -597,7 +601,13 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
             return Error::git(format!("opening {}", place.work_dir.display()), &error);
         }
         let what = format!("{} can't be opened as a repository: {}", place.work_dir.display(), error.message());
-        Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew")
+        if let Some(setting) = settings::refused(place, &error) {
+            return setting;
+        }
+        match Error::git(&what, &error) {
+            error if matches!(error.sort, Sort::Exhausted | Sort::NotReady) => Error::new(error.sort, what, error.next),
+            _ => Error::new(Sort::Corrupt, what, error::MAY_BE_DAMAGED),
+        }
     })
 }
 

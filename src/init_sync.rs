@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Settings;
 use crate::git::remote::Fetched;
-use crate::git::{self, Place, Repo, Sort, heal};
+use crate::git::{self, Place, Repo, Sort, aside, damage, heal};
 use crate::lock::Held;
 use crate::marker;
 use crate::outcome::{Failure, Word};
@@ -69,11 +69,11 @@ fn no_url(folder: &Path) -> Failure {
 /// # Errors
 /// What keeps the pass from its end.
 pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
-    let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
     heal::clear_leftovers(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
+    let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
     let mut repo = match open(pass, place, held) {
         Err(Opened::Damaged(error)) if !fresh => {
-            heal::begin_anew(place, held, &pass.settings.branch, now(), &error.what)?;
+            put_aside_if_damaged(pass, place, held, error)?;
             fresh = true;
             open(pass, place, held)
         }
@@ -85,9 +85,9 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
     }
     let brought = match bring(pass, &repo, fresh) {
         Err(error) if error.sort == Sort::Corrupt && !fresh => {
-            tracing::warn!("{}", error.what);
+            // What it holds open would be missing to the second reading.
             drop(repo);
-            heal::begin_anew(place, held, &pass.settings.branch, now(), &error.what)?;
+            put_aside_if_damaged(pass, place, held, error)?;
             repo = open(pass, place, held).map_err(Opened::into_failure)?;
             bring(pass, &repo, true)
         }
@@ -105,6 +105,22 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
         pass.empty_site(&repo)?;
     }
     Ok(word)
+}
+
+/// Puts the repository aside and begins a new one, if what failed proves to be damage of its own.
+///
+/// # Errors
+/// What failed, where everything can be read after all, and what keeps the repository from being put aside.
+fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: git::Error) -> Result<(), git::Error> {
+    tracing::warn!("{}; reading everything again", suspicion.what);
+    match damage::prove(place, &pass.names(), damage::Reading::Full)? {
+        Some(damage) => aside::begin_anew(place, held, &pass.settings.branch, now(), &damage),
+        None => {
+            let what = format!("{}; read again, everything is sound, and nothing was put aside", suspicion.what);
+            let next = "the next pass tries again; if it comes again, run it with -vv for more";
+            Err(git::Error::new(Sort::Exhausted, what, next))
+        }
+    }
 }
 
 enum Opened {
@@ -173,20 +189,17 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     match repo.finish_follow(now()) {
         Ok(finished) => pass.outcome.rescue_refs.extend(finished.unwrap_or_default().rescue_refs),
         // The follow below brings everything to the remote's state, and keeps what it replaces.
-        Err(error) if error.sort == Sort::NotReady => repo.drop_intent()?,
+        Err(error) if matches!(error.sort, Sort::NotReady | Sort::Corrupt) => repo.drop_intent()?,
         Err(error) => return Err(error),
     }
     pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
     repo.heal_index(now(), true)?;
-    if let Some(tip) = repo.local_tip()?
-        && !repo.is_whole(tip)
-    {
-        let what = format!("the history of '{}' can't be read whole", repo.names.branch);
-        return Err(git::Error::new(Sort::Corrupt, what, "it is put aside and fetched anew"));
+    if let Some(tip) = repo.local_tip()? {
+        repo.check_whole(tip)?;
     }
     let looked = pass.with_remote(repo, "the remote", |remote| {
         let Some(tip) = remote.tip()? else { return Ok(None) };
-        if repo.has_whole(tip)? && repo.is_whole(tip) {
+        if repo.has_whole(tip)? && repo.check_whole(tip).is_ok() {
             let rescue_ref = repo.remember_seen(tip, now())?;
             return Ok(Some(Fetched { tip: Some(tip), rescue_ref }));
         }
@@ -210,8 +223,17 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
             Some(crate::policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor));
     }
     pass.site_goes_stale(repo)?;
-    let followed = repo.follow(tip, "following the remote at start-up", now())?;
+    let followed = match (repo.follow(tip, "following the remote at start-up", now()), local) {
+        (Err(error), Some(local)) if error.sort == Sort::Unfit => {
+            // The remote's fault: what is here is put in order, and ticks go on with it.
+            let healed = repo.follow(local, "healing at start-up; the remote's commit can't be followed", now())?;
+            pass.outcome.rescue_refs.extend(healed.rescue_refs);
+            return Err(error);
+        }
+        (followed, _) => followed?,
+    };
     pass.outcome.rescue_refs.extend(followed.rescue_refs);
+    repo.has_a_history()?;
     marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
     tracing::info!(branch = %repo.names.branch, remote = %tip, paths = followed.paths, "at the remote's latest");
     // A repository without a commit is none yet: an earlier start was cut short, or found the remote empty or away.
@@ -228,7 +250,19 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
 
 /// The remote can't be had. With a branch to stand on, the container goes on with local state.
 fn offline(pass: &mut Pass<'_>, repo: &Repo, error: git::Error) -> Result<Word, git::Error> {
-    let local = repo.local_tip()?;
+    let mut local = repo.local_tip()?;
+    if local.is_none() {
+        // A repository was put aside, in this pass or an earlier one. On nothing, a commit would begin a history of its own.
+        pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
+        local = repo.newest_put_aside()?;
+        if let Some(tip) = local {
+            let why = "standing on the newest commit that could be read; the remote can't be had";
+            let followed = repo.follow(tip, why, now())?;
+            pass.outcome.rescue_refs.extend(followed.rescue_refs);
+            tracing::warn!(branch = %repo.names.branch, commit = %tip, "{why}");
+            repo.has_a_history()?;
+        }
+    }
     let Some(tip) = local.filter(|_| error.sort == Sort::Unreachable) else { return Err(error) };
     // A HEAD that is elsewhere, or a merge left half done, is healed without the remote.
     let followed = repo.follow(tip, "healing at start-up, without the remote", now())?;
@@ -248,6 +282,7 @@ fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
         }
         None => repo.stand_on_unborn_branch()?,
     }
+    repo.has_a_history()?;
     marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
     tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
     Ok(Word::EmptyRemote)

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use crate::cli::{Publish, Settings};
 use crate::deadline::{self, Watch};
 use crate::git::remote::Remote;
-use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, heal};
+use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, damage, heal};
 use crate::job::{self, Ended, Job, Program};
 use crate::lock::{self, Held, Taken};
 use crate::outcome::{Command, Failure, Kind, Outcome, Word};
@@ -114,7 +114,10 @@ impl Pass<'_> {
         match self.enter() {
             Ok(Some((place, private, held))) => {
                 *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(private.clone());
-                let told = self.work(&place, &private, &held, clock);
+                let told = match self.work(&place, &private, &held, clock) {
+                    Err(failure) if failure.suspicion => Err(self.second_look(&place, failure)),
+                    told => told,
+                };
                 if told.is_err() {
                     heal::drop_half_written(&place, &held);
                 }
@@ -234,6 +237,22 @@ impl Pass<'_> {
         let what = what.into();
         tracing::info!(dry_run = true, "would {what}");
         self.outcome.plan.get_or_insert_default().push(what);
+    }
+
+    /// What failed as damage would fail: read again, so that it is said whether it is damage or the system was short of something.
+    fn second_look(&self, place: &Place, failure: Failure) -> Failure {
+        match damage::prove(place, &self.names(), damage::Reading::Quick) {
+            Err(error) => error.into(),
+            Ok(Some(damage)) => Failure { what: format!("{}: {}", failure.what, damage.what), ..failure },
+            Ok(None) => match damage::index_is_damaged(&place.git_dir) {
+                Ok(true) => Failure { what: format!("{}: the index is damaged", failure.what), ..failure },
+                Ok(false) => Failure::retry(
+                    format!("{}; read again, everything is sound", failure.what),
+                    "the next pass tries again; if it comes again, run it with -vv for more",
+                ),
+                Err(error) => error.into(),
+            },
+        }
     }
 
     fn work(&mut self, place: &Place, private: &PrivateDir, held: &Held, clock: Instant) -> Result<Word, Failure> {
@@ -576,10 +595,10 @@ fn with_public_dir(command: &str, folder: &Path) -> String {
 impl From<git::Error> for Failure {
     fn from(error: git::Error) -> Self {
         let kind = match error.sort {
-            Sort::Unreachable | Sort::LostRace | Sort::Busy => Kind::Retry,
-            Sort::Refused | Sort::NotReady | Sort::Corrupt | Sort::Broken => Kind::Person,
+            Sort::Unreachable | Sort::LostRace | Sort::Busy | Sort::Exhausted => Kind::Retry,
+            Sort::Refused | Sort::NotReady | Sort::Corrupt | Sort::Unfit | Sort::Broken => Kind::Person,
         };
-        Failure { kind, what: error.what, next: error.next }
+        Failure { kind, what: error.what, next: error.next, suspicion: error.sort == Sort::Corrupt }
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Seen {
     pub vanished: bool,
     /// Whether the remote's history was rewritten since it was last seen.
     pub rewritten: bool,
+    /// Whether the remote's commit proved to be one that can't be followed here.
+    pub unfit: bool,
 }
 
 /// The pass.
@@ -59,18 +61,34 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
         None => tip,
     };
     let seen = match (local, tip) {
-        (None, None) => {
-            Seen { heads: Heads { local, remote: None }, state: SyncState::UpToDate, vanished: false, rewritten: false }
-        }
+        (None, None) => Seen {
+            heads: Heads { local, remote: None },
+            state: SyncState::UpToDate,
+            vanished: false,
+            rewritten: false,
+            unfit: false,
+        },
         (Some(_), None) => {
             let vanished = repo.last_seen()?.is_some();
-            Seen { heads: Heads { local, remote: None }, state: SyncState::Ahead, vanished, rewritten: false }
+            Seen {
+                heads: Heads { local, remote: None },
+                state: SyncState::Ahead,
+                vanished,
+                rewritten: false,
+                unfit: false,
+            }
         }
         (Some(ours), Some(theirs)) if ours == theirs => {
             pass.outcome.rescue_refs.extend(repo.remember_seen(theirs, now())?);
             pass.outcome.ahead = Some(0);
             pass.outcome.behind = Some(0);
-            Seen { heads: Heads { local, remote: tip }, state: SyncState::UpToDate, vanished: false, rewritten: false }
+            Seen {
+                heads: Heads { local, remote: tip },
+                state: SyncState::UpToDate,
+                vanished: false,
+                rewritten: false,
+                unfit: false,
+            }
         }
         (local, Some(theirs)) => {
             pass.outcome.rescue_refs.extend(repo.remember_seen(theirs, now())?);
@@ -87,7 +105,7 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
                 Some(before) => !repo.contains(theirs, before)?,
                 None => false,
             };
-            Seen { heads: Heads { local, remote: Some(theirs) }, state, vanished: false, rewritten }
+            Seen { heads: Heads { local, remote: Some(theirs) }, state, vanished: false, rewritten, unfit: false }
         }
     };
     pass.outcome.state = Some(seen.state);
@@ -118,7 +136,7 @@ fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) 
 ///
 /// # Errors
 /// What keeps the act from its end.
-pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<bool, Failure> {
+pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<bool, git::Error> {
     let Heads { local, remote } = seen.heads;
     let (local_hex, remote_hex) = (hex(local), hex(remote));
     let (branch, state) = (repo.names.branch.as_str(), seen.state.word());
@@ -128,6 +146,16 @@ pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<
     if seen.state == SyncState::Diverged && replay(pass, repo, seen)?.is_some() {
         return Ok(true);
     }
+    let mode = match (local, remote) {
+        (Some(ours), Some(theirs)) if seen.state == SyncState::Diverged && repo.began_beside(ours, theirs)? => {
+            tracing::warn!(
+                branch,
+                "our history began here while the remote's could not be had: the remote's is accepted"
+            );
+            Mode::NonAlpha
+        }
+        _ => mode,
+    };
     match policy::decide(seen.state, mode) {
         Action::Rest => {
             tracing::debug!(state, local = local_hex, remote = remote_hex, branch, "up to date");
@@ -189,6 +217,7 @@ pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<
                 paths = followed.paths,
                 "followed the remote"
             );
+            repo.has_a_history()?;
             forget_force_push(repo, "the remote was followed")?;
             Ok(true)
         }
@@ -221,10 +250,11 @@ pub fn replay(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen) -> Result<Option<Co
     Ok(Some(tip))
 }
 
-fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
+fn vanished(repo: &Repo, mode: Mode) -> Result<(), git::Error> {
     let branch = &repo.names.branch;
     match mode {
-        Mode::NonAlpha => Err(Failure::person(
+        Mode::NonAlpha => Err(git::Error::new(
+            git::Sort::Refused,
             format!("branch '{branch}' is gone from the remote; local files are untouched"),
             format!(
                 "if that was meant, nothing is lost here; to bring the branch back, push it \

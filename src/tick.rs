@@ -8,9 +8,10 @@ use std::io;
 use chrono::SecondsFormat;
 
 use crate::cli::OnDivergence;
+use crate::git::commit::First;
 use crate::git::remote::Push;
 use crate::git::rescue::What;
-use crate::git::{self, CommitId, Repo, Sort};
+use crate::git::{self, CommitId, Heads, Repo, Sort};
 use crate::job::{Ended, Program};
 use crate::marker;
 use crate::outcome::{Failure, Word};
@@ -47,13 +48,15 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
         Failure { what: format!("after the job: {}; what it wrote is not committed", error.what), ..error }
     })?;
     pass.build_site(repo, remote, mode);
-    commit(pass, repo)?;
+    // Asked in this pass, and there was nothing on either side.
+    let begins = seen.is_some_and(|seen| seen.heads == Heads { local: None, remote: None });
+    commit(pass, repo, if begins { First::Allowed } else { First::Refused })?;
     Ok(push_what_is_ours(pass, repo, seen, mode))
 }
 
 /// The sync at a tick's beginning, best effort: `None` where the remote could not be looked at.
 fn sync_first(pass: &mut Pass<'_>, repo: &Repo, mode: Mode) -> Result<Option<Seen>, Failure> {
-    let seen = match sync::look(pass, repo) {
+    let mut seen = match sync::look(pass, repo) {
         Ok(seen) => seen,
         Err(error) if error.sort == Sort::Unreachable && repo.local_tip()?.is_some() => {
             tracing::warn!(next = %error.next, "{}; the tick goes on with local state", error.what);
@@ -67,12 +70,21 @@ fn sync_first(pass: &mut Pass<'_>, repo: &Repo, mode: Mode) -> Result<Option<See
         Err(error) => return Err(error.into()),
     };
     if seen.vanished && mode == Mode::NonAlpha {
-        if let Err(failure) = sync::act(pass, repo, &seen, mode) {
-            pass.outcome.fail(failure);
+        if let Err(error) = sync::act(pass, repo, &seen, mode) {
+            pass.outcome.fail(error.into());
         }
         return Ok(Some(seen));
     }
-    sync::act(pass, repo, &seen, mode)?;
+    match sync::act(pass, repo, &seen, mode) {
+        // The remote's fault. Our own state goes on; nothing of it is forced over a commit that nobody could look at.
+        Err(error) if error.sort == Sort::Unfit && seen.heads.local.is_some() => {
+            pass.outcome.fail(error.into());
+            seen.unfit = true;
+        }
+        acted => {
+            acted?;
+        }
+    }
     Ok(Some(seen))
 }
 
@@ -105,11 +117,11 @@ fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, remote: Option<CommitId>, mode:
     Ok(())
 }
 
-fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Failure> {
+fn commit(pass: &mut Pass<'_>, repo: &Repo, first: First) -> Result<(), Failure> {
     let settings = pass.settings;
     let when = now();
     let message = settings.message.replace("{time}", &when.to_rfc3339_opts(SecondsFormat::Secs, true));
-    let done = repo.commit_under(&settings.paths, settings.max_file_size, &message, when)?;
+    let done = repo.commit_under(&settings.paths, settings.max_file_size, &message, when, first)?;
     for left_out in done.left_out {
         let path = left_out.path.display();
         pass.outcome.fail(Failure::person(
@@ -166,6 +178,10 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Res
         let what = format!("branch '{}' is gone from the remote", repo.names.branch);
         return Err(git::Error::new(Sort::Refused, what, "the commit is kept; a person has to say whether to push it"));
     }
+    if seen.unfit {
+        // Said at the beginning, with what to do.
+        return Ok(if seen.heads.local == Some(ours) { Word::NoChanges } else { Word::PushFailed });
+    }
     let mut attempt = 1;
     let held = loop {
         let theirs = seen.heads.remote;
@@ -182,7 +198,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Res
                 if let Some(replayed) = sync::replay(pass, repo, &seen)? {
                     ours = replayed;
                     pass.outcome.commit = pass.outcome.commit.take().map(|_| ours.to_string());
-                } else if mode == Mode::Alpha {
+                } else if mode == Mode::Alpha && !repo.began_beside(ours, theirs)? {
                     let why = "about to be overwritten by this instance (alpha)";
                     let name = repo.rescue(What::Remote, theirs, now(), why)?;
                     pass.outcome.rescue_refs.push(name);
@@ -211,6 +227,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>, mode: Mode) -> Res
     let how = if pass.outcome.forced { "pushed, overwriting the remote" } else { "pushed" };
     tracing::info!(commit = %ours, "{how}");
     pass.outcome.rescue_refs.extend(repo.remember_seen(held, now())?);
+    repo.has_a_history()?;
     sync::forget_force_push(repo, "the remote has our commit")?;
     if pass.site_is_stale(repo) && pass.outcome.site_built == Some(true) {
         // A replay has brought the remote's pages in after the build.

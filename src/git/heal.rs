@@ -14,6 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 
+use super::aside::{finish_putting_aside, names_in, put_aside};
+use super::damage::Damage;
 use super::error::Doing;
 use super::rescue::What;
 use super::{CommitId, Error, Place, Repo, Sort};
@@ -21,7 +23,7 @@ use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
 const DAMAGED_REFS: &str = "damaged-refs";
-const BROKEN: &str = "broken";
+pub(super) const BROKEN: &str = "broken";
 const CARRIED: &str = "gitsync-carried";
 
 /// A git lock file this old with no live owner is stale, even where no pass of ours is known to have died.
@@ -81,7 +83,7 @@ fn bring_back_index(place: &Place) -> Result<(), Error> {
     }
     let index = place.git_dir.join("index");
     let is_whole = |path: &Path| begins_as_index(path) && git2::Index::open(path).is_ok();
-    if !meta.is_file() || is_whole(&index) || !is_whole(&before) {
+    if !meta.is_file() || !super::damage::index_is_damaged(&place.git_dir)? || !is_whole(&before) {
         return remove_if_there(&before).map(drop).doing(doing);
     }
     tracing::warn!("the index was damaged as it was written; the one before is brought back");
@@ -159,33 +161,35 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     let private = PrivateDir::of(&place.git_dir);
     let git_dir = &place.git_dir;
     super::check_format(git_dir)?;
-    let only_ours = fs::read_dir(git_dir)
-        .doing(format!("reading {}", git_dir.display()))?
-        .flatten()
-        .all(|entry| entry.file_name() == "gitsync");
-    if only_ours {
+    finish_putting_aside(place, &private)?;
+    let config_is_damaged = is_damaged_config(place)?;
+    let names = names_in(git_dir)?;
+    let has = |name: &str| names.iter().any(|known| known == name);
+    if holds_nothing(git_dir)? && !(has("HEAD") && has("objects") && has("refs") && has("config")) {
+        // Nothing but what init makes itself, and that not to its end.
         init(place, branch)?;
         return Ok(true);
     }
-    if !git_dir.join("objects").is_dir() || !git_dir.join("HEAD").exists() {
-        put_aside(place, &private, held, when, "it has no HEAD or no objects")?;
+    if !has("objects") {
+        let what = "the folder of its objects is missing".to_owned();
+        put_aside(place, &private, held, when, &Damage { cause: what.clone(), what })?;
         init(place, branch)?;
         return Ok(true);
     }
     // A power loss leaves files of no length. Each of these can be made again from what is around it.
     fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
-    let head = fs::read(git_dir.join("HEAD")).doing("reading HEAD")?;
+    let head = if has("HEAD") { fs::read(git_dir.join("HEAD")).doing("reading HEAD")? } else { Vec::new() };
     let head_ok = head.starts_with(b"ref: refs/")
         || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
         || String::from_utf8_lossy(&head).trim().len() == 40;
     if !head_ok {
-        tracing::warn!("HEAD was damaged and is put on '{branch}'");
+        tracing::warn!("HEAD was missing or damaged and is put on '{branch}'");
         fs::write(git_dir.join("HEAD"), format!("ref: refs/heads/{branch}\n")).doing("mending HEAD")?;
     }
     let config = git_dir.join("config");
-    if is_damaged_config(&config) {
-        tracing::warn!("the repository's configuration was empty or damaged and is made anew");
-        if config.exists() {
+    if config_is_damaged {
+        tracing::warn!("the repository's configuration was missing or damaged and is made anew");
+        if has("config") {
             fs::rename(&config, private.file("damaged-config")).doing("setting the damaged configuration aside")?;
         }
         init(place, branch)?;
@@ -196,18 +200,28 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     Ok(false)
 }
 
-/// Puts a damaged repository aside whole, and begins a new one with its configuration.
-///
-/// # Errors
-/// Those of the file system.
-pub fn begin_anew(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
-    let private = PrivateDir::of(&place.git_dir);
-    put_aside(place, &private, held, when, why)?;
-    init(place, branch)
+/// Whether a repository has neither an object nor a reference: one that was begun and no more.
+fn holds_nothing(git_dir: &Path) -> Result<bool, Error> {
+    let mut open: Vec<PathBuf> =
+        ["objects", "refs", "logs", "packed-refs"].iter().map(|name| git_dir.join(name)).collect();
+    while let Some(path) = open.pop() {
+        let doing = || format!("looking at {}", path.display());
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(doing(), &error)),
+            Ok(meta) if meta.is_dir() => {
+                let entries = fs::read_dir(&path).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+                open.extend(entries.doing(doing())?.iter().map(fs::DirEntry::path));
+            }
+            Ok(_) => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 #[allow(clippy::disallowed_methods)]
-fn init(place: &Place, branch: &str) -> Result<(), Error> {
+pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
+    PrivateDir::of(&place.git_dir).write_durably(super::aside::BEGUN, b"").doing("beginning a repository")?;
     // Before there is a HEAD: killed in between, this is put aside in its turn and taken over from there.
     take_over(place)?;
     let mut options = git2::RepositoryInitOptions::new();
@@ -227,7 +241,7 @@ fn take_over(place: &Place) -> Result<(), Error> {
     for name in ["config", "info/exclude", "info/attributes", "index"] {
         let to = place.git_dir.join(name);
         let sound = |old: &PathBuf| match name {
-            "config" => !is_damaged_config(&old.join(name)),
+            "config" => git2::Config::open(&old.join(name)).and_then(|mut config| config.snapshot()).is_ok(),
             "index" => {
                 !old.join(CARRIED).exists()
                     && fs::metadata(old.join(name)).is_ok_and(|meta| meta.len() > 0)
@@ -244,7 +258,10 @@ fn take_over(place: &Place) -> Result<(), Error> {
             if name == "index" {
                 take_over_index(&old.join(name), &to).doing("taking over the index")?;
             } else {
-                fs::copy(old.join(name), &to).doing(doing)?;
+                // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
+                let fresh = to.with_extension("gitsync.lock");
+                fs::copy(old.join(name), &fresh).and_then(|_| fs::File::open(&fresh)?.sync_all()).doing(doing)?;
+                fs::rename(&fresh, &to).doing(doing)?;
             }
         }
     }
@@ -263,42 +280,30 @@ fn take_over_index(from: &Path, to: &Path) -> Result<(), git2::Error> {
     new.write()
 }
 
-/// A power loss leaves files of no length, or full of zeros; libgit2 reads the latter as empty and then can't write it.
-fn is_damaged_config(path: &Path) -> bool {
-    let content = fs::read(path).unwrap_or_default();
-    content.is_empty()
-        || content.contains(&0)
-        || git2::Config::open(path).and_then(|mut config| config.snapshot()).is_err()
-}
-
-fn put_aside(place: &Place, private: &PrivateDir, _held: &Held, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
-    let doing = "putting the damaged repository aside";
-    let all = private.folder(BROKEN).doing(doing)?;
-    let mut aside = all.join(when.format("%Y%m%dT%H%M%SZ").to_string());
-    while aside.exists() {
-        aside.as_mut_os_string().push("+");
+/// Whether the repository's own configuration has to be made anew. A power loss leaves files of no length, or full of zeros;
+/// libgit2 reads the latter as empty and then can't write it. What a person has mistyped is theirs to mend.
+///
+/// # Errors
+/// [`Sort::NotReady`] where it says something that git can't read.
+fn is_damaged_config(place: &Place) -> Result<bool, Error> {
+    let path = place.git_dir.join("config");
+    let content = match fs::read(&path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(Error::path("reading", &path, &error)),
+    };
+    if content.is_empty() || content.contains(&0) {
+        return Ok(true);
     }
-    fs::create_dir(&aside).doing(doing)?;
-    tracing::warn!(kept = %aside.display(), "the repository is damaged ({why}): put aside, to be fetched anew");
-    // HEAD first: without it what remains is plainly no repository, should we be killed in between.
-    let mut names = vec![PathBuf::from("HEAD")];
-    for entry in fs::read_dir(&place.git_dir).doing(doing)?.flatten() {
-        names.push(entry.file_name().into());
+    match git2::Config::open(&path).and_then(|mut config| config.snapshot()) {
+        Ok(_) => Ok(false),
+        Err(error) => Err(super::settings::refused(place, &error)
+            .unwrap_or_else(|| Error::git(format!("reading {}", path.display()), &error))),
     }
-    for name in names.iter().filter(|name| name.as_os_str() != "gitsync") {
-        match fs::rename(place.git_dir.join(name), aside.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(doing, &error)),
-            _ => {}
-        }
-    }
-    sync_dir(&aside).doing(doing)?;
-    sync_dir(&place.git_dir).doing(doing)?;
-    // What an earlier pass meant to follow went with the repository that had it.
-    private.remove_durably(super::worktree::INTENT).doing(doing).map(drop)
 }
 
 /// The repositories put aside, oldest first.
-fn broken(private: &PrivateDir) -> Vec<PathBuf> {
+pub(super) fn broken(private: &PrivateDir) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> =
         fs::read_dir(private.file(BROKEN)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     all.sort();
@@ -416,15 +421,18 @@ impl Repo {
     pub fn heal_index(&self, when: DateTime<Utc>, thoroughly: bool) -> Result<bool, Error> {
         let Some(head) = self.tip_of("HEAD")? else { return Ok(false) };
         let path = self.place.git_dir.join("index");
-        let begins = begins_as_index(&path);
-        let unread = if begins && thoroughly { self.git.index().err() } else { None };
+        if begins_as_index(&path) && !thoroughly {
+            return Ok(false);
+        }
+        let unread = self.git.index().err();
         if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
             // A split index, say: sound, and not ours to replace.
             let what = format!("the index has a format that gitsync can't read ({})", error.message());
             let next = "write it in git's plain format: `git update-index --no-split-index`";
             return Err(Error::new(Sort::NotReady, what, next));
         }
-        if begins && unread.is_none() {
+        // Read again by other means: what is staged is not to be lost to a disk that would not read once.
+        if !super::damage::index_is_damaged(&self.place.git_dir)? {
             return Ok(false);
         }
         tracing::warn!("the index is missing or damaged and is made again from HEAD");
@@ -432,7 +440,7 @@ impl Repo {
             fs::rename(&path, self.private.file("damaged-index")).doing("setting the damaged index aside")?;
         }
         let doing = "making the index again";
-        let tree = self.git.find_commit(head).and_then(|commit| commit.tree()).doing(doing)?;
+        let tree = self.tree_of(head)?;
         // git2 keeps the damaged index of this handle in mind; a second handle has none.
         let beside = super::open_git(&self.place)?;
         let mut index = beside.index().doing(doing)?;
@@ -480,7 +488,7 @@ impl Repo {
             Some(_) => {}
         }
         for head in heads {
-            if self.git.find_commit(head).is_ok() && !self.is_kept(head)? {
+            if self.has_commit(head) && !self.is_kept(head)? {
                 kept.push(self.rescue(What::Local, head, when, "a work left half done")?);
             }
         }

@@ -189,8 +189,8 @@ impl Repo {
         let mut rescue = None;
         if let Some(before) = before
             // A tip seen before that is missing or damaged can't be kept, and must not keep the new one from being seen.
-            && self.git.find_commit(before).is_ok()
-            && !self.git.graph_descendant_of(tip, before).doing("comparing the remote's history with what it was")?
+            && self.has_commit(before)
+            && !self.descends(tip, before)?
         {
             let why = format!("the remote rewrote '{}'", self.names.branch);
             rescue = Some(self.rescue(What::Remote, before, when, &why)?);
@@ -271,7 +271,7 @@ impl Remote<'_> {
         let refspec = format!("+{branch}:{}", self.repo.tracking_ref());
         connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
         drop(connection);
-        self.repo.git.find_commit(tip).doing(format!("looking for {tip} after fetching it"))?;
+        self.repo.raw_commit(tip)?;
         let rescue_ref = self.repo.remember_seen(tip, when)?;
         Ok(Fetched { tip: Some(tip), rescue_ref })
     }
@@ -312,7 +312,7 @@ impl Remote<'_> {
         let ours = self.repo.git.odb().doing(&doing)?;
         ours.add_disk_alternate(&scratch.0.join("objects").to_string_lossy()).doing(&doing)?;
         // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
-        self.repo.git.find_commit(tip).doing(&doing)?;
+        self.repo.raw_commit(tip)?;
         *self.repo.scratch.borrow_mut() = Some(scratch);
         Ok(Some(tip))
     }
