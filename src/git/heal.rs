@@ -178,6 +178,7 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     }
     // A power loss leaves files of no length. Each of these can be made again from what is around it.
     fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
+    fs::create_dir_all(git_dir.join("objects/pack")).doing("making a folder for packs")?;
     let head = if has("HEAD") { fs::read(git_dir.join("HEAD")).doing("reading HEAD")? } else { Vec::new() };
     let head_ok = head.starts_with(b"ref: refs/")
         || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
@@ -228,7 +229,10 @@ pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
     options.initial_head(branch).external_template(false).mkdir(false);
     git2::Repository::init_opts(&place.work_dir, &options)
         .doing(format!("making a repository in {}", place.work_dir.display()))?;
-    sync_dir(&place.git_dir).doing("waiting for the disk")
+    for name in ["HEAD", "config", "objects", "refs", ""] {
+        fs::File::open(place.git_dir.join(name)).and_then(|it| it.sync_all()).doing("waiting for the disk")?;
+    }
+    Ok(())
 }
 
 /// Takes over from a repository that was put aside what a person configured, and its index.
@@ -255,17 +259,21 @@ fn take_over(place: &Place) -> Result<(), Error> {
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent).doing(doing)?;
             }
+            // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
+            let fresh = to.with_extension("gitsync.lock");
+            remove_if_there(&fresh).doing(doing)?;
             if name == "index" {
-                take_over_index(&old.join(name), &to).doing("taking over the index")?;
+                take_over_index(&old.join(name), &fresh).doing("taking over the index")?;
             } else {
-                // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
-                let fresh = to.with_extension("gitsync.lock");
-                fs::copy(old.join(name), &fresh).and_then(|_| fs::File::open(&fresh)?.sync_all()).doing(doing)?;
-                fs::rename(&fresh, &to).doing(doing)?;
+                fs::copy(old.join(name), &fresh).doing(doing)?;
             }
+            fs::File::open(&fresh).and_then(|file| file.sync_all()).doing(doing)?;
+            fs::rename(&fresh, &to).doing(doing)?;
+            to.parent().map_or(Ok(()), sync_dir).doing(doing)?;
         }
     }
-    Ok(())
+    // On disk before there is a HEAD: a repository that has one and no index has lost which files were git's.
+    sync_dir(&place.git_dir).doing(doing)
 }
 
 /// Entry by entry, since the whole file also names trees, which stayed with the damaged repository.
