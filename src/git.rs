@@ -127,6 +127,7 @@ pub struct Peek {
 /// [`Sort::NotReady`] or [`Sort::Corrupt`] where it can't be read.
 pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
     let repo = Repo::open_unlocked(place, names)?;
+    repo.hold_config()?;
     let heads = Heads { local: repo.local_tip()?, remote: repo.last_seen()? };
     let relation = match (heads.local, heads.remote) {
         (Some(local), Some(remote)) => Some(repo.relation(local, remote)?),
@@ -441,6 +442,36 @@ impl Repo {
     pub(crate) fn config(&self) -> Result<git2::Config, Error> {
         let read = self.git.config().and_then(|mut config| config.snapshot());
         read.doing("reading git's configuration")
+    }
+
+    /// Has libgit2 go by the configuration as it is now. It would look at each file again for each setting, and where one of
+    /// these looks fails, libgit2 1.9 frees what it never had, or goes by a setting that nobody made and writes a file with other
+    /// line endings. Nothing can be set through this handle from here on.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn hold_config(&self) -> Result<(), Error> {
+        self.git.set_config(&self.config()?).doing("reading git's configuration")
+    }
+
+    /// A second handle on the repository, which goes by the same configuration.
+    ///
+    /// # Errors
+    /// Where the repository or the configuration can't be read.
+    pub(crate) fn beside(&self) -> Result<git2::Repository, Error> {
+        let beside = open_git(&self.place)?;
+        beside.set_config(&self.config()?).doing("reading git's configuration")?;
+        Ok(beside)
+    }
+
+    /// [`Repo::hold_config`], read again from the files: a job may have changed it.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn read_config_again(&self) -> Result<(), Error> {
+        let doing = "reading git's configuration";
+        let read = open_git(&self.place)?.config().and_then(|mut config| config.snapshot()).doing(doing)?;
+        self.git.set_config(&read).doing(doing)
     }
 
     /// Author and committer of what gitsync commits.

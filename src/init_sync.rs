@@ -172,6 +172,7 @@ fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
         tracing::warn!("a token was found in the remote's stored push URL and taken out; give it by --token-file");
     }
     repo.set_identity()?;
+    repo.hold_config()?;
     Ok(repo)
 }
 

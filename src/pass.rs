@@ -275,6 +275,7 @@ impl Pass<'_> {
         let names = self.names();
         heal::clear_leftovers(place, held, &names.branch, &names.remote, false)?;
         let mut repo = Repo::open(place, held, names)?;
+        repo.hold_config()?;
         self.use_secret_of_given_url(&mut repo)?;
         let now = deadline::now();
         if let Some(finished) = repo.finish_follow(now)? {

@@ -43,7 +43,7 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
         let next = "take away what is there now; what the job wrote is in the work tree, and the next tick commits it";
         Failure::person(format!("after the job: {error}"), next)
     })?;
-    repo.check_ready().map_err(|error| {
+    repo.read_config_again().and_then(|()| repo.check_ready()).map_err(|error| {
         let error = Failure::from(error);
         Failure { what: format!("after the job: {}; what it wrote is not committed", error.what), ..error }
     })?;

@@ -12,6 +12,7 @@ mod sweep;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use scene::Scene;
 use sweep::passes::*;
@@ -186,6 +187,36 @@ fn a_configuration_that_cant_be_read_crashes_nothing() {
             let inject = format!("{call}:error=EIO:when={n}");
             let (code, said) = failing_at(&s, &["init-sync", "--remote-url", &url], &config, &inject);
             assert!(matches!(code, Some(0 | 1 | 75)), "{inject}: {code:?} {said}");
+        }
+    }
+}
+
+/// libgit2 then goes by a setting that nobody made: a file came out with other line endings than the commit has.
+#[test]
+fn a_setting_that_cant_be_read_changes_no_file() {
+    if !sweep::strace_is_there() {
+        return;
+    }
+    let s = two_versions();
+    second_version(&s);
+    let before = s.root().join("ours-before");
+    let copy = |from: &Path, to: &Path| {
+        let _ = fs::remove_dir_all(to);
+        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    };
+    copy(&s.ours(), &before);
+    let settings = s.root().canonicalize().unwrap().join("home/.gitconfig");
+    for n in 1.. {
+        copy(&before, &s.ours());
+        let inject = format!("newfstatat:error=EACCES:when={n}");
+        let (code, said) = failing_at(&s, SYNC, &settings, &inject);
+        assert!(matches!(code, Some(0 | 1 | 75)), "{inject}: {code:?} {said}");
+        if code == Some(0) {
+            assert_eq!(clean(&s), Vec::<String>::new(), "{inject}: {said}");
+        }
+        if !fs::read_to_string(s.root().join("trace")).unwrap().contains("(INJECTED)") {
+            assert!(n > 1, "the pass does not look at the user's settings");
+            break;
         }
     }
 }

@@ -450,7 +450,7 @@ impl Repo {
         let doing = "making the index again";
         let tree = self.tree_of(head)?;
         // git2 keeps the damaged index of this handle in mind; a second handle has none.
-        let beside = super::open_git(&self.place)?;
+        let beside = self.beside()?;
         let mut index = beside.index().doing(doing)?;
         index.read_tree(&beside.find_tree(tree.id()).doing(doing)?).doing(doing)?;
         if self.head_branch()?.as_deref() == Some(&self.branch_ref()) {
@@ -584,7 +584,7 @@ impl Repo {
         }
         // A handle of its own: what is written through one that sees the old objects is left out where they have it.
         let beside = Self {
-            git: super::open_git(&self.place)?,
+            git: self.beside()?,
             place: self.place.clone(),
             private: self.private.clone(),
             names: self.names.clone(),
