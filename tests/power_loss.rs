@@ -336,6 +336,9 @@ impl Cut<'_> {
                     complaints.push(format!("{at}\n{}\n{story}", found.join("\n")));
                 }
             }
+            if extent() > Extent::Thinned && number % 50 == 49 {
+                eprintln!("{name}: {} of {most} cuts, {} complaints", number + 1, complaints.len());
+            }
         }
         eprintln!("{name}: {most} of {} cuts, {losses} power losses, {} complaints", points.len(), complaints.len());
         let shown: Vec<_> = complaints.iter().take(10).cloned().collect();
