@@ -10,6 +10,7 @@ pub mod damage;
 pub mod error;
 pub mod heal;
 pub mod history;
+mod odd;
 pub mod raw;
 pub mod remote;
 pub mod replay;

@@ -165,7 +165,6 @@ impl Repo {
         when: DateTime<Utc>,
         first: First,
     ) -> Result<Committed, Error> {
-        let doing = "committing";
         let changed = self.changed_under(roots, max_file_size)?;
         let mut done = Committed { left_out: changed.left_out.into_iter().collect(), ..Committed::default() };
         if changed.paths.is_empty() {
@@ -218,9 +217,7 @@ impl Repo {
         let summary = message.lines().next().unwrap_or_default();
         self.move_ref(&self.branch_ref(), parent, commit, &format!("commit: {summary}"))?;
         done.commit = Some(commit);
-        let tree = self.git.find_tree(tree).doing(doing)?;
-        let diff = self.git.diff_tree_to_tree(head_tree.as_ref(), Some(&tree), None).doing(doing)?;
-        done.files = diff.deltas().len();
+        done.files = edits.len();
         Ok(done)
     }
 

@@ -114,7 +114,7 @@ impl Repo {
         Ok(all)
     }
 
-    fn parents_of(&self, id: CommitId) -> Result<Vec<CommitId>, Error> {
+    pub(super) fn parents_of(&self, id: CommitId) -> Result<Vec<CommitId>, Error> {
         let parents = self.raw_commit(id)?.parents;
         if !self.git.is_shallow() {
             return Ok(parents);

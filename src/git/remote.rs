@@ -10,6 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use chrono::{DateTime, Utc};
 
 use super::error::Doing;
+use super::odd::{Beside, is_odd};
 use super::rescue::What;
 use super::{CommitId, Error, Repo, Sort};
 use crate::transport::{self, Session};
@@ -251,26 +252,39 @@ impl Remote<'_> {
         let branch = self.repo.branch_ref();
         let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
         let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
-        let mut remote = self.repo.git.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
-        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None).map_err(failed)?;
-        let tip =
-            connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
+        let download = |git: &git2::Repository| -> Result<Option<CommitId>, git2::Error> {
+            let mut remote = git.remote_anonymous(self.fetch.libgit2_url())?;
+            let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None)?;
+            let tip = connection.list()?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
+            if tip.is_none() {
+                return Ok(None);
+            }
+            let mut options = git2::FetchOptions::new();
+            options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
+            if whole {
+                // GIT_FETCH_DEPTH_UNSHALLOW
+                options.depth(i32::MAX);
+            }
+            let mut callbacks = git2::RemoteCallbacks::new();
+            callbacks.transfer_progress(|progress| {
+                self.fetch.objects(progress.received_objects(), progress.total_objects());
+                true
+            });
+            options.remote_callbacks(callbacks);
+            let refspec = format!("+{branch}:{}", self.repo.tracking_ref());
+            connection.remote().download(&[refspec.as_str()], Some(&mut options))?;
+            Ok(tip)
+        };
+        let tip = match download(&self.repo.git) {
+            Err(error) if is_odd(&error) => {
+                let beside = Beside::to_fetch(self.repo)?;
+                let tip = download(&beside.git).map_err(failed)?;
+                beside.bring_packs()?;
+                tip
+            }
+            downloaded => downloaded.map_err(failed)?,
+        };
         let Some(tip) = tip else { return Ok(Fetched::default()) };
-        let mut options = git2::FetchOptions::new();
-        options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
-        if whole {
-            // GIT_FETCH_DEPTH_UNSHALLOW
-            options.depth(i32::MAX);
-        }
-        let mut callbacks = git2::RemoteCallbacks::new();
-        callbacks.transfer_progress(|progress| {
-            self.fetch.objects(progress.received_objects(), progress.total_objects());
-            true
-        });
-        options.remote_callbacks(callbacks);
-        let refspec = format!("+{branch}:{}", self.repo.tracking_ref());
-        connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
-        drop(connection);
         self.repo.raw_commit(tip)?;
         let rescue_ref = self.repo.remember_seen(tip, when)?;
         Ok(Fetched { tip: Some(tip), rescue_ref })
@@ -332,7 +346,7 @@ impl Remote<'_> {
         let answer: RefCell<Option<Option<String>>> = RefCell::new(None);
         // What the server's hooks say; GitHub and GitLab give the reason for a refusal there.
         let said: RefCell<Vec<u8>> = RefCell::new(Vec::new());
-        let pushed = {
+        let push = |git: &git2::Repository, how: Push| -> Result<(), git2::Error> {
             let mut callbacks = git2::RemoteCallbacks::new();
             callbacks.push_negotiation(|updates| {
                 for update in updates {
@@ -363,8 +377,16 @@ impl Remote<'_> {
                 Push::Overwrite => "+",
             };
             let refspec = format!("{force}{commit}:{branch}");
-            let remote = self.repo.git.remote_anonymous(session.libgit2_url());
+            let remote = git.remote_anonymous(session.libgit2_url());
             remote.and_then(|mut remote| push_with(&mut remote, &refspec, &mut options))
+        };
+        let pushed = match push(&self.repo.git, how) {
+            Err(error) if is_odd(&error) && (how == Push::Overwrite || self.is_forward(commit, expected)?) => {
+                let beside = Beside::to_push(self.repo, commit, expected)?;
+                // libgit2 would look for the remote's commit there; that this only moves it forward was seen just now.
+                push(&beside.git, Push::Overwrite)
+            }
+            pushed => pushed,
         };
         let moved = || {
             let what = format!("{doing}: the remote's '{}' moved in the meantime", self.repo.names.branch);
@@ -393,6 +415,11 @@ impl Remote<'_> {
                 self.look_up(session, commit, expected, trouble, moved)
             }
         }
+    }
+
+    /// Whether a push of `commit` moves the remote's branch forward only.
+    fn is_forward(&self, commit: CommitId, expected: Option<CommitId>) -> Result<bool, Error> {
+        expected.map_or(Ok(true), |expected| Ok(expected == commit || self.repo.descends(commit, expected)?))
     }
 
     /// A push whose answer did not come is looked up, not guessed.

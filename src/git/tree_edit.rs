@@ -13,15 +13,18 @@ use super::raw::{self, RawEntry};
 use super::{CommitId, Error, Repo, Sort, path_of, shown};
 
 /// What is to be at a path: an object with its mode, or nothing.
-pub(crate) type Edits = BTreeMap<PathBuf, Option<(git2::Oid, u32)>>;
+type To = Option<(git2::Oid, u32)>;
+
+/// What is to be at each path.
+pub(crate) type Edits = BTreeMap<PathBuf, To>;
 
 /// libgit2 looks at no work tree below so many folders. A file may lie in one folder less.
 pub(crate) const DEEPEST: usize = 100;
 
 /// Edits of one folder: by the name in it, what is to be there, or what changes below.
 enum Edit<'e> {
-    Here(Option<(git2::Oid, u32)>),
-    Below(Vec<(&'e [u8], Option<(git2::Oid, u32)>)>),
+    Here(To),
+    Below(Vec<(&'e [u8], To)>),
 }
 
 impl Repo {
@@ -124,7 +127,7 @@ fn out_of_order<'t>(entries: &[RawEntry<'t>]) -> Option<(&'t [u8], &'static str)
 fn edit_folder(
     odb: &git2::Odb<'_>,
     base: Option<git2::Oid>,
-    edits: Vec<(&[u8], Option<(git2::Oid, u32)>)>,
+    edits: Vec<(&[u8], To)>,
 ) -> Result<Option<git2::Oid>, Error> {
     let doing = "writing a tree";
     let object = base.map(|base| odb.read(base)).transpose().doing("reading a tree")?;
