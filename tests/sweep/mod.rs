@@ -423,7 +423,7 @@ fn strike(sweep: &Sweep<'_>, start: &Start, target: Target<'_>, point: &Point, n
     );
     let mut left = oracle::leftovers(&scene.ours().join(".git"));
     let looks = matches!(target, Target::Looks);
-    if point.blow != Blow::Kill && (point.call.starts_with("unlink") || looks && matches!(point.blow, Blow::From(_))) {
+    if point.blow != Blow::Kill && (point.call.starts_with("unlink") || looks) {
         // What could not be removed, or not be seen, stays until the next start-up, or `git prune`.
         left.retain(|path| !path.to_string_lossy().contains("_git2_"));
     }
