@@ -1,6 +1,6 @@
 //! What is no damage puts no repository aside: what the remote or the job holds, what the system is short of, what a person has
 //! set. What is damage puts it aside once, and never on nothing.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 mod scene;
 

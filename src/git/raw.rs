@@ -90,15 +90,12 @@ pub fn tree(bytes: &[u8]) -> Option<Vec<RawEntry<'_>>> {
 }
 
 /// How git orders the entries of a tree: a folder as if a slash ended its name.
-pub fn order(one: (&[u8], bool), other: (&[u8], bool)) -> std::cmp::Ordering {
-    let key = |(name, folder): (&[u8], bool)| {
-        let mut key = name.to_vec();
-        if folder {
-            key.push(b'/');
-        }
-        key
-    };
-    key(one).cmp(&key(other))
+pub fn order((one, one_is_folder): (&[u8], bool), (other, other_is_folder): (&[u8], bool)) -> std::cmp::Ordering {
+    let common = one.len().min(other.len());
+    let after = |name: &[u8], folder: bool| name.get(common).copied().unwrap_or(if folder { b'/' } else { 0 });
+    one.get(..common)
+        .cmp(&other.get(..common))
+        .then_with(|| after(one, one_is_folder).cmp(&after(other, other_is_folder)))
 }
 
 #[cfg(test)]
@@ -112,6 +109,16 @@ mod tests {
         let read = commit(text.as_bytes()).unwrap();
         assert_eq!((read.tree.to_string(), read.parents.len()), (tree, 1));
         assert_eq!(commit(b"tree 12\n"), None);
+    }
+
+    #[test]
+    fn a_folder_comes_where_its_name_with_a_slash_would() {
+        let sorted: [(&[u8], bool); 5] = [(b"a", false), (b"a-b", false), (b"a", true), (b"a0", false), (b"b", false)];
+        for (at, one) in sorted.iter().enumerate() {
+            for (other_at, other) in sorted.iter().enumerate() {
+                assert_eq!(order(*one, *other), at.cmp(&other_at), "{one:?} {other:?}");
+            }
+        }
     }
 
     #[test]
