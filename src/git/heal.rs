@@ -76,7 +76,12 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
 fn bring_back_index(place: &Place) -> Result<(), Error> {
     let doing = "bringing back the index";
     let before = PrivateDir::of(&place.git_dir).file(super::worktree::INDEX_BEFORE);
-    let Ok(meta) = before.symlink_metadata() else { return Ok(()) };
+    let Ok(meta) = before.symlink_metadata() else {
+        // A power loss left its name without its bytes: as good as none, and on a branch without a commit made again from none.
+        let index = place.git_dir.join("index");
+        let is_empty = index.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+        return if is_empty { remove_if_there(&index).map(drop).doing(doing) } else { Ok(()) };
+    };
     if meta.is_dir() {
         // None of ours; a file could not take its place.
         return super::worktree::remove_folder(&before).doing(doing);
