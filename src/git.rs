@@ -139,6 +139,7 @@ pub struct Peek {
 /// [`Sort::NotReady`] or [`Sort::Corrupt`] where it can't be read.
 pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
     let repo = Repo::open_unlocked(place, names)?;
+    repo.hold_config()?;
     let heads = Heads { local: repo.local_tip()?, remote: repo.last_seen()? };
     let relation = match (heads.local, heads.remote) {
         (Some(local), Some(remote)) => Some(repo.relation(local, remote)?),
@@ -305,7 +306,7 @@ impl Repo {
 
     /// History has been fetched whole where it was cut: from here on it is seen whole.
     fn see_whole_history(&self) -> Result<(), Error> {
-        let fresh = open_git(&self.place)?;
+        let fresh = self.beside()?;
         // Set twice only where a second fetch found nothing more.
         let _ = self.uncut.set(fresh);
         Ok(())
@@ -454,7 +455,7 @@ impl Repo {
             return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
         }
         self.check_branch_is_ours_alone()?;
-        if self.git.config().and_then(|config| config.get_bool("core.sparsecheckout")).unwrap_or(false) {
+        if self.config()?.get_bool("core.sparsecheckout").unwrap_or(false) {
             let what = "the work tree is sparse: files that are left out of it would be committed as deleted";
             return Err(Error::new(
                 Sort::NotReady,
@@ -496,12 +497,52 @@ impl Repo {
         Ok(head.symbolic_target().ok().flatten().map(str::to_owned))
     }
 
+    /// git's configuration, read whole. Where a file can't be read, libgit2 1.9 hands out an entry that it never had, and
+    /// the process ends by SIGSEGV; of what has been read nothing can fail.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub(crate) fn config(&self) -> Result<git2::Config, Error> {
+        let read = self.git.config().and_then(|mut config| config.snapshot());
+        read.doing("reading git's configuration")
+    }
+
+    /// Has libgit2 go by the configuration as it is now. It would look at each file again for each setting, and where one of
+    /// these looks fails, libgit2 1.9 frees what it never had, or goes by a setting that nobody made and writes a file with other
+    /// line endings. Nothing can be set through this handle from here on.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn hold_config(&self) -> Result<(), Error> {
+        self.git.set_config(&self.config()?).doing("reading git's configuration")
+    }
+
+    /// A second handle on the repository, which goes by the same configuration.
+    ///
+    /// # Errors
+    /// Where the repository or the configuration can't be read.
+    pub(crate) fn beside(&self) -> Result<git2::Repository, Error> {
+        let beside = open_git(&self.place)?;
+        beside.set_config(&self.config()?).doing("reading git's configuration")?;
+        Ok(beside)
+    }
+
+    /// [`Repo::hold_config`], read again from the files: a job may have changed it.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn read_config_again(&self) -> Result<(), Error> {
+        let doing = "reading git's configuration";
+        let read = open_git(&self.place)?.config().and_then(|mut config| config.snapshot()).doing(doing)?;
+        self.git.set_config(&read).doing(doing)
+    }
+
     /// Author and committer of what gitsync commits.
     pub(crate) fn signatures(
         &self,
         when: DateTime<Utc>,
     ) -> Result<(git2::Signature<'static>, git2::Signature<'static>), Error> {
-        let config = self.git.config().doing("reading git's configuration")?;
+        let config = self.config()?;
         let configured = |key: &str| config.get_string(key).ok().and_then(|value| fit_to_sign(&value));
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let who = &self.names.identity;

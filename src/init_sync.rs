@@ -174,6 +174,7 @@ fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened>
         tracing::warn!("a token was found in the remote's stored push URL and taken out; give it by --token-file");
     }
     repo.set_identity()?;
+    repo.hold_config()?;
     pass.settle_token_host(&repo, Recording::New)?;
     Ok(repo)
 }

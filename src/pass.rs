@@ -127,6 +127,9 @@ impl Pass<'_> {
                     Err(failure) if failure.suspicion => Err(self.second_look(&place, failure)),
                     told => told,
                 };
+                if told.is_err() {
+                    heal::drop_half_written(&place, &held);
+                }
                 (told, Some((place, private, held)))
             }
             Ok(None) => (Ok(Word::Skipped), None),
@@ -224,7 +227,14 @@ impl Pass<'_> {
             home: settings.home.as_deref(),
         };
         let site = publish::check(&public_dir, &ground, way);
-        site.map(Some).map_err(|refusal| Failure::usage(refusal.what, refusal.next))
+        site.map(Some).map_err(|refusal| {
+            let failure = match refusal.reason {
+                _ if refusal.passes() => Failure::retry,
+                publish::Reason::Unknown(_) => Failure::person,
+                _ => Failure::usage,
+            };
+            failure(refusal.what, refusal.next)
+        })
     }
 
     /// The failure of a pass that could not have the lock.
@@ -283,6 +293,7 @@ impl Pass<'_> {
         heal::clear_leftovers(place, held, &names.branch, &names.remote, false)?;
         deadline::step("opening the repository");
         let repo = Repo::open(place, held, names)?;
+        repo.hold_config()?;
         self.settle_token_host(&repo, Recording::First)?;
         let now = deadline::now();
         deadline::step("finishing what an earlier pass was cut short in");

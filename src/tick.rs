@@ -3,6 +3,8 @@
 //! The remote is looked at first: a tick that builds on a stale commit loses the race it could have won. What the job wrote
 //! is committed whether the job failed or not: state is evidence. What is committed stays committed until the remote has it.
 
+use std::io;
+
 use chrono::SecondsFormat;
 
 use crate::cli::OnDivergence;
@@ -29,7 +31,8 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
     let remote = seen.as_ref().and_then(|seen| seen.heads.remote);
 
     run_the_job(pass, repo, remote, mode)?;
-    if !repo.place.git_dir.join("HEAD").exists() {
+    let head = repo.place.git_dir.join("HEAD").symlink_metadata();
+    if head.is_err_and(|error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())) {
         return Err(Failure::person(
             format!("the job took away the repository's {}", repo.place.git_dir.display()),
             "run `gitsync init-sync --remote-url URL`: it fetches anew; what lies in the folder is kept as a rescue",
@@ -40,7 +43,8 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
         let next = "take away what is there now; what the job wrote is in the work tree, and the next tick commits it";
         Failure::person(format!("after the job: {error}"), next)
     })?;
-    repo.check_files().and_then(|()| repo.check_ready()).map_err(|error| {
+    let ready = repo.check_files().and_then(|()| repo.read_config_again()).and_then(|()| repo.check_ready());
+    ready.map_err(|error| {
         let error = Failure::from(error);
         Failure { what: format!("after the job: {}; what it wrote is not committed", error.what), ..error }
     })?;

@@ -42,7 +42,7 @@ impl Repo {
         let tips: Vec<CommitId> = tips.into_iter().collect();
         let mut shallow = connectivity::shallow_roots(self.git.commondir());
         // A handle of its own: what is written through one that sees the old objects is left out where they have it.
-        let beside = super::open_git(&self.place)?;
+        let beside = self.beside()?;
         let odb = beside.odb().doing(doing)?;
         for old in &all {
             shallow.extend(connectivity::shallow_roots(old));

@@ -82,7 +82,12 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
 fn bring_back_index(place: &Place) -> Result<(), Error> {
     let doing = "bringing back the index";
     let before = PrivateDir::of(&place.git_dir).file(super::worktree::INDEX_BEFORE);
-    let Ok(meta) = before.symlink_metadata() else { return Ok(()) };
+    let Ok(meta) = before.symlink_metadata() else {
+        // A power loss left its name without its bytes: as good as none, and on a branch without a commit made again from none.
+        let index = place.git_dir.join("index");
+        let is_empty = index.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+        return if is_empty { remove_if_there(&index).map(drop).doing(doing) } else { Ok(()) };
+    };
     if meta.is_dir() {
         // None of ours; a file could not take its place.
         return super::worktree::remove_folder(&before).doing(doing);
@@ -104,6 +109,15 @@ fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
             collect_locks(&path, into);
         } else if path.extension() == Some(OsStr::new("lock")) && !into.contains(&path) {
             into.push(path);
+        }
+    }
+}
+
+/// Removes what a pass that failed was writing, as far as that can be done: one that fails each time must not fill the disk.
+pub fn drop_half_written(place: &Place, _held: &Held) {
+    for folder in ["objects", "objects/pack"] {
+        if let Err(error) = clear_half_written(&place.git_dir.join(folder)) {
+            tracing::debug!("{}", error.what);
         }
     }
 }
@@ -175,6 +189,7 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     }
     // A power loss leaves files of no length. Each of these can be made again from what is around it.
     fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
+    fs::create_dir_all(git_dir.join("objects/pack")).doing("making a folder for packs")?;
     let head = if has("HEAD") { files::read(&git_dir.join("HEAD")).doing("reading HEAD")? } else { Vec::new() };
     let head_ok = head.starts_with(b"ref: refs/")
         || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
@@ -225,7 +240,10 @@ pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
     options.initial_head(branch).external_template(false).mkdir(false);
     git2::Repository::init_opts(&place.work_dir, &options)
         .doing(format!("making a repository in {}", place.work_dir.display()))?;
-    sync_dir(&place.git_dir).doing("waiting for the disk")
+    for name in ["HEAD", "config", "objects", "refs", ""] {
+        fs::File::open(place.git_dir.join(name)).and_then(|it| it.sync_all()).doing("waiting for the disk")?;
+    }
+    Ok(())
 }
 
 /// Takes over from a repository that was put aside what a person configured, and its index.
@@ -252,17 +270,21 @@ fn take_over(place: &Place) -> Result<(), Error> {
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent).doing(doing)?;
             }
+            // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
+            let fresh = to.with_extension("gitsync.lock");
+            remove_if_there(&fresh).doing(doing)?;
             if name == "index" {
-                take_over_index(&old.join(name), &to).doing("taking over the index")?;
+                take_over_index(&old.join(name), &fresh).doing("taking over the index")?;
             } else {
-                // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
-                let fresh = to.with_extension("gitsync.lock");
-                fs::copy(old.join(name), &fresh).and_then(|_| fs::File::open(&fresh)?.sync_all()).doing(doing)?;
-                fs::rename(&fresh, &to).doing(doing)?;
+                fs::copy(old.join(name), &fresh).doing(doing)?;
             }
+            fs::File::open(&fresh).and_then(|file| file.sync_all()).doing(doing)?;
+            fs::rename(&fresh, &to).doing(doing)?;
+            to.parent().map_or(Ok(()), sync_dir).doing(doing)?;
         }
     }
-    Ok(())
+    // On disk before there is a HEAD: a repository that has one and no index has lost which files were git's.
+    sync_dir(&place.git_dir).doing(doing)
 }
 
 /// Entry by entry, since the whole file also names trees, which stayed with the damaged repository.
@@ -439,7 +461,7 @@ impl Repo {
         let doing = "making the index again";
         let tree = self.tree_of(head)?;
         // git2 keeps the damaged index of this handle in mind; a second handle has none.
-        let beside = super::open_git(&self.place)?;
+        let beside = self.beside()?;
         let mut index = beside.index().doing(doing)?;
         index.read_tree(&beside.find_tree(tree.id()).doing(doing)?).doing(doing)?;
         if self.head_branch()?.as_deref() == Some(&self.branch_ref()) {

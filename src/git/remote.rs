@@ -97,7 +97,7 @@ impl Repo {
             };
             Error::new(Sort::NotReady, what, next)
         })?;
-        let config = self.git.config().doing("reading git's configuration")?;
+        let config = self.config()?;
         let open = |url: &str| Session::open(url, &config, options.clone()).map_err(|error| transport_error(&error));
         let url = remote.url().map_err(|_| {
             Error::new(Sort::NotReady, format!("the URL of remote '{name}' is not UTF-8"), "`git remote set-url` it")
@@ -119,7 +119,7 @@ impl Repo {
     /// # Errors
     /// Where the configuration can't be read.
     pub fn stored_url(&self) -> Result<Option<String>, Error> {
-        let config = self.git.config().doing("reading git's configuration")?;
+        let config = self.config()?;
         match config.get_string(&format!("remote.{}.url", self.names.remote)) {
             Ok(url) => Ok(Some(url).filter(|url| !url.is_empty())),
             Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
@@ -144,8 +144,7 @@ impl Repo {
     /// Where the configuration can't be read or written.
     pub fn clean_push_url(&self) -> Result<bool, Error> {
         let name = &self.names.remote;
-        let config = self.git.config().doing("reading git's configuration")?;
-        let Ok(stored) = config.get_string(&format!("remote.{name}.pushurl")) else { return Ok(false) };
+        let Ok(stored) = self.config()?.get_string(&format!("remote.{name}.pushurl")) else { return Ok(false) };
         let (clean, secret) = transport::split_url_secret(&stored);
         if secret.is_none() {
             return Ok(false);
@@ -184,10 +183,11 @@ impl Repo {
     pub fn set_identity(&self) -> Result<(), Error> {
         let who = &self.names.identity;
         let doing = "setting user.name and user.email";
+        let configured = self.config()?;
         let mut config = self.git.config().doing("reading git's configuration")?;
         for (key, value) in [("user.name", &who.author_name), ("user.email", &who.author_email)] {
             if let Some(value) = value.as_deref().and_then(super::fit_to_sign)
-                && config.get_string(key).ok().as_ref() != Some(&value)
+                && configured.get_string(key).ok().as_ref() != Some(&value)
             {
                 config.set_str(key, &value).doing(doing)?;
             }

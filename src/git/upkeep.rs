@@ -53,7 +53,7 @@ impl Repo {
     /// Whether `git gc --auto` would pack: more loose objects than `gc.auto` (counted, as git does, in one of the 256 folders
     /// and taken for all), or more packs than `gc.autoPackLimit`. Never where `gc.auto` or `maintenance.auto` switch it off.
     pub fn is_due_for_gc(&self) -> bool {
-        let Ok(config) = self.git.config().and_then(|mut config| config.snapshot()) else { return false };
+        let Ok(config) = self.config() else { return false };
         let loose = config.get_i64("gc.auto").unwrap_or(LOOSE);
         let packs = config.get_i64("gc.autopacklimit").unwrap_or(PACKS);
         if loose <= 0 || !config.get_bool("maintenance.auto").unwrap_or(true) {

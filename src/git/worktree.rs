@@ -428,7 +428,7 @@ impl Repo {
             any = true;
         }
         if any {
-            let beside = super::open_git(&self.place)?;
+            let beside = self.beside()?;
             beside.set_workdir(&staging, false).doing(doing)?;
             let mut index = git2::Index::new().doing(doing)?;
             beside.set_index(&mut index).doing(doing)?;

@@ -234,6 +234,22 @@ impl Folder {
         rustix::fs::renameat(&self.0, name, &to.0, new_name)
     }
 
+    /// Waits until the names in it are on disk.
+    pub(super) fn sync(&self) -> Result<(), Errno> {
+        rustix::fs::fsync(&self.0)
+    }
+
+    /// Waits until everything on its file system is on disk.
+    pub(super) fn sync_file_system(&self) -> Result<(), Errno> {
+        #[cfg(target_os = "linux")]
+        return rustix::fs::syncfs(&self.0);
+        #[cfg(not(target_os = "linux"))]
+        {
+            rustix::fs::sync();
+            Ok(())
+        }
+    }
+
     /// Lets two things change places, at one moment for all readers.
     pub(super) fn exchange(&self, name: &OsStr, other: &Folder, other_name: &OsStr) -> Result<(), Errno> {
         #[cfg(any(target_os = "linux", target_vendor = "apple"))]
