@@ -7,6 +7,7 @@
 pub mod commit;
 pub mod error;
 pub mod heal;
+pub mod job_tips;
 pub mod remote;
 pub mod replay;
 pub mod rescue;
