@@ -194,13 +194,27 @@ impl Repo {
         let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
         // As git ends every message.
         let whole = format!("{}\n", message.trim_end());
-        let commit = self.git.commit(None, &author, &committer, &whole, &tree, &refs).doing(doing)?;
+        let commit = self.write_commit(&author, &committer, &whole, &tree, &refs).doing(doing)?;
         let summary = message.lines().next().unwrap_or_default();
         self.move_ref(&self.branch_ref(), parent, commit, &format!("commit: {summary}"))?;
         done.commit = Some(commit);
         let diff = self.git.diff_tree_to_tree(head_tree.as_ref(), Some(&tree), None).doing(doing)?;
         done.files = diff.deltas().len();
         Ok(done)
+    }
+
+    /// Writes a commit that no reference names yet. `git2::Repository::commit` would return Ok also where the object could not
+    /// be written, on a full disk say.
+    pub(crate) fn write_commit(
+        &self,
+        author: &git2::Signature<'_>,
+        committer: &git2::Signature<'_>,
+        message: &str,
+        tree: &git2::Tree<'_>,
+        parents: &[&git2::Commit<'_>],
+    ) -> Result<CommitId, git2::Error> {
+        let text = self.git.commit_create_buffer(author, committer, message, tree, parents)?;
+        self.git.odb()?.write(git2::ObjectType::Commit, &text)
     }
 
     fn head_tree(&self) -> Result<Option<git2::Tree<'_>>, Error> {

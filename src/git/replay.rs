@@ -55,8 +55,7 @@ impl Repo {
                 // The remote has this change already.
                 continue;
             }
-            let replayed =
-                self.git.commit(None, &commit.author(), &committer, message, &tree, &[&onto]).doing(doing)?;
+            let replayed = self.write_commit(&commit.author(), &committer, message, &tree, &[&onto]).doing(doing)?;
             onto = self.git.find_commit(replayed).doing(doing)?;
         }
         Ok(Some(onto.id()))

@@ -631,7 +631,7 @@ impl Repo {
             let tree = self.git.find_tree(staged).doing(doing)?;
             let message = format!("gitsync: what was staged on {branch}\n\n{why}\n");
             let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
-            let id = self.git.commit(None, &author, &committer, &message, &tree, &refs).doing(doing)?;
+            let id = self.write_commit(&author, &committer, &message, &tree, &refs).doing(doing)?;
             parents.push(self.git.find_commit(id).doing(doing)?);
         }
         let mut message = format!("gitsync: uncommitted files on {branch}\n\n{why}\n\n");
@@ -639,7 +639,7 @@ impl Repo {
             message.push_str(&format!("{}\n", shown(path)));
         }
         let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
-        let id = self.git.commit(None, &author, &committer, &message, &tree, &refs).doing(doing)?;
+        let id = self.write_commit(&author, &committer, &message, &tree, &refs).doing(doing)?;
         self.rescue(What::Worktree, id, when, why).map(Some)
     }
 
