@@ -65,6 +65,7 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
     if start_up || ours_died {
         clear_half_written(&git_dir.join("objects"))?;
         clear_half_written(&git_dir.join("objects/pack"))?;
+        PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
     }
     bring_back_index(place)
 }
