@@ -119,3 +119,23 @@ fn what_a_merge_left_half_done_has_stashed_is_rescued() {
     let kept = s.git_ours(&["rev-list", "--objects", "--glob=refs/gitsync/rescue/*"]);
     assert!(kept.contains(&edit), "{kept}\n{}", s.last());
 }
+
+/// The job's state is evidence, whatever has become of old history.
+#[test]
+fn the_job_runs_though_history_is_damaged() {
+    let (s, _) = ahead_and_offline();
+    let first = s.git_ours(&["rev-list", "--max-parents=0", "HEAD"]);
+    let object = s.ours().join(".git/objects").join(&first[..2]).join(&first[2..]);
+    let packs = s.ours().join(".git/objects/pack");
+    for pack in fs::read_dir(&packs).unwrap().flatten() {
+        if pack.path().extension().is_some_and(|extension| extension == "pack") {
+            let moved = s.root().join(pack.file_name());
+            fs::rename(pack.path(), &moved).unwrap();
+            let unpack = format!("git unpack-objects -q < '{}'", moved.display());
+            assert!(s.isolated("sh").args(["-c", &unpack]).current_dir(s.ours()).status().unwrap().success());
+        }
+    }
+    fs::remove_file(object).unwrap();
+    s.tick_with("touch ran");
+    assert!(s.ours().join("ran").exists(), "{}", s.last());
+}
