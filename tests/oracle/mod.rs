@@ -203,10 +203,16 @@ pub fn reachable(git: &Repository, seen: bool) -> BTreeSet<Oid> {
     reachable_by(git, |name| seen || !name.starts_with("refs/remotes/"))
 }
 
-/// Every commit that is on the stash, where git keeps all but the last by the log alone, with what it holds besides.
+/// Every commit that git keeps for somebody by other means than references, with what it holds besides: on the stash, all but
+/// the last by its log alone, and what a rebase or a merge has put away until it ends.
 fn stashed(git: &Repository) -> BTreeSet<Oid> {
-    let Ok(log) = git.reflog("refs/stash") else { return BTreeSet::new() };
-    let commits = log.iter().filter_map(|entry| git.find_commit(entry.id_new()).ok());
+    let mut ids: Vec<Oid> =
+        git.reflog("refs/stash").map(|log| log.iter().map(|entry| entry.id_new()).collect()).unwrap_or_default();
+    for file in ["MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash"] {
+        let text = fs::read_to_string(git.path().join(file)).unwrap_or_default();
+        ids.extend(Oid::from_str(text.trim()));
+    }
+    let commits = ids.into_iter().filter_map(|id| git.find_commit(id).ok());
     commits.flat_map(|commit| commit.parent_ids().chain([commit.id()]).collect::<Vec<_>>()).collect()
 }
 
