@@ -1,6 +1,6 @@
 //! The model: several instances, alpha and not, two branches and two remotes, a person who pushes, rewrites, rewinds, deletes
-//! the branch and edits the work trees, jobs that use git, kills, failing calls and the system's limits, in random order on real
-//! repositories. An oracle for each instance remembers every commit
+//! the branch and edits the work trees, jobs that use git, kills, failing calls, the system's limits, clocks that jump and remotes that
+//! do not send all, in random order on real repositories. An oracle for each instance remembers every commit
 //! and every file version there ever was, and after every step the guarantees are checked.
 //!
 //! The cases are the same each time. More of them, or others:
@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use world::jobs::Job;
-use world::odds::{self, Limit};
+use world::odds::{self, Clock, Limit};
 use world::{BRANCHES, CALLS, How, INSTANCES, PATHS, Pass, Place, REMOTES, Step, World};
 
 /// A branch of a remote; mostly the one that the instances began with.
@@ -40,11 +40,14 @@ fn how() -> impl Strategy<Value = How> {
         8 => proptest::sample::select(Job::OTHERS),
         1 => proptest::sample::select(Job::LEAVING),
     ];
+    let clock = prop_oneof![Just(Clock::Right), Just(Clock::Ahead), Just(Clock::Epoch)];
     let odd = prop_oneof![
         5 => Just(How::default()),
         2 => place().prop_map(|place| How { place, ..How::default() }),
         1 => Just(How { other_mode: true, ..How::default() }),
+        1 => clock.prop_map(|clock| How { clock, ..How::default() }),
         1 => proptest::sample::select(Limit::ALL).prop_map(|limit| How { limit: Some(limit), ..How::default() }),
+        1 => (0..12_usize).prop_map(|number| How { lie: Some(number), ..How::default() }),
     ];
     (odd, job).prop_map(|(how, job)| How { job, ..how })
 }

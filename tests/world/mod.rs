@@ -362,6 +362,9 @@ impl World {
         if self.marker(at) != marker {
             self.marked[at] = Some(how.place);
         }
+        if home.join(".git/gitsync/broken").exists() {
+            complaints.push("G7: a repository was put aside, and nothing in this world damages one".to_owned());
+        }
         complaints.extend(self.remotes_moved(at, how, &before, &said, may_force));
         self.oracles[at].remember_at(&home, &format!("after step {}", self.count));
         complaints.extend(self.oracles[at].complaints_at(&self.scene, &home, None, &["state", "audit"]));
