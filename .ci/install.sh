@@ -6,7 +6,7 @@
 set -euo pipefail
 
 declare -A package_of=(
-    [strace]=strace [nginx]=nginx-light [sshd]=openssh-server [supervisord]=supervisor [shellcheck]=shellcheck
+    [strace]=strace [faketime]=faketime [mkfs.btrfs]=btrfs-progs [nginx]=nginx-light [sshd]=openssh-server [supervisord]=supervisor [shellcheck]=shellcheck
     [hyperfine]=hyperfine [git]=git [curl]=curl [python3]=python3 [supercronic]=supercronic [tini]=tini
     [systemd-analyze]=systemd [faketime]=faketime
 )

@@ -14,6 +14,7 @@ pub mod error;
 pub mod heal;
 pub mod history;
 mod incoming;
+pub mod job_tips;
 pub mod let_go;
 mod odd;
 pub mod raw;

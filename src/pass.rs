@@ -482,7 +482,9 @@ impl Pass<'_> {
             return;
         }
         let stale = self.site_goes_stale(repo).map_err(Failure::from);
-        if let Err(failure) = stale.and_then(|()| self.build(repo, &command, remote, mode)) {
+        let built =
+            stale.and_then(|()| self.keeping_tips(repo, "the build", |pass| pass.build(repo, &command, remote, mode)));
+        if let Err(failure) = built {
             self.outcome.fail(failure);
             return;
         }
@@ -553,6 +555,25 @@ impl Pass<'_> {
             Some(site) => site.empty().map_err(|error| Failure::person(error.what, error.next)),
             None => Ok(()),
         }
+    }
+
+    /// Does what runs a command in the repository, and rescues the tips that the command drops. `who`: as "the job".
+    ///
+    /// # Errors
+    /// Those of `what`, and where the tips can't be read or kept beforehand.
+    pub fn keeping_tips<T>(
+        &mut self,
+        repo: &Repo,
+        who: &str,
+        what: impl FnOnce(&mut Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let before = repo.tips_before_job(now())?;
+        let done = what(self);
+        match repo.keep_tips_after_job(before, who, now()) {
+            Ok(names) => self.outcome.rescue_refs.extend(names),
+            Err(error) => self.outcome.fail(error.into()),
+        }
+        done
     }
 
     /// Runs a command with what it may know of the pass.

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::files;
+/// What the name of a file that is being written ends with.
+const FRESH: &str = ".new";
 
 /// The private folder of one repository.
 #[derive(Clone, Debug)]
@@ -91,7 +93,7 @@ impl PrivateDir {
 
     fn replace(&self, name: &str, content: &[u8], durable: bool) -> io::Result<()> {
         self.check()?;
-        let fresh = self.file(&format!("{name}.new"));
+        let fresh = self.file(&format!("{name}{FRESH}"));
         // A pass that was killed here left this behind; only the holder of the lock writes here, so it is nobody's.
         remove_if_there(&fresh)?;
         let written = (|| {
@@ -106,6 +108,21 @@ impl PrivateDir {
             let _ = fs::remove_file(&fresh);
         }
         written
+    }
+
+    /// Removes files that a killed pass was about to put in place: not every pass writes each of them again.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn clear_unfinished(&self) -> io::Result<()> {
+        self.check()?;
+        for entry in fs::read_dir(&self.0)?.flatten() {
+            let fresh = entry.file_name().to_string_lossy().ends_with(FRESH);
+            if fresh && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                remove_if_there(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a file; when this returns, a power loss does not bring it back. Whether it was there.

@@ -119,7 +119,9 @@ fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, remote: Option<CommitId>, mode:
     } else {
         Program::Argv(settings.tick_argv.clone())
     };
-    let ended = match pass.run_job("job", program, settings.job_timeout, repo, remote, mode, None) {
+    let ended = match pass.keeping_tips(repo, "the job", |pass| {
+        pass.run_job("job", program, settings.job_timeout, repo, remote, mode, None)
+    }) {
         Ok(ended) => ended,
         Err(failure) => {
             pass.outcome.fail(failure);

@@ -73,6 +73,7 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
         super::incoming::clear(place)?;
         clear_half_written(&git_dir.join("objects"))?;
         clear_half_written(&git_dir.join("objects/pack"))?;
+        PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
     }
     bring_back_index(place)
 }
@@ -481,8 +482,16 @@ impl Repo {
     pub fn mend_state(&self, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
         let mut kept = Vec::new();
         let mut heads: BTreeSet<CommitId> = BTreeSet::new();
+        let git_dir = &self.place.git_dir;
+        // Uncommitted work that git put away when it began, and would have brought back at the end.
+        for file in ["MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash"] {
+            let text = fs::read_to_string(git_dir.join(file)).unwrap_or_default();
+            let Ok(stash) = CommitId::from_str(text.trim()) else { continue };
+            if self.git.find_commit(stash).is_ok() && !self.is_kept(stash)? {
+                kept.push(self.rescue(What::Worktree, stash, when, "stashed by a work left half done")?);
+            }
+        }
         if self.git.state() != git2::RepositoryState::Clean {
-            let git_dir = &self.place.git_dir;
             let files = [
                 "MERGE_HEAD",
                 "CHERRY_PICK_HEAD",

@@ -124,7 +124,8 @@ impl Repo {
         Ok(parents.into_iter().filter(|parent| odb.exists(*parent)).collect())
     }
 
-    /// Writes a commit. libgit2 makes one only on parents that it can read itself.
+    /// Writes a commit. libgit2 makes one only on parents that it can read itself, and its `git_commit_create` says that it did
+    /// also where the object could not be written, on a full disk say.
     ///
     /// `author` and `committer`: a name, an address and a time, as git writes them.
     ///

@@ -38,10 +38,28 @@ impl Repo {
     /// # Errors
     /// Where the reference can't be written: then the act must not happen.
     pub fn rescue(&self, what: What, commit: CommitId, when: DateTime<Utc>, why: &str) -> Result<String, Error> {
+        let (name, new) = self.rescue_quietly(what, commit, when, why)?;
+        if new {
+            tell(what, &name, commit, why);
+        }
+        Ok(name)
+    }
+
+    /// [`Repo::rescue`] without a word in the log; gives also whether the reference is new.
+    ///
+    /// # Errors
+    /// As [`Repo::rescue`].
+    pub(super) fn rescue_quietly(
+        &self,
+        what: What,
+        commit: CommitId,
+        when: DateTime<Utc>,
+        why: &str,
+    ) -> Result<(String, bool), Error> {
         let ages = Ages::read(&self.private);
         for (name, kept) in self.rescues()? {
             if kept == commit && name.contains(&format!("-{}-", what.word())) && is_recent(&ages, &name, kept, when) {
-                return Ok(name);
+                return Ok((name, false));
             }
         }
         self.objects_to_disk()?;
@@ -57,12 +75,7 @@ impl Repo {
             }
         };
         self.ref_to_disk(&name)?;
-        let look = match what {
-            What::Local | What::Remote => format!("git log {name}"),
-            What::Worktree => format!("git show --stat {name}; git checkout {name} -- PATH"),
-        };
-        tracing::warn!(rescue = %name, commit = %hex, get_back = %look, "{why}: kept what would have been dropped");
-        Ok(name)
+        Ok((name, true))
     }
 
     /// Every rescue reference with its commit, oldest first.
@@ -89,6 +102,15 @@ fn is_recent(ages: &Ages, name: &str, kept: CommitId, when: DateTime<Utc>) -> bo
     // The clock may have been set back to the day that is in the name.
     !ages.may_be_kept_for(&format!("{name} {kept}"), day.num_seconds())
         && stamp_of(name).is_some_and(|stamp| stamp <= when && when - stamp < day)
+}
+
+/// Says that a commit was rescued, and how to get it back.
+pub(super) fn tell(what: What, name: &str, commit: CommitId, why: &str) {
+    let look = match what {
+        What::Local | What::Remote => format!("git log {name}"),
+        What::Worktree => format!("git show --stat {name}; git checkout {name} -- PATH"),
+    };
+    tracing::warn!(rescue = %name, commit = %commit, get_back = %look, "{why}: kept what would have been dropped");
 }
 
 /// When a rescue was made, by its name.
