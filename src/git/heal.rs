@@ -223,8 +223,7 @@ fn holds_nothing(git_dir: &Path) -> Result<bool, Error> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io(doing(), &error)),
             Ok(meta) if meta.is_dir() => {
-                let entries = fs::read_dir(&path).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-                open.extend(entries.doing(doing())?.iter().map(fs::DirEntry::path));
+                open.extend(files::entries(&path).doing(doing())?.iter().map(files::Entry::path));
             }
             Ok(_) => return Ok(false),
         }
@@ -485,7 +484,7 @@ impl Repo {
         let git_dir = &self.place.git_dir;
         // Uncommitted work that git put away when it began, and would have brought back at the end.
         for file in ["MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash"] {
-            let text = fs::read_to_string(git_dir.join(file)).unwrap_or_default();
+            let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
             let Ok(stash) = CommitId::from_str(text.trim()) else { continue };
             if self.git.find_commit(stash).is_ok() && !self.is_kept(stash)? {
                 kept.push(self.rescue(What::Worktree, stash, when, "stashed by a work left half done")?);
