@@ -69,8 +69,9 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
             return Err(Error::new(Sort::Busy, what, "the next pass tries again, and clears it once it is old"));
         }
     }
+    // One that failed to remove it came to its end all the same.
+    super::incoming::clear(place)?;
     if start_up || ours_died {
-        super::incoming::clear(place)?;
         clear_half_written(&git_dir.join("objects"))?;
         clear_half_written(&git_dir.join("objects/pack"))?;
         PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
