@@ -47,7 +47,7 @@ fn is_null(stat: &Stat) -> bool {
 /// # Errors
 /// Those of the file system, and one that says what stands there where that is no regular file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let file = File::from(rustix::fs::open(path, OPEN_FILE, Mode::empty())?);
+    let file = File::from(rustix::fs::openat(rustix::fs::CWD, path, OPEN_FILE, Mode::empty())?);
     check_is_file(&file)?;
     Ok(file)
 }
@@ -93,7 +93,7 @@ pub(crate) fn read_until(path: &Path, until: Instant) -> io::Result<String> {
     if special(path) != Some("a FIFO") {
         return read_to_string(path);
     }
-    let pipe = File::from(rustix::fs::open(path, OPEN_FILE, Mode::empty())?);
+    let pipe = File::from(rustix::fs::openat(rustix::fs::CWD, path, OPEN_FILE, Mode::empty())?);
     let mut limited = (&pipe).take(MOST_OF_A_PIPE);
     let mut bytes = Vec::new();
     loop {
@@ -147,7 +147,7 @@ impl Entry {
 /// # Errors
 /// Those of the file system.
 pub(crate) fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
-    let fd = rustix::fs::open(folder, OPEN_FOLDER, Mode::empty())?;
+    let fd = rustix::fs::openat(rustix::fs::CWD, folder, OPEN_FOLDER, Mode::empty())?;
     let entry = |(name, kind)| Entry { folder: folder.to_owned(), name, kind };
     Ok(list(&fd)?.into_iter().map(entry).collect())
 }
@@ -194,7 +194,7 @@ pub(crate) fn special_below(folder: &Path) -> Option<PathBuf> {
 /// # Errors
 /// Those of the file system, but for there being nothing.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
-    match rustix::fs::open(path, OPEN_FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
+    match rustix::fs::openat(rustix::fs::CWD, path, OPEN_FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(folder) => empty_folder(&folder)?,
         Err(Errno::NOENT) => return Ok(()),
         Err(Errno::NOTDIR | Errno::LOOP) if path.is_symlink() => return std::fs::remove_file(path),

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
+
 use crate::files;
 /// What the name of a file that is being written ends with.
 const FRESH: &str = ".new";
@@ -116,9 +118,9 @@ impl PrivateDir {
     /// Those of the file system.
     pub fn clear_unfinished(&self) -> io::Result<()> {
         self.check()?;
-        for entry in fs::read_dir(&self.0)?.flatten() {
-            let fresh = entry.file_name().to_string_lossy().ends_with(FRESH);
-            if fresh && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        for entry in files::entries(&self.0)? {
+            let fresh = entry.name().to_string_lossy().ends_with(FRESH);
+            if fresh && entry.kind == FileType::RegularFile {
                 remove_if_there(&entry.path())?;
             }
         }

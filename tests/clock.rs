@@ -324,7 +324,7 @@ fn put_things_aside(s: &Scene) -> Vec<PathBuf> {
         s.init_sync().exits(0);
     }
     // And what it can't mend.
-    fs::remove_file(git.join("HEAD")).unwrap();
+    fs::remove_dir_all(git.join("objects/pack")).unwrap();
     s.init_sync().exits(0).logs("put aside");
     let private = s.private();
     let inside = |folder: &str| -> Vec<PathBuf> {

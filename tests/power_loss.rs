@@ -576,6 +576,15 @@ fn power_fails_in_a_sync_that_publishes() {
 }
 
 #[test]
+fn power_fails_in_a_sync_that_publishes_file_by_file() {
+    let s = with_a_site();
+    s.env("GIT_SYNC_PUBLISH", "files");
+    s.rival_writes("index.html", "page 3\n").rival_commits("third");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    cut_while_publishing("power, sync with a site, file by file", &s, SYNC, "page 3\n");
+}
+
+#[test]
 fn power_fails_in_a_start_up_that_publishes() {
     let s = with_a_site();
     s.rival_writes("index.html", "page 3\n").rival_commits("third");

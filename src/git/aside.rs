@@ -16,6 +16,7 @@ use super::damage::Damage;
 use super::error::Doing;
 use super::heal::{BROKEN, broken, init};
 use super::{CommitId, Error, Place, Repo, Sort, raw};
+use crate::files;
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
@@ -40,9 +41,8 @@ pub fn begin_anew(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>,
 
 /// The names in a repository's folder, without our own.
 pub(super) fn names_in(git_dir: &Path) -> Result<Vec<OsString>, Error> {
-    let entries = fs::read_dir(git_dir).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-    let entries = entries.doing(format!("reading {}", git_dir.display()))?;
-    Ok(entries.iter().map(fs::DirEntry::file_name).filter(|name| name != "gitsync").collect())
+    let entries = files::entries(git_dir).doing(format!("reading {}", git_dir.display()))?;
+    Ok(entries.iter().map(|entry| entry.name().to_owned()).filter(|name| name != "gitsync").collect())
 }
 
 /// Puts everything but our private folder into a folder of `broken/`, once for one cause.
@@ -59,7 +59,7 @@ pub(super) fn put_aside(
             // A pass was killed before it moved anything here; with anything else in it, it is not ours to remove.
             remove_if_there(&old.join(CAUSE)).doing(doing)?;
             let _ = fs::remove_dir(&old);
-        } else if fs::read_to_string(old.join(CAUSE)).is_ok_and(|cause| cause.trim_end() == damage.cause) {
+        } else if files::read_to_string(&old.join(CAUSE)).is_ok_and(|cause| cause.trim_end() == damage.cause) {
             let what =
                 format!("the repository is damaged again ({}), as when {} was put aside", damage.what, old.display());
             let next = format!(
@@ -91,13 +91,14 @@ pub(super) fn finish_putting_aside(place: &Place, private: &PrivateDir) -> Resul
     let doing = "finishing to put a damaged repository aside";
     let Some(name) = private.read(PUTTING_ASIDE).doing(doing)? else { return Ok(()) };
     let aside = private.file(BROKEN).join(OsStr::from_bytes(&name));
-    // HEAD goes first. Where it is still there nothing has gone, and the damage has to be proven again.
-    let begun = !names_in(&place.git_dir)?.iter().any(|name| name == "HEAD");
+    // HEAD goes first. Where it is in its old place alone nothing has gone, and the damage has to be proven again. It may be in
+    // both, where a power loss came between the two folders.
+    let begun = aside.join("HEAD").exists() || !names_in(&place.git_dir)?.iter().any(|name| name == "HEAD");
     let known = !name.is_empty() && !name.contains(&b'/') && aside.is_dir();
     if known && begun {
         return move_aside(place, private, &aside);
     }
-    if known && !aside.join("HEAD").exists() {
+    if known {
         remove_if_there(&aside.join(CAUSE)).doing(doing)?;
         // With anything in it, it is not ours to remove.
         let _ = fs::remove_dir(&aside);
@@ -111,7 +112,12 @@ fn move_aside(place: &Place, private: &PrivateDir, aside: &Path) -> Result<(), E
     let mut names = vec![OsString::from("HEAD")];
     names.extend(names_in(&place.git_dir)?);
     for name in names {
-        match fs::rename(place.git_dir.join(&name), aside.join(&name)) {
+        let mut to = aside.join(&name);
+        // A folder that a power loss left in both places does not replace the other.
+        while fs::symlink_metadata(&to).is_ok_and(|there| there.is_dir()) {
+            to.as_mut_os_string().push("+");
+        }
+        match fs::rename(place.git_dir.join(&name), to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(doing, &error)),
             _ => {}
         }
@@ -174,7 +180,7 @@ impl Repo {
 
 /// Where a branch stood, newest first: its reference, then what its log says.
 fn positions(old: &Path, branch: &str) -> Vec<CommitId> {
-    let read = |name: &str| fs::read(old.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let read = |name: &str| files::read(&old.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let mut words: Vec<String> = read(branch).into_iter().collect();
     let packed = read("packed-refs").unwrap_or_default();
     words.extend(packed.lines().filter_map(|line| line.strip_suffix(&format!(" {branch}"))).map(str::to_owned));

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::error::Doing;
 use super::raw;
 use super::{CommitId, Error, Names, Place, Sort};
+use crate::files;
 use crate::private::PrivateDir;
 
 /// Where the files of one pack are linked to, to be read alone.
@@ -171,7 +172,7 @@ pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Da
 /// Where it can't be known: the file is there and the system would not read it.
 pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
     let path = git_dir.join("index");
-    match read_file(&path) {
+    match files::read(&path) {
         Ok(bytes) if !bytes.starts_with(b"DIRC") => return Ok(true),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -188,7 +189,7 @@ pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
 /// Commits whose parents a shallow clone left out.
 fn cut_commits(git_dir: &Path) -> Result<HashSet<CommitId>, Error> {
     let path = git_dir.join("shallow");
-    match read_file(&path) {
+    match files::read(&path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes)
             .lines()
             .filter_map(|line| CommitId::from_str(line.trim()).ok())
@@ -203,7 +204,7 @@ fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>,
     let mut all = Vec::new();
     let damaged = |what: String| Damage { cause: what.clone(), what };
     let packed = git_dir.join("packed-refs");
-    let text = match read_file(&packed) {
+    let text = match files::read(&packed) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(Error::path("reading", &packed, &error)),
@@ -222,12 +223,11 @@ fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>,
             Err(error) => return Err(Error::path("looking at", &path, &error)),
         };
         if meta.is_dir() {
-            let entries = fs::read_dir(&path).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-            for entry in entries.map_err(|error| Error::path("reading", &path, &error))? {
-                open.push((entry.path(), format!("{name}/{}", entry.file_name().to_string_lossy())));
+            for entry in files::entries(&path).map_err(|error| Error::path("reading", &path, &error))? {
+                open.push((entry.path(), format!("{name}/{}", entry.name().to_string_lossy())));
             }
         } else if meta.is_file() && !name.ends_with(".lock") {
-            let bytes = fs::read(&path).map_err(|error| Error::path("reading", &path, &error))?;
+            let bytes = files::read(&path).map_err(|error| Error::path("reading", &path, &error))?;
             let text = String::from_utf8_lossy(&bytes).trim().to_owned();
             match CommitId::from_str(&text) {
                 Ok(id) if text.len() == 40 => {
@@ -264,7 +264,7 @@ impl Stores {
         while let Some(store) = stores.all.get(at).cloned().filter(|_| at < MOST) {
             at += 1;
             let list = store.join("info/alternates");
-            let text = match read_file(&list) {
+            let text = match files::read(&list) {
                 Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(Error::path("reading", &list, &error)),
@@ -320,8 +320,8 @@ impl Stores {
     fn too_little(&self, object: &str, error: &git2::Error) -> Error {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let count = |store: &PathBuf| {
-            let entries = fs::read_dir(store.join("pack")).into_iter().flatten().flatten();
-            entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "pack")).count()
+            let entries = files::entries_if_any(&store.join("pack"));
+            entries.iter().filter(|entry| entry.path().extension().is_some_and(|end| end == "pack")).count()
         };
         let packs: usize = self.all.iter().map(count).sum();
         // A pass holds some twenty files open beside the packs.
@@ -339,13 +339,13 @@ impl Stores {
     /// Looks for an object in the packs of a store.
     fn look_packed(&self, store: &Path, id: git2::Oid) -> Result<Found, Error> {
         let folder = store.join("pack");
-        let entries = match fs::read_dir(&folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>()) {
+        let entries = match files::entries(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
             Err(error) => return Err(Error::path("reading", &folder, &error)),
         };
         let mut damaged = None;
-        for index in entries.iter().map(fs::DirEntry::path) {
+        for index in entries.iter().map(files::Entry::path) {
             let pack = index.with_extension("pack");
             if index.extension().is_some_and(|end| end == "pack") && !index.with_extension("idx").exists() {
                 damaged = Some(index.with_extension("idx"));
@@ -353,7 +353,7 @@ impl Stores {
             if index.extension().is_none_or(|end| end != "idx") {
                 continue;
             }
-            let bytes = fs::read(&index).map_err(|error| Error::path("reading", &index, &error))?;
+            let bytes = files::read(&index).map_err(|error| Error::path("reading", &index, &error))?;
             match holds(&bytes, id) {
                 None => damaged = Some(index),
                 Some(false) => {}
@@ -404,7 +404,7 @@ enum Found {
 
 fn look_loose(store: &Path, id: git2::Oid) -> Result<Found, Error> {
     let path = loose_path(store, id);
-    let packed = match fs::read(&path) {
+    let packed = match files::read(&path) {
         Ok(packed) => packed,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
         Err(error) => return Err(Error::path("reading", &path, &error)),
@@ -448,20 +448,7 @@ fn holds(index: &[u8], id: git2::Oid) -> Option<bool> {
     Some(ids.any(|bytes| bytes.get(id_in_entry..id_in_entry + 20) == Some(wanted)))
 }
 
-/// The bytes of a file that is one. What else stands there, a FIFO say, is not waited for.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let mut file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// Reads a file to its end, so that what the disk refuses shows.
 fn read_through(path: &Path) -> io::Result<()> {
-    io::copy(&mut fs::File::open(path)?, &mut io::sink()).map(drop)
+    io::copy(&mut files::open(path)?, &mut io::sink()).map(drop)
 }

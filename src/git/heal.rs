@@ -69,8 +69,9 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
             return Err(Error::new(Sort::Busy, what, "the next pass tries again, and clears it once it is old"));
         }
     }
+    // One that failed to remove it came to its end all the same.
+    super::incoming::clear(place)?;
     if start_up || ours_died {
-        super::incoming::clear(place)?;
         clear_half_written(&git_dir.join("objects"))?;
         clear_half_written(&git_dir.join("objects/pack"))?;
         PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
@@ -223,8 +224,7 @@ fn holds_nothing(git_dir: &Path) -> Result<bool, Error> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io(doing(), &error)),
             Ok(meta) if meta.is_dir() => {
-                let entries = fs::read_dir(&path).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-                open.extend(entries.doing(doing())?.iter().map(fs::DirEntry::path));
+                open.extend(files::entries(&path).doing(doing())?.iter().map(files::Entry::path));
             }
             Ok(_) => return Ok(false),
         }
@@ -485,7 +485,7 @@ impl Repo {
         let git_dir = &self.place.git_dir;
         // Uncommitted work that git put away when it began, and would have brought back at the end.
         for file in ["MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash"] {
-            let text = fs::read_to_string(git_dir.join(file)).unwrap_or_default();
+            let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
             let Ok(stash) = CommitId::from_str(text.trim()) else { continue };
             if self.git.find_commit(stash).is_ok() && !self.is_kept(stash)? {
                 kept.push(self.rescue(What::Worktree, stash, when, "stashed by a work left half done")?);

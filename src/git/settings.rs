@@ -2,11 +2,11 @@
 //!
 //! A setting that is wrong is no damage. Nothing is put aside for it, and the configuration stays as it is.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Place, Sort};
+use crate::files;
 
 /// The settings that libgit2 reads as it opens a repository, and that must be true or false.
 const BOOLEANS: &[&str] = &[
@@ -43,7 +43,7 @@ fn wrong_in(file: &Path, error: &git2::Error, from_there: bool) -> Option<Error>
         let next = format!("mend {}; nothing was touched", file.display());
         Some(Error::new(Sort::NotReady, what, next))
     };
-    match fs::read(file) {
+    match files::read(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
             let error = Error::path("reading git's configuration", file, &error);

@@ -52,7 +52,7 @@ impl JobLock {
         let refused = |error: Errno| system(format!("open {}", path.display()))(error.into());
         // NONBLOCK: a FIFO in its place must not hold us.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | create;
-        let file = match rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)) {
+        let file = match rustix::fs::openat(rustix::fs::CWD, &path, flags, Mode::from_raw_mode(0o600)) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(refused(error)),

@@ -89,7 +89,7 @@ impl Folder {
         let through = FOLDER.union(OFlags::PATH);
         #[cfg(not(target_os = "linux"))]
         let through = FOLDER;
-        let mut at = rustix::fs::open("/", through, Mode::empty())?;
+        let mut at = rustix::fs::openat(rustix::fs::CWD, "/", through, Mode::empty())?;
         for component in path.components() {
             let name = match component {
                 Component::RootDir => continue,
