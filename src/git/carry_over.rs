@@ -22,6 +22,15 @@ use crate::files;
 /// After so many objects what was copied is written and gets its references, so that it stays whatever comes.
 const BATCH: usize = 100_000;
 
+/// Whether what can't be carried over now may be at a later time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carry {
+    /// The remote's history is here. What can't be carried over on top of it never can.
+    WithTheRemotes,
+    /// The remote could not be had, and commits of ours may need what it has.
+    WithoutTheRemotes,
+}
+
 impl Repo {
     /// Carries over from repositories that were put aside what is not here: each branch, rescue and log's last commit that
     /// can still be read, with its history, as rescue references; of a commit that can't, the ancestors that can. What is
@@ -29,7 +38,7 @@ impl Repo {
     ///
     /// # Errors
     /// Where this repository can't be read or written.
-    pub fn carry_over(&self, when: DateTime<Utc>, until: Instant) -> Result<Vec<String>, Error> {
+    pub fn carry_over(&self, carry: Carry, when: DateTime<Utc>, until: Instant) -> Result<Vec<String>, Error> {
         let doing = "reading the repository put aside";
         // Several, where a pass was killed in the middle of putting one aside: what one names another may hold. One that was
         // carried over long ago may hold what was lost since.
@@ -69,7 +78,7 @@ impl Repo {
             tracing::warn!("what was carried over is not whole: {fault}; the next init-sync tries again");
             complete = false;
         }
-        if complete {
+        if complete && carry == Carry::WithTheRemotes {
             for old in fresh {
                 fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
             }

@@ -119,6 +119,10 @@ impl Error {
             | (git2::ErrorClass::Index, git2::ErrorCode::GenericError) => {
                 Self::new(Sort::Corrupt, text, MAY_BE_DAMAGED)
             }
+            // What can't be looked at twice has been named by then, with its file.
+            (git2::ErrorClass::Config, _) if error.message().starts_with("failed to stat") => {
+                Self::new(Sort::Exhausted, text, "see whether the disk is well; the next pass tries again")
+            }
             (git2::ErrorClass::Config, code) if code != git2::ErrorCode::NotFound => {
                 Self::new(Sort::NotReady, text, "mend git's configuration; `git config --list --show-origin` shows it")
             }

@@ -274,6 +274,8 @@ fn take_over(place: &Place) -> Result<(), Error> {
             // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
             let fresh = to.with_extension("gitsync.lock");
             remove_if_there(&fresh).doing(doing)?;
+            // libgit2's own lock on the new index, where a power loss left it.
+            remove_if_there(&fresh.with_extension("lock.lock")).doing(doing)?;
             if name == "index" {
                 take_over_index(&old.join(name), &fresh).doing("taking over the index")?;
             } else {

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use super::error::Doing;
 use super::rescue::{self, What};
 use super::{CommitId, Error, Repo};
+use crate::private::sync_dir;
 
 /// The tips when a job was about to start.
 #[derive(Debug, Default)]
@@ -69,7 +70,11 @@ impl Repo {
 
     fn remove_rescue(&self, name: &str) -> Result<(), Error> {
         match self.git.find_reference(name) {
-            Ok(mut reference) => reference.delete().doing(format!("removing {name}")),
+            Ok(mut reference) => {
+                reference.delete().doing(format!("removing {name}"))?;
+                let folder = self.git.commondir().join(name);
+                folder.parent().map_or(Ok(()), sync_dir).doing("waiting for the disk")
+            }
             Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(()),
             Err(error) => Err(Error::git(format!("reading {name}"), &error)),
         }

@@ -134,7 +134,12 @@ impl Scene {
     fn isolate(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
-            if name.starts_with("GIT") || name.starts_with("RUST_LOG") || name == "NO_COLOR" {
+            // cargo sets LD_LIBRARY_PATH for tests, and the loader looks in each of its folders for each library.
+            if name == "LD_LIBRARY_PATH"
+                || name.starts_with("GIT")
+                || name.starts_with("RUST_LOG")
+                || name == "NO_COLOR"
+            {
                 command.env_remove(&*name);
             }
         }
