@@ -125,7 +125,7 @@ fn move_aside(place: &Place, private: &PrivateDir, aside: &Path) -> Result<(), E
     sync_dir(aside).doing(doing)?;
     sync_dir(&place.git_dir).doing(doing)?;
     // What an earlier pass meant to follow went with the repository that had it.
-    private.remove_durably(super::worktree::INTENT).doing(doing)?;
+    private.remove_durably(super::checkout::INTENT).doing(doing)?;
     private.remove_durably(PUTTING_ASIDE).map(drop).doing(doing)
 }
 

@@ -374,7 +374,7 @@ impl Stores {
     fn read_alone(&self, index: &Path, pack: &Path, id: git2::Oid) -> Result<bool, Error> {
         let doing = "reading one pack alone";
         let store = self.private.folder(READING).doing(doing)?;
-        super::worktree::remove_folder(&store).doing(doing)?;
+        files::remove_folder(&store).doing(doing)?;
         fs::create_dir_all(store.join("pack")).doing(doing)?;
         for file in [index, pack] {
             let name = file.file_name().unwrap_or_default();
@@ -384,7 +384,7 @@ impl Stores {
             odb.add_disk_alternate(&store.to_string_lossy())?;
             odb.read(id).map(drop)
         });
-        super::worktree::remove_folder(&store).doing(doing)?;
+        files::remove_folder(&store).doing(doing)?;
         match read {
             Ok(()) => Ok(true),
             Err(error) => match Error::git(doing, &error) {

@@ -83,7 +83,7 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
 /// HEAD it would take what a job has just written for an edit that gives way.
 fn bring_back_index(place: &Place) -> Result<(), Error> {
     let doing = "bringing back the index";
-    let before = PrivateDir::of(&place.git_dir).file(super::worktree::INDEX_BEFORE);
+    let before = PrivateDir::of(&place.git_dir).file(super::index::INDEX_BEFORE);
     let Ok(meta) = before.symlink_metadata() else {
         // A power loss left its name without its bytes: as good as none, and on a branch without a commit made again from none.
         let index = place.git_dir.join("index");
@@ -92,7 +92,7 @@ fn bring_back_index(place: &Place) -> Result<(), Error> {
     };
     if meta.is_dir() {
         // None of ours; a file could not take its place.
-        return super::worktree::remove_folder(&before).doing(doing);
+        return files::remove_folder(&before).doing(doing);
     }
     let index = place.git_dir.join("index");
     let is_whole = |path: &Path| begins_as_index(path) && git2::Index::open(path).is_ok();
