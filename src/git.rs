@@ -5,12 +5,9 @@
 //! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
 
 pub mod ages;
-pub mod aside;
-mod carry_over;
 pub mod checkout;
 pub mod commit;
 mod connectivity;
-pub mod damage;
 pub mod error;
 pub mod heal;
 pub mod history;
@@ -42,6 +39,7 @@ pub use git2::Oid as CommitId;
 
 use self::error::Doing;
 pub use self::error::{Error, Sort};
+pub use self::heal::{aside, damage};
 use crate::files;
 use crate::lock::Held;
 use crate::private::{PrivateDir, sync_dir};
