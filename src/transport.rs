@@ -12,14 +12,16 @@
 
 mod answers;
 mod config;
+mod connection;
 mod credentials;
 mod env_config;
 mod err_packet;
-mod exec;
 mod http;
 pub mod pktline;
+mod programs;
 mod progress;
 pub mod redact;
+mod ssh;
 mod token_host;
 mod url;
 
@@ -36,19 +38,20 @@ use git2::Oid;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 
 pub use answers::{Refusal, from_git2, refusal};
-pub use exec::{Adopting, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
 pub use http::{EndsLater, end_answers_later};
+pub use programs::{Adopting, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
 pub use progress::Progress;
 pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
 use config::{GitConfig, Rewriting};
+use connection::{Road, Wire};
 use env_config::EnvConfig;
 use err_packet::ErrWatch;
-use exec::{Road, SshCommand, Wire};
 use http::{FetchStep, Http, Push};
 use pktline::{Bad, Packet, Packets, Sifted, ValidUtf8};
 use progress::Meter;
+use ssh::SshCommand;
 
 /// The scheme of the URLs that libgit2 gets. Nobody has an `insteadOf` for it.
 const SCHEME: &str = "gitsync-session";

@@ -18,7 +18,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::GitConfig;
-use super::exec::{self, Wire};
+use super::connection::Wire;
+use super::programs;
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
 use super::{Env, Kind, Limits, Options, TokenHost, TransportError, redact};
 use crate::deadline::instant;
@@ -302,7 +303,7 @@ impl Credentials {
             question.push_str(&format!("username={user}\n"));
         }
         question.push('\n');
-        let Some(answer) = self.run(exec::shell(&script, "get"), &question, &source)? else { return Ok(None) };
+        let Some(answer) = self.run(programs::shell(&script, "get"), &question, &source)? else { return Ok(None) };
         let value = |key: &str| {
             answer
                 .lines()
@@ -323,7 +324,7 @@ impl Credentials {
     fn ask_program(&self, path: &str, source: &str) -> Result<Option<Authorization>, TransportError> {
         let origin = &self.url.origin;
         let ask = |question: String| -> Result<Option<String>, TransportError> {
-            let answer = self.run(exec::program(path.as_ref(), &question), "", source)?;
+            let answer = self.run(programs::program(path.as_ref(), &question), "", source)?;
             Ok(answer.and_then(|a| a.lines().next().map(str::to_owned)).filter(|a| !a.is_empty()))
         };
         let user = match &self.url.user {
