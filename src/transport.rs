@@ -14,9 +14,11 @@ mod answers;
 mod config;
 mod connection;
 mod credentials;
+mod env;
 mod env_config;
 mod err_packet;
 mod http;
+mod libgit2;
 pub mod pktline;
 mod programs;
 mod progress;
@@ -25,31 +27,28 @@ mod ssh;
 mod token_host;
 mod url;
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use git2::Oid;
-use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 
 pub use answers::{Refusal, from_git2, refusal};
+pub use env::Env;
 pub use http::{EndsLater, end_answers_later};
 pub use programs::{Adopting, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
 pub use progress::Progress;
 pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
-use config::{GitConfig, Rewriting};
+use config::GitConfig;
 use connection::{Road, Wire};
-use env_config::EnvConfig;
-use err_packet::ErrWatch;
-use http::{FetchStep, Http, Push};
-use pktline::{Bad, Packet, Packets, Sifted, ValidUtf8};
+use http::Http;
+use libgit2::make_transport;
+use pktline::{Bad, Packet, Packets};
 use progress::Meter;
 use ssh::SshCommand;
 
@@ -89,76 +88,6 @@ impl TransportError {
     /// The one that a stream's error carries.
     fn within(e: &io::Error) -> Option<TransportError> {
         e.get_ref().and_then(|inner| inner.downcast_ref::<TransportError>()).cloned()
-    }
-}
-
-/// What the transports need of the environment, read once. An empty variable counts as unset.
-#[derive(Clone, Default)]
-pub struct Env {
-    variables: BTreeMap<&'static str, OsString>,
-    config: EnvConfig,
-}
-
-impl Env {
-    /// Every variable that is read, and no other but `GIT_CONFIG_COUNT` and what belongs to it.
-    pub const NAMES: &'static [&'static str] = &[
-        "GIT_SYNC_TOKEN",
-        "GITHUB_TOKEN",
-        "GITHUB_SERVER_URL",
-        "GIT_ASKPASS",
-        "GIT_SSH_COMMAND",
-        "GIT_SSH",
-        "GIT_SSH_VARIANT",
-        "http_proxy",
-        "https_proxy",
-        "HTTPS_PROXY",
-        "all_proxy",
-        "ALL_PROXY",
-        "no_proxy",
-        "NO_PROXY",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "GIT_SSL_CAINFO",
-        "GIT_SSL_CAPATH",
-    ];
-
-    /// Looks each of [`Env::NAMES`] up. The secrets among them are masked in every text from here on.
-    pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Env {
-        let variables: BTreeMap<_, _> =
-            Self::NAMES.iter().filter_map(|name| Some((*name, lookup(name).filter(|v| !v.is_empty())?))).collect();
-        let env = Env { variables, config: EnvConfig::read(lookup) };
-        for secret in ["GIT_SYNC_TOKEN", "GITHUB_TOKEN"] {
-            if let Some(value) = env.text(secret) {
-                redact::register_secret(value);
-            }
-        }
-        env
-    }
-
-    /// What `url.<base>.insteadOf` in the environment and in `config` make of a remote's URLs, as they are stored. `None`
-    /// where the environment has none: libgit2 then does it.
-    pub(crate) fn rewriting(&self, config: &git2::Config) -> Option<Rewriting> {
-        self.config.rewriting(config)
-    }
-
-    /// `GITHUB_SERVER_URL`.
-    pub fn server_url(&self) -> Option<&str> {
-        self.text("GITHUB_SERVER_URL")
-    }
-
-    fn get(&self, name: &str) -> Option<&OsStr> {
-        self.variables.get(name).map(OsString::as_os_str)
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        self.get(name).and_then(OsStr::to_str).map(str::trim).filter(|v| !v.is_empty())
-    }
-}
-
-impl fmt::Debug for Env {
-    /// The names alone: two of the values are secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
@@ -418,56 +347,6 @@ impl Inner {
             Bad::Malformed(_) => Unanswered { error: packets.stream_mut().hung_up(), hung_up: true },
         })
     }
-
-    fn act(&self, service: Service) -> Result<Box<dyn Stream>, TransportError> {
-        self.meter.done();
-        let program = |service: &str| -> Result<Metered, TransportError> {
-            match &self.reach {
-                Reach::Road(road) => {
-                    let wire = road.open(service, false, self.limits.clone(), &self.shown)?;
-                    Ok(Metered { wire, meter: self.meter.clone() })
-                }
-                Reach::Http(_) => Err(from_git2(&git2::Error::from_str("no program for http"), &self.shown)),
-            }
-        };
-        Ok(match (&self.reach, service) {
-            (Reach::Http(http), Service::UploadPackLs) => match self.judged(http)? {
-                Some(found) => Box::new(Cursor::new(advertised(&found))),
-                None => Box::new(Received(Sifted::new(http.advertisement("git-upload-pack")?, self.wanted(), true))),
-            },
-            (Reach::Http(http), Service::ReceivePackLs) => {
-                Box::new(Received(Sifted::new(http.advertisement("git-receive-pack")?, None, true)))
-            }
-            (Reach::Http(http), Service::UploadPack) => Box::new(FetchStep::new(http.clone())),
-            (Reach::Http(http), Service::ReceivePack) => Box::new(Push::new(http.clone())),
-            (Reach::Road(_), Service::UploadPackLs | Service::UploadPack) => {
-                Box::new(Listing(Sifted::new(program("upload-pack")?, self.wanted(), false)))
-            }
-            (Reach::Road(_), Service::ReceivePackLs | Service::ReceivePack) => {
-                Box::new(Mended(ValidUtf8::new(Listing(Sifted::new(program("receive-pack")?, None, false)))))
-            }
-        })
-    }
-
-    /// What a fetch is about, if it was said: what was asked for before.
-    fn wanted(&self) -> Option<Vec<String>> {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        (!asked.names.is_empty()).then(|| asked.names.clone())
-    }
-
-    /// The refs a fetch is to see: those asked for, if the server answers questions about single refs.
-    fn judged(&self, http: &Http) -> Result<Option<Vec<(String, Oid)>>, TransportError> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.names.is_empty() || !http.speaks_v2() {
-            return Ok(None);
-        }
-        if let Some(fresh) = asked.fresh.take() {
-            return Ok(Some(fresh));
-        }
-        let names: Vec<&str> = asked.names.iter().map(String::as_str).collect();
-        let found = http.tips(&names)?;
-        Ok(http.speaks_v2().then_some(found))
-    }
 }
 
 /// Why the other end listed nothing.
@@ -514,231 +393,4 @@ fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, O
     let _ = packets.stream_mut().write_all(b"0000");
     packets.stream_mut().close_input();
     Ok(found)
-}
-
-/// The advertisement libgit2 would have got, of these refs alone.
-///
-/// The capabilities are those that every git has had since smart HTTP began (1.6.6), and a server that answered v2 is
-/// younger than that by far.
-fn advertised(found: &[(String, Oid)]) -> Vec<u8> {
-    let mut out = Vec::new();
-    pktline::encode(&mut out, b"# service=git-upload-pack\n");
-    out.extend_from_slice(b"0000");
-    let mut capabilities =
-        "\0multi_ack_detailed multi_ack thin-pack side-band-64k ofs-delta shallow include-tag no-progress";
-    for (name, oid) in found {
-        pktline::encode(&mut out, format!("{oid} {name}{capabilities}\n").as_bytes());
-        capabilities = "";
-    }
-    out.extend_from_slice(b"0000");
-    out
-}
-
-fn make_transport(remote: &git2::Remote<'_>) -> Result<Transport, git2::Error> {
-    let url = remote.url().unwrap_or_default();
-    let sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    let inner = sessions.iter().find(|(have, _)| have == url).and_then(|(_, session)| session.upgrade());
-    drop(sessions);
-    let inner = inner.ok_or_else(|| git2::Error::from_str("this transport session is over"))?;
-    let stateless = matches!(inner.reach, Reach::Http(_));
-    Transport::smart(remote, stateless, Sub(inner))
-}
-
-/// libgit2's side of a session.
-struct Sub(Arc<Inner>);
-
-impl SmartSubtransport for Sub {
-    fn action(&self, _url: &str, service: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
-        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match self.0.act(service) {
-            Ok(stream) => {
-                Ok(Box::new(Noted { inner: self.0.clone(), stream, ended: false, watch: ErrWatch::default() }))
-            }
-            Err(e) => {
-                let text = e.to_string();
-                *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-                Err(git2::Error::new(git2::ErrorCode::GenericError, git2::ErrorClass::Net, text))
-            }
-        }
-    }
-
-    fn close(&self) -> Result<(), git2::Error> {
-        self.0.meter.done();
-        Ok(())
-    }
-}
-
-/// A stream for libgit2; what a program said as it hung up is had from it.
-trait Stream: Read + Write + Send + 'static {
-    /// Why a stream ended that libgit2 wanted more of.
-    fn why_ended(&mut self) -> Option<TransportError> {
-        None
-    }
-}
-
-impl Stream for Cursor<Vec<u8>> {}
-impl Stream for FetchStep {}
-impl Stream for Push {}
-
-/// Keeps the error that libgit2 turns into a line of text, and tells it that a stream is over.
-///
-/// A read of no bytes ends a pack for libgit2, but not the wait for a line: it asks again and again, as fast as it can, until
-/// somebody ends the process. So the second such read in a row is an error.
-struct Noted {
-    inner: Arc<Inner>,
-    stream: Box<dyn Stream>,
-    /// The last read gave nothing.
-    ended: bool,
-    /// What the server gives for the end of it all counts more than how it then ends.
-    watch: ErrWatch,
-}
-
-impl Noted {
-    /// Keeps why the stream broke or ended.
-    fn remember(&self, why: TransportError) {
-        let why = self.watch.words().map_or(why, |words| answers::server_said(&self.inner.shown, &words));
-        *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-    }
-
-    fn broke(&self, e: io::Error) -> io::Error {
-        if let Some(known) = TransportError::within(&e) {
-            self.remember(known);
-        }
-        e
-    }
-}
-
-impl Read for Noted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.ended {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let n = self.stream.read(buffer).map_err(|e| self.broke(e))?;
-        let over = n == 0 && !buffer.is_empty();
-        if over || self.watch.see(buffer.get(..n).unwrap_or_default()) {
-            self.ended = over;
-            let why = self.stream.why_ended().filter(|_| over);
-            self.remember(why.unwrap_or_else(|| answers::server_said(&self.inner.shown, "")));
-        }
-        Ok(n)
-    }
-}
-
-impl Write for Noted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.ended = false;
-        let result = self.stream.write(bytes);
-        // libgit2 says goodbye with a flush, also to who has gone already.
-        if bytes == b"0000" {
-            return result;
-        }
-        result.map_err(|e| self.broke(e))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-/// An advertisement: only read.
-struct Received(Sifted<http::Incoming>);
-
-impl Stream for Received {}
-
-impl Read for Received {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Received {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A program's or socket's stream, counted.
-struct Metered {
-    wire: Wire,
-    meter: Arc<Meter>,
-}
-
-impl Stream for Metered {
-    fn why_ended(&mut self) -> Option<TransportError> {
-        Some(self.wire.hung_up())
-    }
-}
-
-impl Read for Metered {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.wire.read(buffer)?;
-        self.meter.received(n);
-        Ok(n)
-    }
-}
-
-impl Write for Metered {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.wire.write(bytes)?;
-        self.meter.sent(n);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.wire.flush()
-    }
-}
-
-/// A program's stream, its advertisement sifted.
-struct Listing(Sifted<Metered>);
-
-impl Stream for Listing {
-    fn why_ended(&mut self) -> Option<TransportError> {
-        self.0.stream_mut().why_ended()
-    }
-}
-
-impl Read for Listing {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Listing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.stream_mut().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What a `git-receive-pack` says, as valid UTF-8.
-struct Mended(ValidUtf8<Listing>);
-
-impl Stream for Mended {
-    fn why_ended(&mut self) -> Option<TransportError> {
-        self.0.stream_mut().why_ended()
-    }
-}
-
-impl Read for Mended {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Mended {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.stream_mut().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
