@@ -14,6 +14,7 @@ mod answers;
 mod config;
 mod connection;
 mod credentials;
+mod encoding;
 mod env;
 mod env_config;
 mod err_packet;

@@ -21,7 +21,7 @@ use super::config::GitConfig;
 use super::connection::Wire;
 use super::programs;
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
-use super::{Env, Kind, Limits, Options, TokenHost, TransportError, redact};
+use super::{Env, Kind, Limits, Options, TokenHost, TransportError, encoding, redact};
 use crate::deadline::instant;
 use crate::files;
 
@@ -45,7 +45,7 @@ impl fmt::Debug for Authorization {
 impl Authorization {
     fn basic(user: &str, secret: &str, source: impl Into<String>) -> Authorization {
         redact::register_secret(secret);
-        let pair = redact::base64(format!("{user}:{secret}").as_bytes());
+        let pair = encoding::base64(format!("{user}:{secret}").as_bytes());
         redact::register_secret(&pair);
         Authorization { header: format!("Basic {pair}"), source: source.into() }
     }
@@ -54,7 +54,7 @@ impl Authorization {
 /// What follows the scheme in an `Authorization`: as it is and, where it is that of Basic, the password in it.
 fn register_credentials(value: &str) {
     redact::register_secret(value);
-    let pair = redact::from_base64(value).and_then(|bytes| String::from_utf8(bytes).ok());
+    let pair = encoding::from_base64(value).and_then(|bytes| String::from_utf8(bytes).ok());
     if let Some((_, secret)) = pair.as_deref().and_then(|pair| pair.split_once(':')) {
         redact::register_secret(secret);
     }
@@ -296,7 +296,7 @@ impl Credentials {
         let mut question =
             format!("protocol={}\nhost={}\n", self.url.origin.scheme.as_str(), self.url.origin.authority());
         if self.config.one("credential", "usehttppath", &self.url).is_some_and(is_true) {
-            question.push_str(&format!("path={}\n", super::url::decoded(self.url.path.trim_start_matches('/'))));
+            question.push_str(&format!("path={}\n", encoding::decoded(self.url.path.trim_start_matches('/'))));
         }
         let user = self.url.user.as_deref().or(self.config.one("credential", "username", &self.url));
         if let Some(user) = user {

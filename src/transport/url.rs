@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::encoding::{decoded, decoded_bytes, percent_encode};
 use super::{Kind, TransportError, redact};
 
 /// Where a remote is, and by which road it is reached.
@@ -412,43 +413,6 @@ pub(super) fn bracketed(host: &str) -> String {
 
 fn is_unreserved(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-._~".contains(&b)
-}
-
-/// Percent-encodes all bytes but those that `keep` holds fit.
-pub(crate) fn percent_encode(bytes: &[u8], keep: impl Fn(u8) -> bool) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for &b in bytes {
-        if keep(b) && b.is_ascii() {
-            out.push(char::from(b));
-        } else {
-            out.push_str(&format!("%{b:02X}"));
-        }
-    }
-    out
-}
-
-pub(crate) fn decoded_bytes(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while let Some(&b) = bytes.get(i) {
-        let hex = |at: usize| bytes.get(at).and_then(|&c| char::from(c).to_digit(16));
-        match (b, hex(i + 1), hex(i + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                i += 3;
-            }
-            _ => {
-                out.push(b);
-                i += 1;
-            }
-        }
-    }
-    out
-}
-
-pub(crate) fn decoded(text: &str) -> String {
-    String::from_utf8_lossy(&decoded_bytes(text)).into_owned()
 }
 
 #[cfg(test)]
