@@ -215,6 +215,8 @@ impl Session {
         }
         let limits = Limits { deadline: options.deadline, idle: options.idle };
         let more = &options.env.config.entries;
+        // Masks it.
+        split_url_secret(url);
         let remote = Remote::parse(url, &options.relative_to)?;
         let shown = match &remote {
             Remote::Http(http) => redact::url(&http.clean()),

@@ -157,7 +157,7 @@ impl GitUrl {
 }
 
 impl Remote {
-    /// Reads a remote's URL.
+    /// Reads a remote's URL. Whoever means to use it has its secret masked by [`split_url_secret`].
     ///
     /// `relative_to`: what a relative path starts from (the work tree, as git has it).
     ///
@@ -186,7 +186,8 @@ impl Remote {
     }
 }
 
-/// Takes the secret out of a URL: the URL as it may be stored, and `(user, secret)` if there was one.
+/// Takes the secret out of a URL: the URL as it may be stored, and `(user, secret)` if there was one, which is masked in every
+/// text from here on.
 ///
 /// The user is `x-access-token` where the URL gave the token in the user's place, as in `https://TOKEN@host/…`.
 /// A URL that cannot be read comes back as it is.
@@ -277,9 +278,6 @@ fn parse_http(url: &str, scheme: Scheme, rest: &str) -> Result<HttpUrl, Transpor
         return Err(bad(url, "has a ? or # in its path"));
     }
     let (user, secret) = userinfo.map_or((None, None), user_and_secret);
-    if let Some(secret) = &secret {
-        redact::register_secret(secret);
-    }
     let path =
         percent_encode(path.trim_end_matches('/').as_bytes(), |b| is_unreserved(b) || b"/%:@!$&'()*+,;=".contains(&b));
     let origin = Origin { scheme, host: host.to_ascii_lowercase(), port: port.unwrap_or(scheme.default_port()) };
@@ -315,9 +313,6 @@ fn parse_ssh(url: &str, rest: &str) -> Result<SshUrl, TransportError> {
         Some((userinfo, host)) => (Some(userinfo), host),
         None => (None, authority),
     };
-    if let Some((_, secret)) = userinfo.and_then(|u| u.split_once(':')) {
-        redact::register_secret(&decoded(secret));
-    }
     let user = userinfo.map(|u| decoded(u.split(':').next().unwrap_or_default())).filter(|u| !u.is_empty());
     let (host, port) = host_and_port(url, host_port)?;
     // ssh://host/~user/repo: the home directory is the other machine's to find.
@@ -475,6 +470,17 @@ mod tests {
             assert_eq!(http(&format!("http://{host}/r")).origin.is_loopback(), here, "{host}");
         }
         assert_eq!(http("https://h/ä b").path, "/%C3%A4%20b");
+    }
+
+    #[test]
+    fn reading_a_url_leaves_the_redactor_as_it_is() {
+        for url in ["https://me:only-read-http@h/r", "ssh://me:only-read-ssh@h/r"] {
+            parse(url);
+        }
+        assert_eq!(redact::text(b"only-read-http, only-read-ssh"), "only-read-http, only-read-ssh");
+        split_url_secret("https://me:taken-out-http@h/r");
+        split_url_secret("ssh://me:taken-out-ssh@h/r");
+        assert_eq!(redact::text(b"taken-out-http, taken-out-ssh"), "***, ***");
     }
 
     #[test]
