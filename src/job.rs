@@ -261,14 +261,7 @@ impl fmt::Display for JobError {
     }
 }
 
-impl std::error::Error for JobError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            JobError::NotStarted { source, .. } | JobError::System { source, .. } => Some(source),
-            JobError::Empty { .. } | JobError::EarlierStillRuns { .. } | JobError::AnotherRuns { .. } => None,
-        }
-    }
-}
+impl std::error::Error for JobError {}
 
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> JobError {
     let what = what.into();

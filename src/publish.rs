@@ -90,7 +90,6 @@ pub struct PublishError {
     pub what: String,
     /// What to do about it.
     pub next: String,
-    source: Option<io::Error>,
 }
 
 impl PublishError {
@@ -98,7 +97,6 @@ impl PublishError {
         PublishError {
             what: format!("the build succeeded but wrote nothing to {}; the old site stays", at.display()),
             next: "let it write to {public_dir} or $GITSYNC_PUBLIC_DIR, or publish in place".into(),
-            source: None,
         }
     }
 }
@@ -109,11 +107,7 @@ impl fmt::Display for PublishError {
     }
 }
 
-impl std::error::Error for PublishError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
-    }
-}
+impl std::error::Error for PublishError {}
 
 fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> PublishError {
     let what = what.into();
@@ -125,7 +119,7 @@ fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Publ
             io::ErrorKind::ReadOnlyFilesystem => "mount it writable; the next pass tries again",
             _ => "see what is there; the next pass tries again",
         };
-        PublishError { what: format!("could not {what}: {source}"), next: next.into(), source: Some(source) }
+        PublishError { what: format!("could not {what}: {source}"), next: next.into() }
     }
 }
 
@@ -134,12 +128,6 @@ impl Site {
     #[must_use]
     pub fn public_dir(&self) -> &Path {
         &self.public_dir
-    }
-
-    /// How the site gets there.
-    #[must_use]
-    pub fn way(&self) -> Way {
-        self.way
     }
 
     /// An empty folder to build into, after removing what killed passes left. For [`Way::InPlace`] it is the public dir as

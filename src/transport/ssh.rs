@@ -19,8 +19,6 @@ pub(crate) struct SshCommand {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dialect {
     OpenSsh,
-    /// plink: `-P` for the port, `-batch` so as not to ask.
-    Putty,
     /// Whatever it is, it gets a host and a command and, if need be, `-p`.
     Simple,
 }
@@ -37,17 +35,12 @@ impl SshCommand {
         let named = env.text("GIT_SSH_VARIANT").or(variant).unwrap_or("auto").to_ascii_lowercase();
         let dialect = match named.as_str() {
             "ssh" => Dialect::OpenSsh,
-            "plink" | "putty" | "tortoiseplink" => Dialect::Putty,
             "simple" => Dialect::Simple,
             _ => {
                 let text = program.to_string_lossy();
                 let first = if shell { first_word(&text) } else { text.into_owned() };
                 let name = Path::new(&first).file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-                match name.trim_end_matches(".exe") {
-                    "ssh" => Dialect::OpenSsh,
-                    "plink" | "putty" | "tortoiseplink" => Dialect::Putty,
-                    _ => Dialect::Simple,
-                }
+                if name == "ssh" { Dialect::OpenSsh } else { Dialect::Simple }
             }
         };
         SshCommand { program, shell, dialect }
@@ -72,13 +65,10 @@ impl SshCommand {
                     command.args(["-o", "SendEnv=GIT_PROTOCOL"]);
                 }
             }
-            Dialect::Putty => {
-                command.arg("-batch");
-            }
             Dialect::Simple => {}
         }
         if let Some(port) = url.port {
-            command.arg(if self.dialect == Dialect::Putty { "-P" } else { "-p" }).arg(port.to_string());
+            command.arg("-p").arg(port.to_string());
         }
         command.arg(match &url.user {
             Some(user) => format!("{user}@{}", url.host),
@@ -134,7 +124,6 @@ mod tests {
             SshCommand::choose(&env(&[("GIT_SSH_COMMAND", "")]), Some("wrap ssh"), None).dialect,
             Dialect::Simple
         );
-        assert_eq!(SshCommand::choose(&env(&[("GIT_SSH", "/opt/plink")]), None, None).dialect, Dialect::Putty);
         assert_eq!(SshCommand::choose(&env(&[("GIT_SSH", "/opt/x")]), None, Some("ssh")).dialect, Dialect::OpenSsh);
     }
 }
