@@ -19,7 +19,7 @@
 
 mod files;
 mod folder;
-mod ground;
+mod rules;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-pub use ground::{Ground, Reason, Refusal, check};
+pub use rules::{Ground, Reason, Refusal, check};
 
 use folder::{Folder, Kind};
 

@@ -5,7 +5,7 @@
 //! end to its patience. So a [`Session`] asks for a tip by itself, and for a fetch or a push hands libgit2 a URL of a private
 //! scheme behind which the bytes run through the session.
 //!
-//! Three rules hold for all roads. *Time*: name look-up, connecting, TLS, every read and every write end at the pass's
+//! Three rules hold for all of them. *Time*: name look-up, connecting, TLS, every read and every write end at the pass's
 //! one deadline, and after the idle time without a byte. *Secrets*: see [`credentials`](self), bound to scheme, host and
 //! port, and never printed. *Truth*: whatever goes wrong is a [`TransportError`] that says what happened to what, whether
 //! it may pass by itself, and what to do next.
@@ -46,7 +46,7 @@ pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
 use config::GitConfig;
-use connection::{Road, Wire};
+use connection::{Connection, Endpoint};
 use http::Http;
 use libgit2::make_transport;
 use pktline::{Bad, Packet, Packets};
@@ -182,7 +182,7 @@ struct Inner {
 #[derive(Debug)]
 enum Reach {
     Http(Arc<Http>),
-    Road(Road),
+    Endpoint(Endpoint),
 }
 
 /// What [`Session::tip`] was asked, for the fetch that follows.
@@ -231,10 +231,13 @@ impl Session {
             Remote::Ssh(ssh) => {
                 let config = GitConfig::read(config, more);
                 let (configured, variant) = (config.ssh_command.as_deref(), config.ssh_variant.as_deref());
-                Reach::Road(Road::Ssh { url: ssh, command: SshCommand::choose(&options.env, configured, variant) })
+                Reach::Endpoint(Endpoint::Ssh {
+                    url: ssh,
+                    command: SshCommand::choose(&options.env, configured, variant),
+                })
             }
-            Remote::Git(git) => Reach::Road(Road::Git(git)),
-            Remote::Path(path) => Reach::Road(Road::Path(path)),
+            Remote::Git(git) => Reach::Endpoint(Endpoint::Git(git)),
+            Remote::Path(path) => Reach::Endpoint(Endpoint::Path(path)),
         };
         crate::ffi::register_transport(SCHEME, make_transport).map_err(|e| TransportError {
             kind: Kind::Lasting,
@@ -322,12 +325,12 @@ impl Inner {
     fn tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, TransportError> {
         match &self.reach {
             Reach::Http(http) => http.tips(refnames),
-            Reach::Road(road) => {
-                let asked = self.tips_by_program(road, refnames, true);
+            Reach::Endpoint(endpoint) => {
+                let asked = self.tips_by_program(endpoint, refnames, true);
                 match asked {
                     // A git daemon from before protocol v2 hangs up at the question; the others just do not answer it.
-                    Err(Unanswered { hung_up: true, .. }) if matches!(road, Road::Git(_)) => {
-                        self.tips_by_program(road, refnames, false)
+                    Err(Unanswered { hung_up: true, .. }) if matches!(endpoint, Endpoint::Git(_)) => {
+                        self.tips_by_program(endpoint, refnames, false)
                     }
                     asked => asked,
                 }
@@ -336,10 +339,15 @@ impl Inner {
         }
     }
 
-    fn tips_by_program(&self, road: &Road, refnames: &[&str], v2: bool) -> Result<Vec<(String, Oid)>, Unanswered> {
+    fn tips_by_program(
+        &self,
+        endpoint: &Endpoint,
+        refnames: &[&str],
+        v2: bool,
+    ) -> Result<Vec<(String, Oid)>, Unanswered> {
         let failed = |error| Unanswered { error, hung_up: false };
-        let wire = road.open("upload-pack", v2, self.limits.clone(), &self.shown).map_err(failed)?;
-        let mut packets = Packets::new(wire);
+        let connection = endpoint.open("upload-pack", v2, self.limits.clone(), &self.shown).map_err(failed)?;
+        let mut packets = Packets::new(connection);
         let found = list(&mut packets, refnames);
         found.map_err(|bad| match bad {
             Bad::Io(e) => failed(
@@ -360,7 +368,7 @@ struct Unanswered {
 }
 
 /// Reads what the program at the other end lists, by v2 if it offers that.
-fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, Oid)>, Bad> {
+fn list(packets: &mut Packets<Connection>, refnames: &[&str]) -> Result<Vec<(String, Oid)>, Bad> {
     let mut found = Vec::new();
     let v2 = match packets.packet()? {
         // No refs at all.

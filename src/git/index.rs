@@ -63,7 +63,7 @@ impl Repo {
 
 /// Gives the entries that a tree has under a mode of another time the one that git has in its index. libgit2 took their numbers
 /// for another file's, so they are taken from the index that is on disk.
-pub(super) fn write_modes_as_git(index: &mut git2::Index) -> Result<(), git2::Error> {
+fn write_modes_as_git(index: &mut git2::Index) -> Result<(), git2::Error> {
     let odd: Vec<git2::IndexEntry> = index.iter().filter(|entry| raw::canonical(entry.mode) != entry.mode).collect();
     if odd.is_empty() {
         return Ok(());
@@ -120,7 +120,7 @@ pub(crate) fn entry(path: &Path, id: git2::Oid, mode: u32) -> git2::IndexEntry {
 
 // The index has 32 bits for each of these, and git cuts them the same way.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
-pub(super) fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
+fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
     let stat = &found.stat;
     entry.ctime = git2::IndexTime::new(stat.st_ctime as i32, stat.st_ctime_nsec as u32);
     entry.mtime = git2::IndexTime::new(stat.st_mtime as i32, stat.st_mtime_nsec as u32);

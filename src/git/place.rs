@@ -19,7 +19,7 @@ use crate::files;
 pub(super) const ASIDE: &str = "aside";
 
 /// Up to so many files are synced one by one; for more, one sync of the file system is cheaper.
-pub(super) const SYNC_SINGLY: usize = 16;
+const SYNC_SINGLY: usize = 16;
 
 /// A path that was changed, and the staged file that took its place.
 pub(super) type Placed = (PathBuf, Option<Found>);
@@ -122,13 +122,7 @@ impl Repo {
     }
 
     /// Takes out of the way what was looked at, and kept where it had to be.
-    pub(super) fn give_way(
-        &self,
-        parent: &TreeDir,
-        path: &Path,
-        survey: &Survey,
-        when: DateTime<Utc>,
-    ) -> Result<(), Error> {
+    fn give_way(&self, parent: &TreeDir, path: &Path, survey: &Survey, when: DateTime<Utc>) -> Result<(), Error> {
         let doing = || format!("taking {} out of the way", shown(path));
         let name = last(path);
         let Some(found) = parent.look(name).doing(doing())? else { return Ok(()) };
@@ -201,7 +195,7 @@ impl Repo {
 }
 
 /// Whether a folder that was moved aside holds anything that was not looked at as it now is.
-pub(super) fn holds_more(outer: &TreeDir, name: &Path, was: &Path, survey: &Survey) -> io::Result<bool> {
+fn holds_more(outer: &TreeDir, name: &Path, was: &Path, survey: &Survey) -> io::Result<bool> {
     let folder = outer.folder(name)?;
     for (name, kind) in folder.list()? {
         let (name, was) = (PathBuf::from(&name), was.join(&name));
@@ -220,7 +214,7 @@ pub(super) fn holds_more(outer: &TreeDir, name: &Path, was: &Path, survey: &Surv
 }
 
 /// What was looked at must be what is replaced: an edit in between is not ours to drop.
-pub(super) fn check_unchanged(path: &Path, now: &Found, survey: &Survey) -> Result<(), Error> {
+fn check_unchanged(path: &Path, now: &Found, survey: &Survey) -> Result<(), Error> {
     if survey.seen.get(path).is_some_and(|seen| seen.is_same(now)) {
         return Ok(());
     }
@@ -228,14 +222,14 @@ pub(super) fn check_unchanged(path: &Path, now: &Found, survey: &Survey) -> Resu
     Err(Error::new(Sort::Busy, what, "the next pass keeps the new version and goes on"))
 }
 
-pub(super) fn missing_in_staging(path: &Path) -> Error {
+fn missing_in_staging(path: &Path) -> Error {
     let what = format!("{} was not checked out into the staging folder", shown(path));
     Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it fetches anew what is damaged")
 }
 
 /// Puts a file in place across file systems (a volume mounted inside the work tree): a copy beside it, then one rename.
-pub(super) fn copy_over(from: &TreeDir, to: &TreeDir, name: &Path, new: Found) -> io::Result<()> {
-    let beside = PathBuf::from(format!(".gitsync-{:x}", crc(name.as_os_str().as_bytes())));
+fn copy_over(from: &TreeDir, to: &TreeDir, name: &Path, new: Found) -> io::Result<()> {
+    let beside = PathBuf::from(format!(".gitsync-{:x}", fnv1a(name.as_os_str().as_bytes())));
     to.unlink(&beside)?;
     match new.kind {
         Kind::Link => to.create_link(&beside, &from.read(name, new.kind)?)?,
@@ -251,7 +245,7 @@ pub(super) fn copy_over(from: &TreeDir, to: &TreeDir, name: &Path, new: Found) -
     Ok(())
 }
 
-/// A short name from a long one; FNV-1a.
-pub(super) fn crc(bytes: &[u8]) -> u64 {
+/// A short number from a long name.
+fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

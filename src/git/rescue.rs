@@ -191,11 +191,7 @@ impl Repo {
     }
 
     /// The index as a tree, if something is staged that is neither in HEAD, nor in the target, nor in the file itself.
-    pub(super) fn staged_only(
-        &self,
-        head: Option<&git2::Tree<'_>>,
-        target: CommitId,
-    ) -> Result<Option<git2::Oid>, Error> {
+    fn staged_only(&self, head: Option<&git2::Tree<'_>>, target: CommitId) -> Result<Option<git2::Oid>, Error> {
         let doing = "looking at what is staged";
         let mut index = self.index()?;
         if index.has_conflicts() || self.follow_is_unfinished() {
@@ -232,7 +228,7 @@ impl Repo {
     }
 
     /// A rescue that holds all these versions already: a pass that was killed after it made one need not make another.
-    pub(super) fn rescued_before(&self, kept: &[(PathBuf, git2::Oid, u32)]) -> Result<Option<String>, Error> {
+    fn rescued_before(&self, kept: &[(PathBuf, git2::Oid, u32)]) -> Result<Option<String>, Error> {
         for (name, commit) in self.rescues()? {
             if !name.contains("-worktree-") {
                 continue;

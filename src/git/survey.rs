@@ -170,11 +170,11 @@ impl Repo {
     }
 
     /// Whether the executable bit is git's to know here.
-    pub(super) fn modes_count(&self) -> bool {
+    fn modes_count(&self) -> bool {
         self.git.config().and_then(|config| config.get_bool("core.filemode")).unwrap_or(true)
     }
 
-    pub(super) fn survey_folder(
+    fn survey_folder(
         &self,
         top: &TreeDir,
         outer: &Path,
@@ -236,12 +236,7 @@ impl Repo {
 
     /// A file that is just what git checks out of HEAD (line endings converted, say) is saved by HEAD, though its bytes are
     /// not those of the blob.
-    pub(super) fn forgive_checked_out(
-        &self,
-        top: &TreeDir,
-        target: CommitId,
-        survey: &mut Survey,
-    ) -> Result<(), Error> {
+    fn forgive_checked_out(&self, top: &TreeDir, target: CommitId, survey: &mut Survey) -> Result<(), Error> {
         if survey.unsaved.is_empty() {
             return Ok(());
         }

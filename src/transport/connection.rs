@@ -32,7 +32,7 @@ const MOST_AHEAD: usize = 8 << 20;
 const MOST_SAID: usize = 8 << 10;
 /// How a repository that is no http remote is reached.
 #[derive(Debug)]
-pub(crate) enum Road {
+pub(crate) enum Endpoint {
     /// The program on this machine.
     Path(PathBuf),
     /// The program on another machine.
@@ -41,15 +41,15 @@ pub(crate) enum Road {
     Git(GitUrl),
 }
 
-impl Road {
+impl Endpoint {
     /// Starts the program or opens the connection. `service`: `upload-pack` or `receive-pack`.
     ///
     /// # Errors
     /// When it cannot be started or reached.
-    pub fn open(&self, service: &str, v2: bool, limits: Limits, url: &str) -> Result<Wire, TransportError> {
+    pub fn open(&self, service: &str, v2: bool, limits: Limits, url: &str) -> Result<Connection, TransportError> {
         limits.left(url)?;
         match self {
-            Road::Path(path) => {
+            Endpoint::Path(path) => {
                 // A volume that is not mounted looks like this, and comes back.
                 if !path.exists() {
                     return Err(TransportError {
@@ -60,20 +60,21 @@ impl Road {
                 }
                 let mut command = Command::new("git");
                 command.arg(service).arg(path);
-                Wire::start(command, v2, limits, url, "git").map(|wire| wire.patient(service))
+                Connection::start(command, v2, limits, url, "git").map(|connection| connection.patient(service))
             }
-            Road::Ssh { url: ssh, command } => {
+            Endpoint::Ssh { url: ssh, command } => {
                 let command = command.command(ssh, &format!("git-{service}"), v2);
-                Wire::start(command, v2, limits, url, "openssh-client").map(|wire| wire.patient(service))
+                Connection::start(command, v2, limits, url, "openssh-client")
+                    .map(|connection| connection.patient(service))
             }
-            Road::Git(git) => Wire::dial(git, service, v2, limits, url),
+            Endpoint::Git(git) => Connection::dial(git, service, v2, limits, url),
         }
     }
 }
 
 /// A conversation with a program or a socket.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct Connection {
     to: Option<OwnedFd>,
     from: OwnedFd,
     errors: Option<OwnedFd>,
@@ -90,8 +91,14 @@ pub(crate) struct Wire {
     patient: bool,
 }
 
-impl Wire {
-    fn start(mut command: Command, v2: bool, limits: Limits, url: &str, package: &str) -> Result<Wire, TransportError> {
+impl Connection {
+    fn start(
+        mut command: Command,
+        v2: bool,
+        limits: Limits,
+        url: &str,
+        package: &str,
+    ) -> Result<Connection, TransportError> {
         for variable in REPOSITORY_VARIABLES.iter().chain(SECRET_VARIABLES) {
             command.env_remove(variable);
         }
@@ -100,16 +107,16 @@ impl Wire {
         } else {
             command.env_remove("GIT_PROTOCOL");
         }
-        Wire::talk(command, limits, url, package)
+        Connection::talk(command, limits, url, package)
     }
 
-    fn patient(mut self, service: &str) -> Wire {
+    fn patient(mut self, service: &str) -> Connection {
         self.patient = service == "receive-pack";
         self
     }
 
     /// Starts a program and holds all three of its streams.
-    pub fn talk(mut command: Command, limits: Limits, url: &str, package: &str) -> Result<Wire, TransportError> {
+    pub fn talk(mut command: Command, limits: Limits, url: &str, package: &str) -> Result<Connection, TransportError> {
         for variable in OWN_VARIABLES {
             command.env_remove(variable);
         }
@@ -120,22 +127,22 @@ impl Wire {
         else {
             return Err(local_trouble("a program's streams are missing", url));
         };
-        Wire::over(Some(to.into()), from.into(), Some(errors.into()), Some(running), limits, url)
+        Connection::over(Some(to.into()), from.into(), Some(errors.into()), Some(running), limits, url)
     }
 
-    fn dial(git: &GitUrl, service: &str, v2: bool, limits: Limits, url: &str) -> Result<Wire, TransportError> {
+    fn dial(git: &GitUrl, service: &str, v2: bool, limits: Limits, url: &str) -> Result<Connection, TransportError> {
         let stream = connect(git, &limits, url)?;
         let _ = stream.set_nodelay(true);
         let other = stream.try_clone().map_err(|e| local_trouble(&e.to_string(), url))?;
-        let mut wire = Wire::over(Some(stream.into()), other.into(), None, None, limits, url)?;
+        let mut connection = Connection::over(Some(stream.into()), other.into(), None, None, limits, url)?;
         let mut request = format!("git-{service} {}\0host={}\0", git.path, git.authority());
         if v2 {
             request.push_str("\0version=2\0");
         }
         let mut packet = Vec::new();
         super::pktline::encode(&mut packet, request.as_bytes());
-        wire.send(&packet)?;
-        Ok(wire)
+        connection.send(&packet)?;
+        Ok(connection)
     }
 
     fn over(
@@ -145,12 +152,12 @@ impl Wire {
         running: Option<Running>,
         limits: Limits,
         url: &str,
-    ) -> Result<Wire, TransportError> {
+    ) -> Result<Connection, TransportError> {
         for fd in [to.as_ref(), Some(&from), errors.as_ref()].into_iter().flatten() {
             rustix::io::ioctl_fionbio(fd, true).map_err(|e| local_trouble(&e.to_string(), url))?;
         }
         let url = url.to_owned();
-        Ok(Wire {
+        Ok(Connection {
             to,
             from,
             errors,
@@ -333,7 +340,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for Connection {
     /// Lets a program that has done its work end by itself; whatever does not end is killed.
     fn drop(&mut self) {
         self.to = None;
@@ -352,13 +359,13 @@ impl Drop for Wire {
     }
 }
 
-impl Read for Wire {
+impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.receive(buffer).map_err(io::Error::other)
     }
 }
 
-impl Write for Wire {
+impl Write for Connection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.send(bytes).map_err(io::Error::other)?;
         Ok(bytes.len())

@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::GitConfig;
-use super::connection::Wire;
+use super::connection::Connection;
 use super::programs;
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
 use super::{Env, Kind, Limits, Options, TokenHost, TransportError, encoding, redact};
@@ -343,20 +343,20 @@ impl Credentials {
     fn run(&self, mut command: Command, input: &str, source: &str) -> Result<Option<String>, TransportError> {
         // Nobody is there to answer.
         command.env("GIT_TERMINAL_PROMPT", "0").env("GCM_INTERACTIVE", "never");
-        let mut wire = match Wire::talk(command, self.limits.clone(), source, "git") {
-            Ok(wire) => wire,
+        let mut connection = match Connection::talk(command, self.limits.clone(), source, "git") {
+            Ok(connection) => connection,
             Err(e) => {
                 tracing::warn!(helper = source, error = e.what, next = e.next, "a credential helper could not be run");
                 return Ok(None);
             }
         };
         // A helper that reads nothing has closed its end by now, which is no fault.
-        let _ = wire.send(input.as_bytes());
-        wire.close_input();
+        let _ = connection.send(input.as_bytes());
+        connection.close_input();
         let mut answer = Vec::new();
         let mut some = [0; 4096];
         loop {
-            match wire.receive(&mut some)? {
+            match connection.receive(&mut some)? {
                 0 => break,
                 n => answer.extend_from_slice(&some[..n]),
             }
@@ -365,7 +365,7 @@ impl Credentials {
             }
         }
         if answer.is_empty() {
-            tracing::debug!(helper = source, said = wire.last_words(), "a credential helper knows nothing");
+            tracing::debug!(helper = source, said = connection.last_words(), "a credential helper knows nothing");
         }
         Ok(String::from_utf8(answer).ok().filter(|a| !a.is_empty()))
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use git2::Oid;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 
-use super::connection::Wire;
+use super::connection::Connection;
 use super::err_packet::ErrWatch;
 use super::http::{self, FetchStep, Http, Push};
 use super::pktline::{Sifted, ValidUtf8};
@@ -29,9 +29,9 @@ impl Inner {
         self.meter.done();
         let program = |service: &str| -> Result<Metered, TransportError> {
             match &self.reach {
-                Reach::Road(road) => {
-                    let wire = road.open(service, false, self.limits.clone(), &self.shown)?;
-                    Ok(Metered { wire, meter: self.meter.clone() })
+                Reach::Endpoint(endpoint) => {
+                    let connection = endpoint.open(service, false, self.limits.clone(), &self.shown)?;
+                    Ok(Metered { connection, meter: self.meter.clone() })
                 }
                 Reach::Http(_) => Err(from_git2(&git2::Error::from_str("no program for http"), &self.shown)),
             }
@@ -46,10 +46,10 @@ impl Inner {
             }
             (Reach::Http(http), Service::UploadPack) => Box::new(FetchStep::new(http.clone())),
             (Reach::Http(http), Service::ReceivePack) => Box::new(Push::new(http.clone())),
-            (Reach::Road(_), Service::UploadPackLs | Service::UploadPack) => {
+            (Reach::Endpoint(_), Service::UploadPackLs | Service::UploadPack) => {
                 Box::new(Listing(Sifted::new(program("upload-pack")?, self.wanted(), false)))
             }
-            (Reach::Road(_), Service::ReceivePackLs | Service::ReceivePack) => {
+            (Reach::Endpoint(_), Service::ReceivePackLs | Service::ReceivePack) => {
                 Box::new(Mended(ValidUtf8::new(Listing(Sifted::new(program("receive-pack")?, None, false)))))
             }
         })
@@ -195,19 +195,19 @@ impl Write for Received {
 
 /// A program's or socket's stream, counted.
 struct Metered {
-    wire: Wire,
+    connection: Connection,
     meter: Arc<Meter>,
 }
 
 impl Stream for Metered {
     fn why_ended(&mut self) -> Option<TransportError> {
-        Some(self.wire.hung_up())
+        Some(self.connection.hung_up())
     }
 }
 
 impl Read for Metered {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.wire.read(buffer)?;
+        let n = self.connection.read(buffer)?;
         self.meter.received(n);
         Ok(n)
     }
@@ -215,13 +215,13 @@ impl Read for Metered {
 
 impl Write for Metered {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.wire.write(bytes)?;
+        let n = self.connection.write(bytes)?;
         self.meter.sent(n);
         Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.wire.flush()
+        self.connection.flush()
     }
 }
 

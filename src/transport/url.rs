@@ -1,6 +1,6 @@
 //! A remote's URL, read the way git reads it.
 //!
-//! gitsync never hands a URL to libgit2 or to a shell: it takes the URL apart here, once, and each road (http, ssh,
+//! gitsync never hands a URL to libgit2 or to a shell: it takes the URL apart here, once, and each transport (http, ssh,
 //! git, a path) gets the parts. What git would treat as an option or as a program to run is refused here:
 //! a host or path that begins with `-`, and `helper::address`.
 
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::encoding::{decoded, decoded_bytes, percent_encode};
 use super::{Kind, TransportError, redact};
 
-/// Where a remote is, and by which road it is reached.
+/// Where a remote is, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remote {
     /// Smart HTTP.
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_takes_its_road() {
+    fn each_form_is_read() {
         assert_eq!(parse("/srv/a.git"), Remote::Path("/srv/a.git".into()));
         assert_eq!(parse("../a.git"), Remote::Path("/work tree/../a.git".into()));
         assert_eq!(parse("./a:b"), Remote::Path("/work tree/./a:b".into()));

@@ -30,7 +30,7 @@ pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
 ///
 /// Which files were git's is known by the old index alone. Without it, what the remote has removed since would stay in the
 /// work tree as if somebody had just made it, and the next tick would commit it.
-pub(super) fn take_over(place: &Place) -> Result<(), Error> {
+fn take_over(place: &Place) -> Result<(), Error> {
     let doing = "keeping the repository's configuration";
     let private = PrivateDir::of(&place.git_dir);
     for name in ["config", "info/exclude", "info/attributes", "index"] {
@@ -68,7 +68,7 @@ pub(super) fn take_over(place: &Place) -> Result<(), Error> {
 }
 
 /// Entry by entry, since the whole file also names trees, which stayed with the damaged repository.
-pub(super) fn take_over_index(from: &Path, to: &Path) -> Result<(), git2::Error> {
+fn take_over_index(from: &Path, to: &Path) -> Result<(), git2::Error> {
     const STAGE: u16 = 0x3000;
     let (old, mut new) = (git2::Index::open(from)?, git2::Index::open(to)?);
     for mut entry in old.iter() {

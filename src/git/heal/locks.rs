@@ -14,7 +14,7 @@ use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
 /// A git lock file this old with no live owner is stale, even where no pass of ours is known to have died.
-pub(super) const STALE_AFTER: Duration = Duration::from_secs(60);
+const STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// Clears what a killed pass, or a killed git, left in the way: lock files without an owner, leftovers of fetches.
 ///
@@ -63,7 +63,7 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
 
 /// The index that was there before the last one was written, where a power loss took the bytes of that one. Made again from
 /// HEAD it would take what a job has just written for an edit that gives way.
-pub(super) fn bring_back_index(place: &Place) -> Result<(), Error> {
+fn bring_back_index(place: &Place) -> Result<(), Error> {
     let doing = "bringing back the index";
     let before = PrivateDir::of(&place.git_dir).file(crate::git::index::INDEX_BEFORE);
     let Ok(meta) = before.symlink_metadata() else {
@@ -86,7 +86,7 @@ pub(super) fn bring_back_index(place: &Place) -> Result<(), Error> {
     sync_dir(&place.git_dir).doing(doing)
 }
 
-pub(super) fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
+fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in files::entries_if_any(folder) {
         let path = entry.path();
         if entry.is_folder() {
@@ -107,7 +107,7 @@ pub fn drop_half_written(place: &Place, _held: &Held) {
 }
 
 /// Packs and objects that libgit2 was writing when it was killed; no gc removes these.
-pub(super) fn clear_half_written(folder: &Path) -> Result<(), Error> {
+fn clear_half_written(folder: &Path) -> Result<(), Error> {
     for entry in files::entries_if_any(folder) {
         if is_half_written(entry.name()) {
             remove_if_there(&entry.path()).doing(format!("removing {}", entry.path().display()))?;

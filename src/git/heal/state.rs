@@ -71,7 +71,7 @@ impl Repo {
     }
 
     /// Whether a commit is reachable from any reference.
-    pub(super) fn is_kept(&self, commit: CommitId) -> Result<bool, Error> {
+    fn is_kept(&self, commit: CommitId) -> Result<bool, Error> {
         let doing = "looking at the references";
         for reference in self.git.references().doing(doing)? {
             let Ok(tip) = reference.and_then(|reference| reference.peel_to_commit()) else { continue };

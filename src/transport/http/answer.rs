@@ -29,7 +29,7 @@ impl Tail {
 }
 
 /// Ends that are still to come when their session is over, while somebody will see to them.
-pub(super) static TAILS: Mutex<Option<Vec<Tail>>> = Mutex::new(None);
+static TAILS: Mutex<Option<Vec<Tail>>> = Mutex::new(None);
 
 /// While the answer lives, a session that is over does not wait for the end of its last answer; the answer does, when it goes.
 ///

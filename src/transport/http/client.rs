@@ -49,7 +49,7 @@ impl Http {
     }
 
     /// The authorities: the system's, and those of SSL_CERT_FILE, SSL_CERT_DIR, GIT_SSL_CAINFO and http.sslCAInfo besides.
-    pub(super) fn tls(&self) -> ureq::tls::TlsConfig {
+    fn tls(&self) -> ureq::tls::TlsConfig {
         let (base, every) = {
             let state = self.state();
             (state.base.clone(), state.every_authority)

@@ -83,7 +83,7 @@ pub(super) fn rustls_error(e: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-pub(super) fn tls_trouble(e: &rustls::Error, url: &str) -> TransportError {
+fn tls_trouble(e: &rustls::Error, url: &str) -> TransportError {
     use rustls::{CertificateError as C, Error as E};
     let why = redact::text(e.to_string().as_bytes());
     let (kind, next) = match e {
