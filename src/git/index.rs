@@ -2,10 +2,9 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::Doing;
-use super::place::Placed;
 use super::tree_dir::{Found, TreeDir};
 use super::{CommitId, Error, Repo, path_of, raw};
 use crate::deadline::step;
@@ -13,6 +12,9 @@ use crate::files;
 use crate::private::{remove_if_there, sync_dir};
 
 pub(super) const INDEX_BEFORE: &str = "index-before";
+
+/// A path that was changed, and the staged file that took its place.
+pub(super) type Placed = (PathBuf, Option<Found>);
 
 impl Repo {
     /// Makes the index the target's, with the numbers of the files just placed, so that the next look need not read them.

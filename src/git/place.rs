@@ -10,6 +10,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::error::Doing;
+use super::index::Placed;
 use super::survey::{Changes, Survey, Want};
 use super::tree_dir::{Found, Kind, Parent, TreeDir, last};
 use super::{Error, Repo, Sort, shown};
@@ -20,9 +21,6 @@ pub(super) const ASIDE: &str = "aside";
 
 /// Up to so many files are synced one by one; for more, one sync of the file system is cheaper.
 const SYNC_SINGLY: usize = 16;
-
-/// A path that was changed, and the staged file that took its place.
-pub(super) type Placed = (PathBuf, Option<Found>);
 
 impl Repo {
     /// Puts every path in place. Gives those that were changed.
