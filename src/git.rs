@@ -41,7 +41,7 @@ pub use git2::Oid as CommitId;
 
 use self::error::Doing;
 pub use self::error::{Error, Sort};
-pub use self::heal::{aside, damage};
+pub use self::heal::{aside, carry_over, damage};
 pub use self::identity::Identity;
 pub(crate) use self::identity::fit_to_sign;
 pub use self::locate::{Place, find};

@@ -17,6 +17,7 @@
 //! Nothing is synced to disk: the site can be built again. The caller keeps a note from before the build until after the
 //! publish, and builds again when it finds one; what a killed publish left is removed by the next [`Site::stage`].
 
+mod command;
 mod files;
 mod folder;
 mod rules;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+pub use command::with_public_dir;
 pub use rules::{Ground, Reason, Refusal, check};
 
 use folder::{Folder, Kind};

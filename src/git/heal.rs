@@ -8,7 +8,7 @@
 
 pub mod aside;
 mod begin;
-mod carry_over;
+pub mod carry_over;
 pub mod damage;
 mod locks;
 mod repair;
