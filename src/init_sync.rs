@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::Config;
-use crate::git::carry_over::Carry;
+use crate::git::heal::carry_over::Carry;
 use crate::git::remote::Fetched;
 use crate::git::{self, Place, Repo, Sort, aside, damage, heal};
 use crate::lock::Held;

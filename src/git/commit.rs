@@ -212,7 +212,7 @@ impl Repo {
             };
             if file {
                 let doing = || format!("committing {}", shown(path));
-                super::worktree::make_way(&mut index, path).doing(doing())?;
+                super::index::make_way(&mut index, path).doing(doing())?;
                 // Reads the file with git's filters, and takes its numbers into the index.
                 if let Err(error) = index.add_path(path) {
                     let why = Error::git("can't be read", &error).what;

@@ -65,7 +65,7 @@ pub(super) enum History {
 /// Those of the file system.
 pub(super) fn clear(place: &Place) -> Result<(), Error> {
     let folder = place.git_dir.join(NAME);
-    super::worktree::remove_folder(&folder).doing(format!("removing {}", folder.display()))
+    files::remove_folder(&folder).doing(format!("removing {}", folder.display()))
 }
 
 impl Incoming {

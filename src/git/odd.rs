@@ -9,6 +9,7 @@ use std::fs;
 
 use super::error::Doing;
 use super::{CommitId, Error, Repo};
+use crate::files;
 
 const BESIDE: &str = "beside";
 
@@ -26,7 +27,7 @@ pub(super) struct Beside<'r> {
 
 impl Drop for Beside<'_> {
     fn drop(&mut self) {
-        let _ = super::worktree::remove_folder(&self.repo.private.file(BESIDE));
+        let _ = files::remove_folder(&self.repo.private.file(BESIDE));
     }
 }
 
@@ -35,7 +36,7 @@ impl<'r> Beside<'r> {
     fn make(repo: &'r Repo, cut: &[CommitId]) -> Result<Self, Error> {
         let doing = "making a repository beside this one";
         let folder = repo.private.file(BESIDE);
-        super::worktree::remove_folder(&folder).doing(doing)?;
+        files::remove_folder(&folder).doing(doing)?;
         let folder = repo.private.folder(BESIDE).doing(doing)?;
         git2::Repository::init_bare(&folder).doing(doing)?;
         let lines: String = cut.iter().map(|id| format!("{id}\n")).collect();

@@ -121,7 +121,11 @@ impl Repo {
     pub fn stored_url(&self) -> Result<Option<String>, Error> {
         let config = self.config()?;
         match config.get_string(&format!("remote.{}.url", self.names.remote)) {
-            Ok(url) => Ok(Some(url).filter(|url| !url.is_empty())),
+            Ok(url) => {
+                // Masks it.
+                transport::split_url_secret(&url);
+                Ok(Some(url).filter(|url| !url.is_empty()))
+            }
             Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
             Err(error) => Err(Error::git("reading the remote's URL", &error)),
         }

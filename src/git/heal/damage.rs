@@ -9,10 +9,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::error::Doing;
-use super::raw;
-use super::{CommitId, Error, Names, Place, Sort};
 use crate::files;
+use crate::git::error::Doing;
+use crate::git::raw;
+use crate::git::{CommitId, Error, Names, Place, Sort};
 use crate::private::PrivateDir;
 
 /// Where the files of one pack are linked to, to be read alone.
@@ -140,7 +140,7 @@ fn loose_path(objects: &Path, id: git2::Oid) -> PathBuf {
 /// [`Sort::Exhausted`] where the system had too little of something, and others where it can't be known: an alternate object
 /// store that is away, say.
 pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Damage>, Error> {
-    super::check_format(&place.git_dir)?;
+    crate::git::check_format(&place.git_dir)?;
     let references = match references(&place.git_dir)? {
         Ok(references) => references,
         Err(damage) => return Ok(Some(damage)),
@@ -184,6 +184,12 @@ pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
         // libgit2 does not always say why it could not read. What the disk refused once it gives the next time.
         _ => Ok(git2::Index::open(&path).is_err()),
     }
+}
+
+/// Whether a file begins as an index does; a pass that may have nothing to do looks no further.
+pub(super) fn begins_as_index(path: &Path) -> bool {
+    let mut beginning = [0; 4];
+    files::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok_and(|()| beginning == *b"DIRC")
 }
 
 /// Commits whose parents a shallow clone left out.
@@ -374,7 +380,7 @@ impl Stores {
     fn read_alone(&self, index: &Path, pack: &Path, id: git2::Oid) -> Result<bool, Error> {
         let doing = "reading one pack alone";
         let store = self.private.folder(READING).doing(doing)?;
-        super::worktree::remove_folder(&store).doing(doing)?;
+        files::remove_folder(&store).doing(doing)?;
         fs::create_dir_all(store.join("pack")).doing(doing)?;
         for file in [index, pack] {
             let name = file.file_name().unwrap_or_default();
@@ -384,7 +390,7 @@ impl Stores {
             odb.add_disk_alternate(&store.to_string_lossy())?;
             odb.read(id).map(drop)
         });
-        super::worktree::remove_folder(&store).doing(doing)?;
+        files::remove_folder(&store).doing(doing)?;
         match read {
             Ok(()) => Ok(true),
             Err(error) => match Error::git(doing, &error) {

@@ -128,14 +128,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.reason {
-            Reason::Unwritable(_, error) | Reason::Unknown(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for Refusal {}
 
 /// Whether this folder may be published to. Changes nothing; the folder need not exist yet. A relative one is taken from
 /// the current folder.

@@ -12,16 +12,14 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
+use super::begin::{BEGUN, init};
 use super::damage::Damage;
-use super::error::Doing;
-use super::heal::{BROKEN, broken, init};
-use super::{CommitId, Error, Place, Repo, Sort, raw};
+use super::{BROKEN, broken};
 use crate::files;
+use crate::git::error::Doing;
+use crate::git::{CommitId, Error, Place, Repo, Sort, raw};
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
-
-/// Says that the repository was begun and has not had the remote's history yet: a commit on it may be a history of its own.
-pub(super) const BEGUN: &str = "begun";
 
 /// Beside a repository that was put aside, what it was put aside for.
 const CAUSE: &str = "gitsync-cause";
@@ -125,7 +123,7 @@ fn move_aside(place: &Place, private: &PrivateDir, aside: &Path) -> Result<(), E
     sync_dir(aside).doing(doing)?;
     sync_dir(&place.git_dir).doing(doing)?;
     // What an earlier pass meant to follow went with the repository that had it.
-    private.remove_durably(super::worktree::INTENT).doing(doing)?;
+    private.remove_durably(crate::git::checkout::INTENT).doing(doing)?;
     private.remove_durably(PUTTING_ASIDE).map(drop).doing(doing)
 }
 

@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
-use super::connectivity::{self, Commit, Commits, Depth, Fault, Inspection};
-use super::error::{Doing, is_systems};
-use super::heal::{CARRIED, broken};
-use super::rescue::What;
-use super::{CommitId, Error, Repo};
+use super::{CARRIED, broken};
 use crate::deadline;
 use crate::files;
+use crate::git::connectivity::{self, Commit, Commits, Depth, Fault, Inspection};
+use crate::git::error::{Doing, is_systems};
+use crate::git::rescue::What;
+use crate::git::{CommitId, Error, Repo};
 
 /// After so many objects what was copied is written and gets its references, so that it stays whatever comes.
 const BATCH: usize = 100_000;
