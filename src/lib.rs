@@ -29,6 +29,7 @@ pub mod publish;
 pub mod record;
 pub mod report;
 pub mod status;
+pub mod steps;
 pub mod sync;
 pub mod tick;
 pub mod transport;
