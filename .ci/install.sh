@@ -6,9 +6,9 @@
 set -euo pipefail
 
 declare -A package_of=(
-    [strace]=strace [nginx]=nginx-light [sshd]=openssh-server [supervisord]=supervisor [shellcheck]=shellcheck
+    [strace]=strace [faketime]=faketime [mkfs.btrfs]=btrfs-progs [nginx]=nginx-light [sshd]=openssh-server [supervisord]=supervisor [shellcheck]=shellcheck
     [hyperfine]=hyperfine [git]=git [curl]=curl [python3]=python3 [supercronic]=supercronic [tini]=tini
-    [systemd-analyze]=systemd
+    [systemd-analyze]=systemd [faketime]=faketime
 )
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 

@@ -11,6 +11,8 @@
 //!
 //! This is also the one place where clocks are read, so that a step is given its time instead of taking it.
 
+mod stall;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -20,7 +22,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use stall::Stall;
+pub use stall::{PATIENCE, step};
 
 /// How long a step may stay beyond its limit before the process is ended: long enough for the step's own time-out to act
 /// first, and together with [`LAST_WORDS`] below ten seconds.
@@ -29,6 +35,12 @@ pub const OVERSTAY: Duration = Duration::from_secs(5);
 /// How long the last words may take before the process is killed without them: a stderr nobody reads would otherwise
 /// keep the pass alive for ever.
 pub const LAST_WORDS: Duration = Duration::from_secs(4);
+
+/// The stack of each thread that is started, in bytes: what std takes by default, said so that no setting changes it.
+pub const STACK: usize = 2 << 20;
+
+/// The stack that a pass needs, in bytes.
+pub const PASS_STACK: usize = 8 << 20;
 
 /// The time of day, UTC.
 #[must_use]
@@ -42,6 +54,41 @@ pub fn now() -> DateTime<Utc> {
 #[must_use]
 pub fn instant() -> Instant {
     Instant::now()
+}
+
+/// What the clocks say at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The time of day, UTC. Anybody may set it to anything.
+    pub wall: DateTime<Utc>,
+    /// How long the machine has been running, where that can be told.
+    pub boot: Option<Boot>,
+}
+
+/// How long a machine has been running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Which run of the machine that is. Containers have that of their host.
+    pub id: String,
+    /// Seconds since it began, sleep included. Setting the clock does not move it.
+    pub seconds: i64,
+}
+
+/// Reads the clocks.
+#[must_use]
+pub fn reading() -> Reading {
+    Reading { wall: now(), boot: boot() }
+}
+
+#[cfg(target_os = "linux")]
+fn boot() -> Option<Boot> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    Some(Boot { id, seconds: rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn boot() -> Option<Boot> {
+    None
 }
 
 /// Where a pass takes the time of day from: it is read once and handed on, so that a test can say when it is.
@@ -75,6 +122,11 @@ pub enum End {
         /// The step, as a phrase: "the fetch from origin".
         waiting_for: String,
     },
+    /// The pass made no progress for [`PATIENCE`], outside of what has a limit of its own.
+    Stalled {
+        /// In which step, as a phrase that can follow "while", with the file that it waits for where that is known.
+        step: String,
+    },
 }
 
 /// The watchdog. One per process; a clone is the same watch.
@@ -100,6 +152,7 @@ struct State {
     limits: BTreeMap<u64, (Instant, String)>,
     kills: BTreeMap<u64, Kill>,
     job: Option<RunningJob>,
+    stall: Option<Stall>,
     phase: Phase,
 }
 
@@ -157,7 +210,10 @@ impl Watch {
             on_end: Box::new(on_end),
         });
         let watched = Arc::clone(&inner);
-        thread::Builder::new().name("gitsync-watch".into()).spawn(move || stand_watch(&watched, listening))?;
+        thread::Builder::new()
+            .name("gitsync-watch".into())
+            .stack_size(STACK)
+            .spawn(move || stand_watch(&watched, listening))?;
         Ok(Watch(inner))
     }
 
@@ -177,6 +233,22 @@ impl Watch {
         drop(state);
         self.0.ring();
         Limit { watch: self.clone(), id }
+    }
+
+    /// From now on the process is ended where the thread that calls this makes no progress for `patience` ([`PATIENCE`] but for
+    /// tests).
+    pub fn guard_this_thread(&self, patience: Duration) {
+        self.0.state().stall = Stall::of_this_thread(patience, instant());
+        self.0.ring();
+    }
+
+    /// What is waited for until the answer is dropped has a limit of its own: no progress is no stall meanwhile.
+    #[must_use = "dropping the answer ends it"]
+    pub fn excuse(&self) -> Excused {
+        if let Some(stall) = &mut self.0.state().stall {
+            stall.excused += 1;
+        }
+        Excused { watch: self.clone() }
     }
 
     /// Registers what must be ended before the process is: a child, a process group. Dropping the answer forgets it.
@@ -233,6 +305,20 @@ pub struct Limit {
 impl Drop for Limit {
     fn drop(&mut self) {
         self.watch.0.state().limits.remove(&self.id);
+    }
+}
+
+/// Something with a limit of its own is under way; see [`Watch::excuse`].
+#[must_use = "dropping it ends it"]
+pub struct Excused {
+    watch: Watch,
+}
+
+impl Drop for Excused {
+    fn drop(&mut self) {
+        if let Some(stall) = &mut self.watch.0.state().stall {
+            stall.excused = stall.excused.saturating_sub(1);
+        }
     }
 }
 
@@ -318,6 +404,14 @@ impl Inner {
             }
             next = Some(next.map_or(*at, |next: Instant| next.min(*at)));
         }
+        if let Some(stall) = &mut state.stall {
+            if stall.has_stalled(now) {
+                let file = stall.waits_to_open().map(|file| format!(", waiting to open {}", file.display()));
+                let step = format!("{}{}", stall::current_step(), file.unwrap_or_default());
+                end.get_or_insert(End::Stalled { step });
+            }
+            next = Some(next.map_or(stall.next, |next: Instant| next.min(stall.next)));
+        }
         match end {
             None => Step::Wait(next),
             Some(end) => {
@@ -330,7 +424,7 @@ impl Inner {
     fn end(self: &Arc<Self>, end: End, kills: Vec<Kill>) {
         let (done, waiting) = mpsc::channel();
         let inner = Arc::clone(self);
-        let last_words = thread::Builder::new().name("gitsync-end".into()).spawn(move || {
+        let last_words = thread::Builder::new().name("gitsync-end".into()).stack_size(STACK).spawn(move || {
             for kill in kills {
                 kill();
             }

@@ -7,11 +7,16 @@
 //! foundlings apart; a pass runs one after the other.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::Stat;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, waitpid};
 
 use crate::deadline::instant;
+use crate::files;
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Debug)]
@@ -28,8 +33,8 @@ pub(crate) struct Process {
 impl Process {
     /// Every process that can be seen; the dead ones that nobody has reaped are among them.
     pub(crate) fn all() -> Vec<Process> {
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(Process::read).collect()
+        let entries = files::entries_if_any(Path::new("/proc"));
+        entries.iter().filter_map(|entry| entry.name().to_str()?.parse().ok()).filter_map(Process::read).collect()
     }
 
     fn read(pid: i32) -> Option<Process> {
@@ -82,6 +87,27 @@ pub(crate) fn living_with_descendants(all: Vec<Process>, root: impl Fn(&Process)
     all.into_iter().filter(|process| !process.dead && found.contains(&process.pid)).collect()
 }
 
+/// The process that took the lock (flock) on a file which process `pid` (a number, or `self`) has open; `None` where it holds
+/// none. A child inherits a lock together with the open file, and is then not the one that took it.
+///
+/// `name`: the file's own, so that nothing else need be looked at.
+pub(crate) fn taker_of_lock(pid: &str, name: Option<&OsStr>, file: &Stat) -> Option<i32> {
+    let name = name?.as_bytes();
+    files::entries_if_any(Path::new(&format!("/proc/{pid}/fd"))).into_iter().find_map(|fd| {
+        let to = std::fs::read_link(fd.path()).ok()?;
+        // A file that was removed is shown as `job.lock (deleted)`.
+        to.file_name().filter(|it| it.as_bytes().starts_with(name))?;
+        let found = rustix::fs::stat(fd.path()).ok()?;
+        if (found.st_dev, found.st_ino) != (file.st_dev, file.st_ino) {
+            return None;
+        }
+        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", fd.name().display())).ok()?;
+        // `lock: 1: FLOCK ADVISORY WRITE pid device:inode from to`
+        let line = info.lines().find(|line| line.starts_with("lock:") && line.contains("FLOCK"))?;
+        Some(line.split_ascii_whitespace().nth(5).and_then(|pid| pid.parse().ok()).unwrap_or(0))
+    })
+}
+
 /// "sleep (pid 12), python3 (pid 14)", of many the first few.
 pub(crate) fn name_them(processes: &[Process]) -> String {
     const NAMED: usize = 5;
@@ -96,8 +122,8 @@ pub(crate) fn name_them(processes: &[Process]) -> String {
 /// The children of each thread of ours, as the kernel lists them where it was built to: much less to read than all of `/proc`.
 fn children_by_thread() -> Option<BTreeSet<i32>> {
     let mut children = BTreeSet::new();
-    for thread in std::fs::read_dir("/proc/self/task").ok()? {
-        let list = std::fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
+    for thread in files::entries(Path::new("/proc/self/task")).ok()? {
+        let list = std::fs::read_to_string(thread.path().join("children")).ok()?;
         children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
     }
     Some(children)

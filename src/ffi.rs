@@ -1,4 +1,4 @@
-//! The only unsafe code of the crate: what libgit2 offers and git2 does not make safe.
+//! The only unsafe code of the crate: what libgit2 offers and git2 does not make safe, and our own environment.
 #![allow(unsafe_code)]
 
 use std::sync::Once;
@@ -26,6 +26,14 @@ pub fn prepare_libgit2(verify_owner: bool) {
     });
 }
 
+/// The folders where libgit2 looks for the configuration of a level.
+pub(crate) fn search_path(level: git2::ConfigLevel) -> Vec<std::path::PathBuf> {
+    // SAFETY: libgit2 keeps its search paths in a list without a lock, so they must not be set at the same time; nothing in this
+    // crate sets them after libgit2's initialisation, which `prepare_libgit2` has done.
+    let list = unsafe { git2::opts::get_search_path(level) };
+    list.map(|list| crate::git::special::folders(list.as_bytes())).unwrap_or_default()
+}
+
 /// Registers a transport with libgit2 for URLs that begin with `scheme://`, the first time it is called.
 ///
 /// # Errors
@@ -44,4 +52,41 @@ where
         result = unsafe { git2::transport::register(scheme, make) };
     });
     result
+}
+
+/// Takes variables out of our environment and overwrites their values where `/proc/PID/environ` shows them.
+///
+/// Does nothing in a process that has several threads, or that does not know how many it has: another thread could be reading
+/// the environment.
+pub(crate) fn wipe_variables(names: &[&str]) {
+    #[cfg(target_os = "linux")]
+    {
+        if !crate::files::entries(std::path::Path::new("/proc/self/task")).is_ok_and(|threads| threads.len() == 1) {
+            return;
+        }
+        unsafe extern "C" {
+            static mut environ: *const *mut libc::c_char;
+        }
+        // SAFETY: `environ` is an array of pointers to C strings that ends with a null pointer, or is null itself. Its strings
+        // are those that the kernel copied onto our stack at the start, or ones that std has put on the heap: both are writable.
+        // There is no other thread that could read or change them, and no reference into them outlives this function, since
+        // std gives values as copies.
+        unsafe {
+            let mut entry = environ;
+            while !entry.is_null() && !(*entry).is_null() {
+                let text = std::ffi::CStr::from_ptr(*entry).to_bytes();
+                let name = text.iter().position(|b| *b == b'=').unwrap_or(text.len());
+                if names.iter().any(|wanted| text.get(..name) == Some(wanted.as_bytes())) {
+                    let (from, length) = (name.saturating_add(1).min(text.len()), text.len());
+                    std::ptr::write_bytes((*entry).add(from), 0, length - from);
+                }
+                entry = entry.add(1);
+            }
+            for name in names {
+                std::env::remove_var(name);
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = names;
 }

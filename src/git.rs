@@ -4,13 +4,28 @@
 //! no, `fetch` keeps a branch that is gone. What the passes may do to a repository are the methods here and in the
 //! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
 
+pub mod ages;
+pub mod aside;
+mod carry_over;
 pub mod commit;
+mod connectivity;
+pub mod damage;
 pub mod error;
 pub mod heal;
+pub mod history;
+mod incoming;
+pub mod job_tips;
+pub mod let_go;
+mod odd;
+pub mod raw;
 pub mod remote;
 pub mod replay;
 pub mod rescue;
+pub(crate) mod rules;
+pub mod settings;
+pub(crate) mod special;
 pub mod tree_dir;
+pub mod tree_edit;
 pub mod upkeep;
 pub mod worktree;
 
@@ -23,6 +38,7 @@ pub use git2::Oid as CommitId;
 
 use self::error::Doing;
 pub use self::error::{Error, Sort};
+use crate::files;
 use crate::lock::Held;
 use crate::private::{PrivateDir, sync_dir};
 
@@ -45,8 +61,6 @@ pub struct Names {
     pub branch: String,
     /// The remote.
     pub remote: String,
-    /// The remote's URL for this pass, where it holds a secret that the configuration must not.
-    pub url: Option<String>,
     /// Who commits, as the environment says; git's own configuration and `gitsync <gitsync@HOSTNAME>` come after.
     pub identity: Identity,
 }
@@ -98,7 +112,10 @@ pub struct Repo {
     /// The names this pass works with.
     pub names: Names,
     /// Where a dry run fetched to.
-    pub(crate) scratch: std::cell::RefCell<Option<remote::Scratch>>,
+    scratch: std::cell::RefCell<Option<incoming::Incoming>>,
+    /// A second handle, for questions about history: the first one remembers where history was cut before it was fetched
+    /// whole.
+    uncut: std::cell::OnceCell<git2::Repository>,
 }
 
 /// What can be told of a repository without the lock and without the network: a look, for `status`.
@@ -110,6 +127,8 @@ pub struct Peek {
     pub relation: Option<Relation>,
     /// Every rescue reference with its commit, oldest first.
     pub rescues: Vec<(String, CommitId)>,
+    /// Where a pass pushes to; `None` where there is no such remote.
+    pub destination: Option<remote::Destination>,
     /// Why a pass would refuse to touch the repository now.
     pub not_ready: Option<Error>,
 }
@@ -121,12 +140,29 @@ pub struct Peek {
 /// [`Sort::NotReady`] or [`Sort::Corrupt`] where it can't be read.
 pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
     let repo = Repo::open_unlocked(place, names)?;
+    repo.hold_config()?;
     let heads = Heads { local: repo.local_tip()?, remote: repo.last_seen()? };
     let relation = match (heads.local, heads.remote) {
         (Some(local), Some(remote)) => Some(repo.relation(local, remote)?),
         (None, _) | (_, None) => None,
     };
-    Ok(Peek { heads, relation, rescues: repo.rescues()?, not_ready: repo.check_ready().err() })
+    Ok(Peek {
+        heads,
+        relation,
+        rescues: repo.rescues()?,
+        destination: repo.destination().ok(),
+        not_ready: repo.check_ready().err(),
+    })
+}
+
+/// Refuses a FIFO, a socket or a device wherever a pass that mends the repository looks for a file.
+///
+/// # Errors
+/// [`Sort::NotReady`], naming it.
+pub fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
+    crate::ffi::prepare_libgit2(!place.named);
+    special::check_files(place, names)?;
+    special::check_all_refs(place)
 }
 
 /// Finds the repository, without opening it.
@@ -183,7 +219,7 @@ fn place(folder: &Path, named: bool) -> Result<Place, Error> {
         return Ok(Place { git_dir, work_dir, named });
     }
     // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
-    let text = std::fs::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
+    let text = files::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
     let target = text.strip_prefix(b"gitdir: ").map(|rest| rest.trim_ascii_end().to_vec()).ok_or_else(|| {
         let what = format!("{} is neither a folder nor a pointer to one", dot_git.display());
         Error::new(Sort::NotReady, what, "take it away and run `gitsync init-sync`")
@@ -212,6 +248,7 @@ impl Repo {
 
     fn open_unlocked(place: &Place, names: Names) -> Result<Self, Error> {
         crate::ffi::prepare_libgit2(!place.named);
+        special::check_files(place, &names)?;
         let git = open_git(place)?;
         let grafts = place.git_dir.join("info/grafts");
         if std::fs::metadata(&grafts).is_ok_and(|meta| meta.len() > 0) {
@@ -230,7 +267,16 @@ impl Repo {
             );
             return Err(Error::new(Sort::NotReady, what, "`git config --unset core.worktree`, or name that folder"));
         }
-        Ok(Self { git, place: place.clone(), private: PrivateDir::of(&place.git_dir), names, scratch: None.into() })
+        let repo = Self {
+            git,
+            place: place.clone(),
+            private: PrivateDir::of(&place.git_dir),
+            names,
+            scratch: None.into(),
+            uncut: std::cell::OnceCell::new(),
+        };
+        repo.check_configured_files()?;
+        Ok(repo)
     }
 
     /// The full name of the local branch.
@@ -259,6 +305,19 @@ impl Repo {
         self.tip_of(&self.tracking_ref())
     }
 
+    /// History has been fetched whole where it was cut: from here on it is seen whole.
+    fn see_whole_history(&self) -> Result<(), Error> {
+        let fresh = self.beside()?;
+        // Set twice only where a second fetch found nothing more.
+        let _ = self.uncut.set(fresh);
+        Ok(())
+    }
+
+    /// The handle that knows history as it is now.
+    pub(crate) fn history(&self) -> &git2::Repository {
+        self.uncut.get().unwrap_or(&self.git)
+    }
+
     pub(crate) fn tip_of(&self, name: &str) -> Result<Option<CommitId>, Error> {
         match self.git.refname_to_id(name) {
             Ok(id) => Ok(Some(id)),
@@ -275,10 +334,9 @@ impl Repo {
         if local == remote {
             return Ok(Relation { same: true, local_is_ancestor: true, remote_is_ancestor: true, ahead: 0, behind: 0 });
         }
-        let doing = "comparing the local history with the remote's";
-        let local_is_ancestor = self.git.graph_descendant_of(remote, local).doing(doing)?;
-        let remote_is_ancestor = self.git.graph_descendant_of(local, remote).doing(doing)?;
-        let (ahead, behind) = self.git.graph_ahead_behind(local, remote).doing(doing)?;
+        let local_is_ancestor = self.descends(remote, local)?;
+        let remote_is_ancestor = self.descends(local, remote)?;
+        let (ahead, behind) = self.ahead_behind(local, remote)?;
         Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
     }
 
@@ -287,8 +345,7 @@ impl Repo {
     /// # Errors
     /// Where the commit can't be read.
     pub fn left_as_it_is(&self, commit: CommitId) -> Result<Vec<&'static str>, Error> {
-        let doing = "looking for submodules and LFS";
-        let tree = self.git.find_commit(commit).and_then(|commit| commit.tree()).doing(doing)?;
+        let tree = self.tree_of(commit)?;
         let mut notes = Vec::new();
         if tree.get_name(".gitmodules").is_some() {
             notes
@@ -313,6 +370,7 @@ impl Repo {
         if tracked.is_some() || ours {
             return Ok(tracked);
         }
+        self.check_rules_around(folder)?;
         let mut options = git2::DiffOptions::new();
         options.include_untracked(true).recurse_untracked_dirs(true).disable_pathspec_match(true).pathspec(folder);
         let diff = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
@@ -334,10 +392,10 @@ impl Repo {
         if tip == commit {
             return Ok(true);
         }
-        if self.git.find_commit(commit).is_err() {
+        if !self.has_commit(commit) {
             return Ok(false);
         }
-        self.git.graph_descendant_of(tip, commit).doing("comparing histories")
+        self.descends(tip, commit)
     }
 
     /// Whether a commit is reachable from the branch or from the remote's tip as last seen, so that everything it needs is
@@ -346,11 +404,19 @@ impl Repo {
     /// # Errors
     /// [`Sort::Corrupt`] for references or history that can't be read.
     pub fn has_whole(&self, commit: CommitId) -> Result<bool, Error> {
-        for known in [self.last_seen()?, self.local_tip()?].into_iter().flatten() {
-            if known == commit
-                || (self.git.find_commit(commit).is_ok()
-                    && self.git.graph_descendant_of(known, commit).doing("looking for the remote's commit")?)
-            {
+        let doing = "looking for the remote's commit";
+        let odb = self.git.odb().doing(doing)?;
+        let known = [self.last_seen()?, self.local_tip()?];
+        if known.contains(&Some(commit)) {
+            return Ok(true);
+        }
+        if !odb.exists(commit) {
+            return Ok(false);
+        }
+        for known in known.into_iter().flatten() {
+            let cut = connectivity::shallow_roots(self.git.commondir());
+            // Not by libgit2's question whether it is a descendant, which wants all that lies before both.
+            if connectivity::reaches(&odb, known, commit, cut).map_err(|fault| fault.ours(doing))? {
                 return Ok(true);
             }
         }
@@ -390,7 +456,7 @@ impl Repo {
             return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
         }
         self.check_branch_is_ours_alone()?;
-        if self.git.config().and_then(|config| config.get_bool("core.sparsecheckout")).unwrap_or(false) {
+        if self.config()?.get_bool("core.sparsecheckout").unwrap_or(false) {
             let what = "the work tree is sparse: files that are left out of it would be committed as deleted";
             return Err(Error::new(
                 Sort::NotReady,
@@ -432,12 +498,52 @@ impl Repo {
         Ok(head.symbolic_target().ok().flatten().map(str::to_owned))
     }
 
+    /// git's configuration, read whole. Where a file can't be read, libgit2 1.9 hands out an entry that it never had, and
+    /// the process ends by SIGSEGV; of what has been read nothing can fail.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub(crate) fn config(&self) -> Result<git2::Config, Error> {
+        let read = self.git.config().and_then(|mut config| config.snapshot());
+        read.doing("reading git's configuration")
+    }
+
+    /// Has libgit2 go by the configuration as it is now. It would look at each file again for each setting, and where one of
+    /// these looks fails, libgit2 1.9 frees what it never had, or goes by a setting that nobody made and writes a file with other
+    /// line endings. Nothing can be set through this handle from here on.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn hold_config(&self) -> Result<(), Error> {
+        self.git.set_config(&self.config()?).doing("reading git's configuration")
+    }
+
+    /// A second handle on the repository, which goes by the same configuration.
+    ///
+    /// # Errors
+    /// Where the repository or the configuration can't be read.
+    pub(crate) fn beside(&self) -> Result<git2::Repository, Error> {
+        let beside = open_git(&self.place)?;
+        beside.set_config(&self.config()?).doing("reading git's configuration")?;
+        Ok(beside)
+    }
+
+    /// [`Repo::hold_config`], read again from the files: a job may have changed it.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub fn read_config_again(&self) -> Result<(), Error> {
+        let doing = "reading git's configuration";
+        let read = open_git(&self.place)?.config().and_then(|mut config| config.snapshot()).doing(doing)?;
+        self.git.set_config(&read).doing(doing)
+    }
+
     /// Author and committer of what gitsync commits.
     pub(crate) fn signatures(
         &self,
         when: DateTime<Utc>,
     ) -> Result<(git2::Signature<'static>, git2::Signature<'static>), Error> {
-        let config = self.git.config().doing("reading git's configuration")?;
+        let config = self.config()?;
         let configured = |key: &str| config.get_string(key).ok().and_then(|value| fit_to_sign(&value));
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let who = &self.names.identity;
@@ -498,9 +604,9 @@ impl Repo {
     /// [`Sort::NotReady`] where it is so.
     pub(crate) fn check_branch_is_ours_alone(&self) -> Result<(), Error> {
         let head = format!("ref: {}", self.branch_ref());
-        for entry in std::fs::read_dir(self.git.commondir().join("worktrees")).into_iter().flatten().flatten() {
+        for entry in files::entries_if_any(&self.git.commondir().join("worktrees")) {
             let linked = entry.path();
-            let text = |name: &str| std::fs::read_to_string(linked.join(name)).unwrap_or_default().trim().to_owned();
+            let text = |name: &str| files::read_to_string(&linked.join(name)).unwrap_or_default().trim().to_owned();
             let dot_git = text("gitdir");
             // One that was removed by hand is only remembered.
             if text("HEAD") == head && Path::new(&dot_git).exists() {
@@ -542,7 +648,10 @@ pub(crate) fn check_format(git_dir: &Path) -> Result<(), Error> {
     let Ok(config) = git2::Config::open(&git_dir.join("config")) else { return Ok(()) };
     let version = config.get_i32("core.repositoryformatversion").unwrap_or(0);
     let unread = |name: &str, value: &str| match name {
-        "extensions.noop" | "extensions.worktreeconfig" | "extensions.preciousobjects" => false,
+        "extensions.noop"
+        | "extensions.worktreeconfig"
+        | "extensions.preciousobjects"
+        | "extensions.relativeworktrees" => false,
         "extensions.objectformat" => !value.eq_ignore_ascii_case("sha1"),
         "extensions.refstorage" => !value.eq_ignore_ascii_case("files"),
         _ => true,
@@ -587,7 +696,13 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
             return Error::git(format!("opening {}", place.work_dir.display()), &error);
         }
         let what = format!("{} can't be opened as a repository: {}", place.work_dir.display(), error.message());
-        Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew")
+        if let Some(setting) = settings::refused(place, &error) {
+            return setting;
+        }
+        match Error::git(&what, &error) {
+            error if matches!(error.sort, Sort::Exhausted | Sort::NotReady) => Error::new(error.sort, what, error.next),
+            _ => Error::new(Sort::Corrupt, what, error::MAY_BE_DAMAGED),
+        }
     })
 }
 

@@ -5,22 +5,23 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::Settings;
+use crate::cli::Config;
 use crate::git::remote::Fetched;
-use crate::git::{self, Place, Repo, Sort, heal};
+use crate::git::{self, Place, Repo, Sort, aside, damage, heal};
 use crate::lock::Held;
 use crate::marker;
 use crate::outcome::{Failure, Word};
 use crate::pass::{Pass, now};
 use crate::policy::SyncState;
 use crate::private::PrivateDir;
+use crate::token_host::Recording;
 use crate::transport;
 
 /// Where the repository is or will be. Its folder and an empty `.git` are made, so that there is a place for the lock.
 ///
 /// # Errors
 /// A usage error where there is neither a repository nor a URL to make one from.
-pub fn place(settings: &Settings, here: &Path) -> Result<Place, Failure> {
+pub fn place(settings: &Config, here: &Path) -> Result<Place, Failure> {
     match git::find(settings.repo.as_deref(), here) {
         Ok(place) => {
             let begun = place.git_dir.join("HEAD").exists();
@@ -40,7 +41,7 @@ pub fn place(settings: &Settings, here: &Path) -> Result<Place, Failure> {
 ///
 /// # Errors
 /// That error where there is a repository of another kind, and a usage error where there is no URL.
-pub fn free_place(settings: &Settings, here: &Path, error: git::Error) -> Result<PathBuf, Failure> {
+pub fn free_place(settings: &Config, here: &Path, error: git::Error) -> Result<PathBuf, Failure> {
     let folder = settings.repo.as_deref().map_or_else(|| here.to_owned(), |repo| here.join(repo));
     let bare = folder.join("HEAD").is_file() && folder.join("objects").is_dir();
     if bare || folder.join(".git").symlink_metadata().is_ok() {
@@ -69,11 +70,12 @@ fn no_url(folder: &Path) -> Failure {
 /// # Errors
 /// What keeps the pass from its end.
 pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
-    let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
+    git::check_files(place, &pass.names())?;
     heal::clear_leftovers(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
+    let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
     let mut repo = match open(pass, place, held) {
         Err(Opened::Damaged(error)) if !fresh => {
-            heal::begin_anew(place, held, &pass.settings.branch, now(), &error.what)?;
+            put_aside_if_damaged(pass, place, held, error)?;
             fresh = true;
             open(pass, place, held)
         }
@@ -85,9 +87,9 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
     }
     let brought = match bring(pass, &repo, fresh) {
         Err(error) if error.sort == Sort::Corrupt && !fresh => {
-            tracing::warn!("{}", error.what);
+            // What it holds open would be missing to the second reading.
             drop(repo);
-            heal::begin_anew(place, held, &pass.settings.branch, now(), &error.what)?;
+            put_aside_if_damaged(pass, place, held, error)?;
             repo = open(pass, place, held).map_err(Opened::into_failure)?;
             bring(pass, &repo, true)
         }
@@ -95,7 +97,7 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
     };
     let word = brought?;
     pass.outcome.local = repo.local_tip()?.map(|id| id.to_string());
-    pass.forget_old_rescues(&repo);
+    pass.let_go_of_old(&repo);
     let remote = repo.last_seen()?;
     // On a branch without a commit there is nothing to build from, and no fault in that: the first tick makes the commit and
     // the site.
@@ -105,6 +107,22 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
         pass.empty_site(&repo)?;
     }
     Ok(word)
+}
+
+/// Puts the repository aside and begins a new one, if what failed proves to be damage of its own.
+///
+/// # Errors
+/// What failed, where everything can be read after all, and what keeps the repository from being put aside.
+fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: git::Error) -> Result<(), git::Error> {
+    tracing::warn!("{}; reading everything again", suspicion.what);
+    match damage::prove(place, &pass.names(), damage::Reading::Full)? {
+        Some(damage) => aside::begin_anew(place, held, &pass.settings.branch, now(), &damage),
+        None => {
+            let what = format!("{}; read again, everything is sound, and nothing was put aside", suspicion.what);
+            let next = "the next pass tries again; if it comes again, run it with -vv for more";
+            Err(git::Error::new(Sort::Exhausted, what, next))
+        }
+    }
 }
 
 enum Opened {
@@ -128,9 +146,9 @@ impl From<git::Error> for Opened {
 }
 
 /// Opens the repository and sets its remote and identity.
-fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
+fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
     let settings = pass.settings;
-    let mut repo = Repo::open(place, held, pass.names())?;
+    let repo = Repo::open(place, held, pass.names())?;
     let stored = repo.stored_url()?;
     let wanted = settings.remote_url.as_deref().or(stored.as_deref());
     let Some(wanted) = wanted else {
@@ -142,7 +160,7 @@ fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
     let (clean, secret) = transport::split_url_secret(wanted);
     if secret.is_some() {
         // This pass may use it; the configuration must not keep it.
-        repo.names.url = Some(wanted.to_owned());
+        pass.url_secret = secret;
         if stored.as_deref() == Some(wanted) {
             tracing::warn!("a token was found in the remote's stored URL and taken out; give it by --token-file");
         }
@@ -156,6 +174,8 @@ fn open(pass: &Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
         tracing::warn!("a token was found in the remote's stored push URL and taken out; give it by --token-file");
     }
     repo.set_identity()?;
+    repo.hold_config()?;
+    pass.settle_token_host(&repo, Recording::New)?;
     Ok(repo)
 }
 
@@ -173,20 +193,18 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     match repo.finish_follow(now()) {
         Ok(finished) => pass.outcome.rescue_refs.extend(finished.unwrap_or_default().rescue_refs),
         // The follow below brings everything to the remote's state, and keeps what it replaces.
-        Err(error) if error.sort == Sort::NotReady => repo.drop_intent()?,
+        Err(error) if matches!(error.sort, Sort::NotReady | Sort::Corrupt) => repo.drop_intent()?,
         Err(error) => return Err(error),
     }
     pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
     repo.heal_index(now(), true)?;
-    if let Some(tip) = repo.local_tip()?
-        && !repo.is_whole(tip)
-    {
-        let what = format!("the history of '{}' can't be read whole", repo.names.branch);
-        return Err(git::Error::new(Sort::Corrupt, what, "it is put aside and fetched anew"));
+    let local = repo.local_tip()?;
+    if let Some(tip) = local {
+        repo.check_whole(tip)?;
     }
     let looked = pass.with_remote(repo, "the remote", |remote| {
         let Some(tip) = remote.tip()? else { return Ok(None) };
-        if repo.has_whole(tip)? && repo.is_whole(tip) {
+        if repo.has_whole(tip)? && (local == Some(tip) || repo.check_whole(tip).is_ok()) {
             let rescue_ref = repo.remember_seen(tip, now())?;
             return Ok(Some(Fetched { tip: Some(tip), rescue_ref }));
         }
@@ -199,7 +217,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     pass.outcome.rescue_refs.extend(fetched.rescue_ref);
     let Some(tip) = fetched.tip else { return empty_remote(pass, repo) };
     pass.outcome.remote = Some(tip.to_string());
-    pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
+    carry_over(pass, repo)?;
     let local = repo.local_tip()?;
     let unborn = local.is_none();
     if let Some(local) = local {
@@ -210,9 +228,18 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
             Some(crate::policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor));
     }
     pass.site_goes_stale(repo)?;
-    let followed = repo.follow(tip, "following the remote at start-up", now())?;
+    let followed = match (repo.follow(tip, "following the remote at start-up", now()), local) {
+        (Err(error), Some(local)) if error.sort == Sort::Unfit => {
+            // The remote's fault: what is here is put in order, and ticks go on with it.
+            let healed = repo.follow(local, "healing at start-up; the remote's commit can't be followed", now())?;
+            pass.outcome.rescue_refs.extend(healed.rescue_refs);
+            return Err(error);
+        }
+        (followed, _) => followed?,
+    };
     pass.outcome.rescue_refs.extend(followed.rescue_refs);
-    marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
+    repo.has_a_history()?;
+    marker::clear_at_start_up(repo)?;
     tracing::info!(branch = %repo.names.branch, remote = %tip, paths = followed.paths, "at the remote's latest");
     // A repository without a commit is none yet: an earlier start was cut short, or found the remote empty or away.
     let fresh = fresh || unborn;
@@ -226,9 +253,29 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     })
 }
 
+/// Brings what repositories put aside still hold into this one. It takes of the time for the network: a pass has no other
+/// that it may spend so long before it is ready.
+fn carry_over(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), git::Error> {
+    let kept = pass.in_network_time("carrying over what was put aside", |until| repo.carry_over(now(), until))?;
+    pass.outcome.rescue_refs.extend(kept);
+    Ok(())
+}
+
 /// The remote can't be had. With a branch to stand on, the container goes on with local state.
 fn offline(pass: &mut Pass<'_>, repo: &Repo, error: git::Error) -> Result<Word, git::Error> {
-    let local = repo.local_tip()?;
+    let mut local = repo.local_tip()?;
+    if local.is_none() {
+        // A repository was put aside, in this pass or an earlier one. On nothing, a commit would begin a history of its own.
+        carry_over(pass, repo)?;
+        local = repo.newest_put_aside()?;
+        if let Some(tip) = local {
+            let why = "standing on the newest commit that could be read; the remote can't be had";
+            let followed = repo.follow(tip, why, now())?;
+            pass.outcome.rescue_refs.extend(followed.rescue_refs);
+            tracing::warn!(branch = %repo.names.branch, commit = %tip, "{why}");
+            repo.has_a_history()?;
+        }
+    }
     let Some(tip) = local.filter(|_| error.sort == Sort::Unreachable) else { return Err(error) };
     // A HEAD that is elsewhere, or a merge left half done, is healed without the remote.
     let followed = repo.follow(tip, "healing at start-up, without the remote", now())?;
@@ -240,7 +287,7 @@ fn offline(pass: &mut Pass<'_>, repo: &Repo, error: git::Error) -> Result<Word, 
 /// The remote has no such branch: the first tick's push makes it.
 fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
     pass.outcome.rescue_refs.extend(repo.forget_seen(now())?);
-    pass.outcome.rescue_refs.extend(repo.carry_over(now())?);
+    carry_over(pass, repo)?;
     match repo.local_tip()? {
         Some(tip) => {
             let followed = repo.follow(tip, "healing at start-up; the remote has no such branch", now())?;
@@ -248,7 +295,8 @@ fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
         }
         None => repo.stand_on_unborn_branch()?,
     }
-    marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
+    repo.has_a_history()?;
+    marker::clear_at_start_up(repo)?;
     tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
     Ok(Word::EmptyRemote)
 }

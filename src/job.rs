@@ -171,6 +171,11 @@ pub enum JobError {
         /// The file it holds.
         lock: PathBuf,
     },
+    /// A gitsync that lives runs a job in this repository, although we have the lock: the one that it holds was taken away.
+    AnotherRuns {
+        /// Its process.
+        pid: u32,
+    },
     /// The system refused something without which no command can be run.
     System {
         /// What was tried, as "to …".
@@ -186,11 +191,15 @@ impl JobError {
     pub fn passes(&self) -> bool {
         match self {
             JobError::Empty { .. } | JobError::NotStarted { .. } => false,
-            JobError::EarlierStillRuns { .. } => true,
-            JobError::System { source, .. } => !matches!(
-                Errno::from_io_error(source),
-                Some(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ISDIR | Errno::ROFS)
-            ),
+            JobError::EarlierStillRuns { .. } | JobError::AnotherRuns { .. } => true,
+            // What is no file, and what the system refuses for good.
+            JobError::System { source, .. } => {
+                source.kind() != io::ErrorKind::InvalidInput
+                    && !matches!(
+                        Errno::from_io_error(source),
+                        Some(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ISDIR | Errno::ROFS)
+                    )
+            }
         }
     }
 
@@ -211,6 +220,7 @@ impl JobError {
             JobError::EarlierStillRuns { lock, .. } => {
                 format!("end what holds {} open, or wait until it has ended; the next pass tries again", lock.display())
             }
+            JobError::AnotherRuns { .. } => "leave the files under .git/gitsync/ alone; the next pass tries again".into(),
             JobError::System { .. } if !self.passes() => {
                 "take it away, or give it to the user that runs gitsync; a pass that ran as another user may have made it"
                     .into()
@@ -240,6 +250,12 @@ impl fmt::Display for JobError {
                     pids => write!(f, " (pid {})", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
                 }
             }
+            JobError::AnotherRuns { pid } => {
+                write!(
+                    f,
+                    "another gitsync (pid {pid}) runs its job in this repository, and its lock file was taken away"
+                )
+            }
             JobError::System { what, source } => write!(f, "could not {what}: {source}"),
         }
     }
@@ -249,7 +265,7 @@ impl std::error::Error for JobError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             JobError::NotStarted { source, .. } | JobError::System { source, .. } => Some(source),
-            JobError::Empty { .. } | JobError::EarlierStillRuns { .. } => None,
+            JobError::Empty { .. } | JobError::EarlierStillRuns { .. } | JobError::AnotherRuns { .. } => None,
         }
     }
 }
@@ -286,7 +302,7 @@ pub fn run(job: &Job<'_>) -> Result<Ended, JobError> {
     };
     let deadline = instant() + job.timeout;
     let last = deadline + job.grace + KILL_TAKES + Duration::from_secs(1);
-    let limit = job.watch.limit_exactly(format!("the {}", job.label), last);
+    let limit = (job.watch.limit_exactly(format!("the {}", job.label), last), job.watch.excuse());
 
     let _child_signals = ChildSignals::to(copy()?).map_err(system("watch for the end of child processes"))?;
     let subreaper = Subreaper::become_one();

@@ -3,18 +3,24 @@
 //! The lock is flock(2) on `.git/gitsync/lock` by way of fd-lock: it dies with the process, in whatever way that dies, and
 //! children do not inherit it. At most one `sync` and one `tick` wait for it; a further one of the same kind has nothing to
 //! add to the one that waits, and says `skipped`.
+//!
+//! A person or a job may take the lock file away while a pass holds it. The lock that is held must then still keep others out:
+//! so each pass also locks the `.git` folder, and checks that the file it locked is the one at the path.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use fd_lock::{RwLock, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 
+use crate::deadline::{STACK, instant};
+use crate::family::taker_of_lock;
+use crate::files;
 use crate::private::PrivateDir;
 
 const NAME: &str = "lock";
@@ -41,7 +47,10 @@ impl std::fmt::Display for Holder {
 #[derive(Debug)]
 pub struct Held {
     /// `None` where there was no lock file, and this pass only looks.
-    guard: Option<RwLockWriteGuard<'static, File>>,
+    guard: Option<Guard>,
+    /// Only held.
+    #[allow(dead_code)]
+    folder: Option<Guard>,
     died: bool,
     looking: bool,
 }
@@ -78,7 +87,7 @@ pub enum Taken {
 /// `queued`: whether only one of this command may wait.
 ///
 /// # Errors
-/// Those of the file system.
+/// Those of the file system; `InvalidInput` or `IsADirectory` where what stands in the lock's place is no file.
 pub fn take(
     private: &PrivateDir,
     command: &str,
@@ -86,9 +95,9 @@ pub fn take(
     wait: Duration,
     now: impl Fn() -> DateTime<Utc>,
 ) -> io::Result<Taken> {
-    let path = private.file(NAME);
-    if let Some(guard) = try_lock(open(&path)?)? {
-        return held(guard, &path, command, now());
+    let until = instant() + wait;
+    if let Some(both) = lock_both(private, None)? {
+        return held(both, &private.file(NAME), command, now());
     }
     let _place = if queued {
         match try_lock(open(&private.file(&format!("waiting-{command}")))?)? {
@@ -101,20 +110,18 @@ pub fn take(
     if let Some(holder) = holder(private) {
         tracing::info!(holder = %holder, "waiting for the lock");
     }
-    match wait_for(open(&path)?, wait)? {
-        Some(guard) => held(guard, &path, command, now()),
+    match lock_both(private, Some(until))? {
+        Some(both) => held(both, &private.file(NAME), command, now()),
         None => Ok(Taken::Busy(holder(private))),
     }
 }
 
 /// Whether somebody holds the lock now, and who. For `status` and dry runs: takes nothing, writes nothing.
 pub fn peek(private: &PrivateDir) -> Option<Option<Holder>> {
-    let file = File::open(private.file(NAME)).ok()?;
-    let lock = RwLock::new(file);
-    match lock.try_read() {
-        Ok(_) => None,
-        Err(_) => Some(holder(private)),
-    }
+    let is_held =
+        |file: File| matches!(RwLock::new(file).try_read(), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+    let file_is_held = files::open(&private.file(NAME)).is_ok_and(is_held);
+    (file_is_held || git_folder(private).is_ok_and(is_held)).then(|| holder(private))
 }
 
 /// Takes the lock for a pass that only looks: nothing is written, and where there is no lock file yet there is nobody to
@@ -123,8 +130,8 @@ pub fn peek(private: &PrivateDir) -> Option<Option<Holder>> {
 /// # Errors
 /// Those of the file system.
 pub fn take_for_looking(private: &PrivateDir, wait: Duration) -> io::Result<Taken> {
-    let looking = |guard| Taken::Held(Held { guard, died: false, looking: true });
-    match File::open(private.file(NAME)) {
+    let looking = |guard| Taken::Held(Held { guard, folder: None, died: false, looking: true });
+    match files::open(&private.file(NAME)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(looking(None)),
         Err(error) => Err(error),
         Ok(file) => match wait_for(file, wait)? {
@@ -134,43 +141,125 @@ pub fn take_for_looking(private: &PrivateDir, wait: Duration) -> io::Result<Take
     }
 }
 
+type Guard = RwLockWriteGuard<'static, File>;
+
+/// The lock file and the `.git` folder, which is the second lock: it holds where somebody takes the file away.
+struct Both {
+    file: Guard,
+    /// `None` where the file system can't lock folders.
+    folder: Option<Guard>,
+}
+
+/// Locks both, waiting until then; `None` where somebody holds one.
+fn lock_both(private: &PrivateDir, until: Option<Instant>) -> io::Result<Option<Both>> {
+    let path = private.file(NAME);
+    // Somebody who takes it away each time can't hold us for ever.
+    for _ in 0..100 {
+        let Some(mut file) = lock_one(open_in(private)?, until)? else { return Ok(None) };
+        let mut folder = lock_folder(private, None);
+        if let (Folder::Busy, Some(_)) = (&folder, until) {
+            // Nobody waits for the folder with the file held: who started us may hold the folder for us (`flock .git gitsync`).
+            drop(file);
+            folder = lock_folder(private, until);
+            let Some(again) = lock_one(open_in(private)?, until)? else { return Ok(None) };
+            file = again;
+        }
+        let folder = match folder {
+            Folder::Held(folder) => Some(folder),
+            Folder::NotOurs => None,
+            Folder::Busy => return Ok(None),
+        };
+        // Somebody may have taken the file away while we waited for it: others then lock another.
+        if is_at(&file, &path) {
+            return Ok(Some(Both { file, folder }));
+        }
+    }
+    Ok(None)
+}
+
+/// Opens the lock file, in a private folder that is made again where somebody has taken it away.
+fn open_in(private: &PrivateDir) -> io::Result<File> {
+    private.create()?;
+    open(&private.file(NAME))
+}
+
+enum Folder {
+    Held(Guard),
+    /// Held by whoever started us, or the file system can't lock folders. The lock file is what counts then.
+    NotOurs,
+    Busy,
+}
+
+fn lock_folder(private: &PrivateDir, until: Option<Instant>) -> Folder {
+    match git_folder(private).and_then(|folder| lock_one(folder, until)) {
+        Ok(Some(folder)) => Folder::Held(folder),
+        Ok(None) if is_locked_by_our_caller(private) => Folder::NotOurs,
+        Ok(None) => Folder::Busy,
+        Err(_) => Folder::NotOurs,
+    }
+}
+
+fn lock_one(file: File, until: Option<Instant>) -> io::Result<Option<Guard>> {
+    match until {
+        None => try_lock(file),
+        Some(until) => wait_for(file, until.saturating_duration_since(instant())),
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(held), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
+    (held.dev(), held.ino()) == (there.dev(), there.ino())
+}
+
+fn git_folder(private: &PrivateDir) -> io::Result<File> {
+    let folder = private.path().parent().ok_or(io::ErrorKind::NotFound)?;
+    OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed()).open(folder)
+}
+
+/// Whether this process was started with the lock of the `.git` folder in its hands.
+fn is_locked_by_our_caller(private: &PrivateDir) -> bool {
+    private.path().parent().is_some_and(|folder| {
+        rustix::fs::stat(folder).is_ok_and(|stat| taker_of_lock("self", folder.file_name(), &stat).is_some())
+    })
+}
+
 /// flock has no time-out. A thread of its own may block in it for ever; if it outlives our patience the process ends.
-fn wait_for(file: File, wait: Duration) -> io::Result<Option<RwLockWriteGuard<'static, File>>> {
+fn wait_for(file: File, wait: Duration) -> io::Result<Option<Guard>> {
     let (tell, told) = mpsc::channel();
-    std::thread::Builder::new().name("lock".into()).spawn(move || {
+    std::thread::Builder::new().name("lock".into()).stack_size(STACK).spawn(move || {
         let _ = tell.send(Box::leak(Box::new(RwLock::new(file))).write());
     })?;
     told.recv_timeout(wait).ok().transpose()
 }
 
-fn held(
-    mut guard: RwLockWriteGuard<'static, File>,
-    path: &Path,
-    command: &str,
-    now: DateTime<Utc>,
-) -> io::Result<Taken> {
+fn held(both: Both, path: &Path, command: &str, now: DateTime<Utc>) -> io::Result<Taken> {
+    let Both { mut file, folder } = both;
     let died = fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
     let us = Holder { pid: std::process::id(), command: command.to_owned(), since: now };
     // Over what is there, and cut to length only then: the file must at no moment look as if all had ended well.
     let text = serde_json::to_vec(&us).map_err(io::Error::other)?;
-    guard.rewind()?;
-    guard.write_all(&text)?;
-    guard.set_len(text.len() as u64)?;
-    Ok(Taken::Held(Held { guard: Some(guard), died, looking: false }))
+    file.rewind()?;
+    file.write_all(&text)?;
+    file.set_len(text.len() as u64)?;
+    Ok(Taken::Held(Held { guard: Some(file), folder, died, looking: false }))
 }
 
 fn holder(private: &PrivateDir) -> Option<Holder> {
-    serde_json::from_slice(&fs::read(private.file(NAME)).ok()?).ok()
+    serde_json::from_slice(&files::read(&private.file(NAME)).ok()?).ok()
 }
 
-// What a link in the lock's place leads to is not ours to write.
-const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+// What a link in the lock's place leads to is not ours to write; and a FIFO there must not hold us.
+const FLAGS: i32 = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(FLAGS);
+    let file = options.open(path)?;
+    files::check_is_file(&file)?;
+    Ok(file)
 }
 
-fn try_lock(file: File) -> io::Result<Option<RwLockWriteGuard<'static, File>>> {
+fn try_lock(file: File) -> io::Result<Option<Guard>> {
     match Box::leak(Box::new(RwLock::new(file))).try_write() {
         Ok(guard) => Ok(Some(guard)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),

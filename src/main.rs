@@ -6,23 +6,39 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::sync::Mutex;
 
-use gitsync::cli::{self, Asked, Output, Settings};
-use gitsync::deadline::{End, Watch};
+use gitsync::cli::{self, Asked, Config, Output};
+use gitsync::deadline::{End, Limit, PATIENCE, Watch};
 use gitsync::job::signal_name;
 use gitsync::outcome::{Command, Failure, Outcome, Word};
 use gitsync::{deadline, pass, report, status, transport};
 
+/// A pass goes as deep as the folders do. Where the stack that we were given (`ulimit -s`) is less than this, in bytes, a thread
+/// with one of its own runs it: the answer to a stack that is too small would be SIGSEGV.
+const SMALL_STACK: u64 = 4 << 20;
+
 fn main() -> color_eyre::Result<()> {
+    let given = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    if given.is_none_or(|given| given >= SMALL_STACK) {
+        return run();
+    }
+    let runs = std::thread::Builder::new().name("gitsync".into()).stack_size(deadline::PASS_STACK).spawn(run)?;
+    runs.join().unwrap_or_else(|_| exit(101))
+}
+
+fn run() -> color_eyre::Result<()> {
     color_eyre::config::HookBuilder::default().display_env_section(false).install()?;
     // Only here and in cli.rs is the environment looked at.
     #[allow(clippy::disallowed_methods)]
     let env = |name: &str| std::env::var_os(name);
     let args: Vec<OsString> = std::env::args_os().collect();
-    let (asked, settings) = match cli::read(args.clone(), &env) {
+    let read = cli::read(args.clone(), &env);
+    // A URL with a token may stand where no argument belongs, and a token in a variable that is no switch: from here on they are
+    // masked.
+    let network = transport::Env::read(&env);
+    transport::wipe_own_secrets();
+    let (asked, settings) = match read {
         Ok(read) => read,
         Err(error) => {
-            // A URL with a token may stand where no argument belongs, and a token in a variable that is no switch.
-            let _ = transport::Env::read(&env);
             let text = error.to_string();
             let safe = String::from_utf8_lossy(&transport::redact::secrets(text.as_bytes())).into_owned();
             if safe == text {
@@ -46,6 +62,7 @@ fn main() -> color_eyre::Result<()> {
     let command = match asked {
         Asked::Pass(command) => command,
         Asked::Status(healthy) => {
+            let _watch = watch_status(&settings)?;
             let told = status::tell(logs, healthy, &settings, deadline::now());
             report::say(&told.lines(settings.output));
             exit(told.exit_code())
@@ -56,8 +73,8 @@ fn main() -> color_eyre::Result<()> {
         outcome.fail(failure);
         finish(&outcome, settings.output);
     }
-    let network = transport::Env::read(&env);
     let watch = watch(command, &settings)?;
+    watch.guard_this_thread(PATIENCE);
     // What the transports started ends with us, whatever ends us. Nothing else here starts programs beside them.
     let _adopting = transport::adopt_orphans();
     let _children = watch.on_kill(Box::new(transport::kill_children));
@@ -68,7 +85,7 @@ fn main() -> color_eyre::Result<()> {
 }
 
 /// The watchdog: what it says when it ends the process is said as any pass says it.
-fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
+fn watch(command: Command, settings: &Config) -> color_eyre::Result<Watch> {
     let output = settings.output;
     let (started, clock) = (deadline::now(), deadline::instant());
     Ok(Watch::start(move |end| {
@@ -81,6 +98,10 @@ fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
                 outcome.failures.push(Failure::retry(what, next));
                 Some(128 + signal)
             }
+            End::Stalled { step } => {
+                outcome.fail(stalled(&step));
+                None
+            }
             End::Overstayed { waiting_for } => {
                 let what = format!("the time of the pass was up while waiting for {waiting_for}");
                 outcome.fail(Failure::retry(what, "the next pass tries again; raise --network-timeout if it is slow"));
@@ -92,6 +113,37 @@ fn watch(command: Command, settings: &Settings) -> color_eyre::Result<Watch> {
         pass::record_end(&outcome);
         finish(&outcome, output)
     })?)
+}
+
+/// The health check has nobody to wait for either.
+fn watch_status(settings: &Config) -> color_eyre::Result<Limit> {
+    let settings = settings.clone();
+    let watch = Watch::start(move |end| {
+        let (failure, code) = match end {
+            End::Signal(signal) => {
+                let what = format!("asked to end by {}", signal_name(signal));
+                (Failure::retry(what, "run it again"), 128 + signal)
+            }
+            End::Stalled { step } => (stalled(&step), 75),
+            End::Overstayed { waiting_for } => {
+                let what = format!("the time of the look at the repository was up while waiting for {waiting_for}");
+                (Failure::retry(what, "see whether the disk answers"), 75)
+            }
+        };
+        let told = status::tell(Err(failure), None, &settings, deadline::now());
+        report::say(&told.lines(settings.output));
+        exit(code)
+    })?;
+    watch.guard_this_thread(PATIENCE);
+    // A disk that does not answer is no stall.
+    Ok(watch.limit_exactly("the disk", deadline::instant() + 5 * PATIENCE))
+}
+
+fn stalled(step: &str) -> Failure {
+    Failure::retry(
+        format!("no progress for {} while {step}", humantime::format_duration(PATIENCE)),
+        "see whether a FIFO, a socket or a dead mount stands where git looks for a file; the next pass goes on from here",
+    )
 }
 
 /// Prints the result and ends the process; once, whoever comes first.

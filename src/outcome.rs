@@ -104,17 +104,19 @@ pub struct Failure {
     pub what: String,
     /// What to do next.
     pub next: String,
+    /// Whether it may come from damage of the repository, so that it is worth reading that again.
+    pub suspicion: bool,
 }
 
 impl Failure {
     /// Passing trouble.
     pub fn retry(what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { kind: Kind::Retry, what: what.into(), next: next.into() }
+        Self { kind: Kind::Retry, what: what.into(), next: next.into(), suspicion: false }
     }
 
     /// Somebody has to look.
     pub fn person(what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { kind: Kind::Person, what: what.into(), next: next.into() }
+        Self { kind: Kind::Person, what: what.into(), next: next.into(), suspicion: false }
     }
 
     /// Whether a later pass may succeed without anybody doing anything.
@@ -124,7 +126,7 @@ impl Failure {
 
     /// The command line is at fault.
     pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { kind: Kind::Usage, what: what.into(), next: next.into() }
+        Self { kind: Kind::Usage, what: what.into(), next: next.into(), suspicion: false }
     }
 }
 

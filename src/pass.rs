@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use crate::cli::{Publish, Settings};
+use crate::cli::{Config, Publish};
 use crate::deadline::{self, Watch};
 use crate::git::remote::Remote;
-use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, heal};
+use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, damage, heal};
 use crate::job::{self, Ended, Job, Program};
 use crate::lock::{self, Held, Taken};
 use crate::outcome::{Command, Failure, Kind, Outcome, Word};
@@ -22,6 +22,8 @@ use crate::private::PrivateDir;
 use crate::publish::{self, Ground, Site, Way};
 use crate::record::Record;
 use crate::report::metrics;
+use crate::token_host::{self, Recording};
+use crate::transport::TokenHost;
 use crate::{init_sync, marker, plan, report, sync, tick, transport};
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
@@ -43,7 +45,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// One pass under way.
 pub struct Pass<'a> {
     /// What the command line says.
-    pub settings: &'a Settings,
+    pub settings: &'a Config,
     /// The watchdog of this process.
     pub watch: &'a Watch,
     /// What has been found and done so far.
@@ -51,6 +53,10 @@ pub struct Pass<'a> {
     /// What the transports know of the environment.
     pub network: transport::Env,
     network_left: Duration,
+    /// Where tokens may go.
+    token_host: TokenHost,
+    /// The user and the secret of the given URL, or of a stored one that init-sync took it out of.
+    pub url_secret: Option<(String, String)>,
     site: Option<Site>,
 }
 
@@ -67,7 +73,7 @@ pub fn record_end(outcome: &Outcome) {
 }
 
 /// Runs one pass from the lock to the record.
-pub fn run(command: Command, settings: &Settings, network: transport::Env, watch: &Watch) -> Outcome {
+pub fn run(command: Command, settings: &Config, network: transport::Env, watch: &Watch) -> Outcome {
     let clock = deadline::instant();
     let _answers = transport::end_answers_later();
     let mut pass = Pass {
@@ -76,6 +82,8 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
         outcome: Outcome::new(command, deadline::now()),
         network,
         network_left: settings.network_timeout,
+        token_host: TokenHost::Nowhere,
+        url_secret: None,
         site: None,
     };
     let (told, locked) = match settings.metrics_file.as_deref().map_or(Ok(()), metrics::check) {
@@ -93,6 +101,7 @@ pub fn run(command: Command, settings: &Settings, network: transport::Env, watch
     if let Some((place, private, _held)) = &locked {
         // From here on this record is the one.
         *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        deadline::step("recording the pass");
         match Record::keep(private, &pass.outcome, deadline::now()) {
             Ok(record) => pass.tell_metrics(place, private, &record),
             // Not precious, and the pass did what it did.
@@ -114,7 +123,13 @@ impl Pass<'_> {
         match self.enter() {
             Ok(Some((place, private, held))) => {
                 *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(private.clone());
-                let told = self.work(&place, &private, &held, clock);
+                let told = match self.work(&place, &private, &held, clock) {
+                    Err(failure) if failure.suspicion => Err(self.second_look(&place, failure)),
+                    told => told,
+                };
+                if told.is_err() {
+                    heal::drop_half_written(&place, &held);
+                }
                 (told, Some((place, private, held)))
             }
             Ok(None) => (Ok(Word::Skipped), None),
@@ -125,11 +140,12 @@ impl Pass<'_> {
     fn tell_metrics(&self, place: &Place, private: &PrivateDir, record: &Record) {
         let Some(path) = &self.settings.metrics_file else { return };
         let peek = git::peek(place, self.names());
+        let destination = peek.as_ref().ok().and_then(|peek| peek.destination.as_ref());
         let told = metrics::Told {
             repository: &place.work_dir,
             branch: &self.settings.branch,
             mode: self.settings.mode,
-            pending: marker::is_pending(private),
+            pending: marker::read(private).zip(destination).is_some_and(|(marked, to)| marked.is_for(to)),
             peek: peek.as_ref().ok(),
             record,
         };
@@ -174,8 +190,13 @@ impl Pass<'_> {
             Command::InitSync => false,
             Command::Sync | Command::Tick => true,
         };
-        let taken = lock::take(&private, command.word(), queued, settings.lock_wait, deadline::now)
-            .map_err(|error| git::Error::io("taking the lock", &error))?;
+        if command == Command::InitSync {
+            set_aside_what_is_no_file(&private)?;
+        }
+        let taken = {
+            let _has_a_limit = self.watch.excuse();
+            lock::take(&private, command.word(), queued, settings.lock_wait, deadline::now).map_err(lock_refused)?
+        };
         match taken {
             Taken::Held(held) => Ok(Some((place, private, held))),
             Taken::Skipped => {
@@ -206,7 +227,14 @@ impl Pass<'_> {
             home: settings.home.as_deref(),
         };
         let site = publish::check(&public_dir, &ground, way);
-        site.map(Some).map_err(|refusal| Failure::usage(refusal.what, refusal.next))
+        site.map(Some).map_err(|refusal| {
+            let failure = match refusal.reason {
+                _ if refusal.passes() => Failure::retry,
+                publish::Reason::Unknown(_) => Failure::person,
+                _ => Failure::usage,
+            };
+            failure(refusal.what, refusal.next)
+        })
     }
 
     /// The failure of a pass that could not have the lock.
@@ -226,12 +254,29 @@ impl Pass<'_> {
         self.outcome.plan.get_or_insert_default().push(what);
     }
 
+    /// What failed as damage would fail: read again, so that it is said whether it is damage or the system was short of something.
+    fn second_look(&self, place: &Place, failure: Failure) -> Failure {
+        match damage::prove(place, &self.names(), damage::Reading::Quick) {
+            Err(error) => error.into(),
+            Ok(Some(damage)) => Failure { what: format!("{}: {}", failure.what, damage.what), ..failure },
+            Ok(None) => match damage::index_is_damaged(&place.git_dir) {
+                Ok(true) => Failure { what: format!("{}: the index is damaged", failure.what), ..failure },
+                Ok(false) => Failure::retry(
+                    format!("{}; read again, everything is sound", failure.what),
+                    "the next pass tries again; if it comes again, run it with -vv for more",
+                ),
+                Err(error) => error.into(),
+            },
+        }
+    }
+
     fn work(&mut self, place: &Place, private: &PrivateDir, held: &Held, clock: Instant) -> Result<Word, Failure> {
         let waited = clock.elapsed();
         if waited > Duration::from_secs(1) {
             tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
         }
         let until = deadline::instant() + self.settings.lock_wait;
+        deadline::step("ending what an earlier job has left running");
         job::end_orphans(private.path(), until).map_err(|error| {
             let failure = if error.passes() { Failure::retry } else { Failure::person };
             failure(error.to_string(), error.next())
@@ -240,17 +285,22 @@ impl Pass<'_> {
             site.tidy();
         }
         let command = self.outcome.command;
+        deadline::step("mending the repository");
         if command == Command::InitSync {
             return init_sync::run(self, place, held);
         }
         let names = self.names();
         heal::clear_leftovers(place, held, &names.branch, &names.remote, false)?;
-        let mut repo = Repo::open(place, held, names)?;
-        self.use_secret_of_given_url(&mut repo)?;
+        deadline::step("opening the repository");
+        let repo = Repo::open(place, held, names)?;
+        repo.hold_config()?;
+        self.settle_token_host(&repo, Recording::First)?;
         let now = deadline::now();
+        deadline::step("finishing what an earlier pass was cut short in");
         if let Some(finished) = repo.finish_follow(now)? {
             self.outcome.rescue_refs.extend(finished.rescue_refs);
         }
+        deadline::step("looking at the repository");
         repo.check_ready()?;
         repo.heal_index(now, false)?;
         self.outcome.local_before = repo.local_tip()?.map(|id| id.to_string());
@@ -259,18 +309,24 @@ impl Pass<'_> {
             Command::Sync => sync::run(self, &repo),
             Command::Tick => tick::run(self, &repo),
         };
+        // What a job or a build has put in the way has been said by now, where it matters.
+        let others_ran = command == Command::Tick || self.outcome.site_built.is_some();
+        if others_ran && repo.check_files().is_err() {
+            return told;
+        }
         self.outcome.local = repo.local_tip().ok().flatten().map(|id| id.to_string());
         if command == Command::Tick {
-            self.forget_old_rescues(&repo);
+            deadline::step("letting go of old rescues");
+            self.let_go_of_old(&repo);
             self.pack_together(&repo);
         }
         told
     }
 
-    /// Lets go of rescues older than `--keep-rescues`.
-    pub fn forget_old_rescues(&self, repo: &Repo) {
-        if let Err(error) = repo.forget_rescues(self.settings.keep_rescues, deadline::now()) {
-            tracing::warn!("old rescues could not be let go: {}", error.what);
+    /// Lets go of rescues, and of what was put aside, after `--keep-rescues`.
+    pub fn let_go_of_old(&self, repo: &Repo) {
+        if let Err(error) = repo.let_go(self.settings.keep_rescues, &deadline::reading()) {
+            tracing::warn!(next = %error.next, "not all that was kept long enough could be let go: {}", error.what);
         }
     }
 
@@ -305,15 +361,34 @@ impl Pass<'_> {
         }
     }
 
-    /// A container sets `GIT_SYNC_REMOTE_URL` for every pass. init-sync keeps a secret in it out of the configuration; where it
-    /// is the URL of the remote, the other passes use the secret too.
-    fn use_secret_of_given_url(&self, repo: &mut Repo) -> Result<(), git::Error> {
-        if let Some(given) = &self.settings.remote_url {
-            let (clean, secret) = transport::split_url_secret(given);
-            if secret.is_some() && repo.stored_url()?.as_ref() == Some(&clean) {
-                repo.names.url = Some(given.clone());
-            }
+    /// Finds out where the tokens of this pass may go, and records it; before any job can have changed the configuration.
+    ///
+    /// A container sets `GIT_SYNC_REMOTE_URL` for every pass. init-sync keeps a secret in it out of the configuration; the
+    /// other passes use it too.
+    ///
+    /// # Errors
+    /// Where the record can't be read or written.
+    pub fn settle_token_host(&mut self, repo: &Repo, recording: Recording) -> Result<(), git::Error> {
+        let given = self.settings.remote_url.as_deref();
+        if let Some(secret) = given.and_then(|url| transport::split_url_secret(url).1) {
+            self.url_secret = Some(secret);
         }
+        let stored = repo.stored_url()?;
+        let known = token_host::Known {
+            option: self.settings.token_host.as_ref(),
+            given_url: given,
+            server_url: self.network.server_url(),
+            stored_url: stored.as_deref(),
+        };
+        let settled = token_host::settle(&repo.private, &self.settings.remote, &known, recording);
+        self.token_host = settled.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => git::Error::new(
+                Sort::NotReady,
+                format!("{}: {error}", repo.private.file("token-host").display()),
+                "run `gitsync init-sync --remote-url URL`, or give --token-host",
+            ),
+            _ => git::Error::io("recording the host that tokens are for", &error),
+        })?;
         Ok(())
     }
 
@@ -323,7 +398,6 @@ impl Pass<'_> {
         Names {
             branch: self.settings.branch.clone(),
             remote: self.settings.remote.clone(),
-            url: None,
             identity: Identity {
                 author_name: who.author_name.clone(),
                 author_email: who.author_email.clone(),
@@ -343,21 +417,36 @@ impl Pass<'_> {
         phrase: &str,
         what: impl FnOnce(&Remote<'_>) -> Result<T, git::Error>,
     ) -> Result<T, git::Error> {
+        let settings = self.settings;
+        let env = self.network.clone();
+        let (url_secret, token_host) = (self.url_secret.clone(), self.token_host.clone());
+        self.in_network_time(phrase, |ends| {
+            let options = transport::Options {
+                deadline: ends,
+                idle: IDLE,
+                token_file: settings.token_file.clone(),
+                url_secret,
+                token_host,
+                env,
+                allow_insecure_http: settings.allow_insecure_http,
+                relative_to: repo.place.work_dir.clone(),
+                progress: report::progress(settings),
+            };
+            repo.remote(&options).and_then(|remote| what(&remote))
+        })
+    }
+
+    /// Does something within what is left of the pass's time for the network, which ends at the time that it is given.
+    pub fn in_network_time<T>(&mut self, phrase: &str, what: impl FnOnce(Instant) -> T) -> T {
         let began = deadline::instant();
         let ends = began + self.network_left;
         let done = {
             let _limit = self.watch.limit(phrase, ends);
-            let options = transport::Options {
-                deadline: ends,
-                idle: IDLE,
-                token_file: self.settings.token_file.clone(),
-                env: self.network.clone(),
-                allow_insecure_http: self.settings.allow_insecure_http,
-                relative_to: repo.place.work_dir.clone(),
-                progress: report::progress(self.settings),
-            };
-            repo.remote(&options).and_then(|remote| what(&remote))
+            let _has_a_limit = self.watch.excuse();
+            deadline::step("talking to the remote");
+            what(ends)
         };
+        deadline::step("looking at the histories");
         self.network_left = self.network_left.saturating_sub(began.elapsed());
         done
     }
@@ -393,7 +482,9 @@ impl Pass<'_> {
             return;
         }
         let stale = self.site_goes_stale(repo).map_err(Failure::from);
-        if let Err(failure) = stale.and_then(|()| self.build(repo, &command, remote, mode)) {
+        let built =
+            stale.and_then(|()| self.keeping_tips(repo, "the build", |pass| pass.build(repo, &command, remote, mode)));
+        if let Err(failure) = built {
             self.outcome.fail(failure);
             return;
         }
@@ -466,6 +557,25 @@ impl Pass<'_> {
         }
     }
 
+    /// Does what runs a command in the repository, and rescues the tips that the command drops. `who`: as "the job".
+    ///
+    /// # Errors
+    /// Those of `what`, and where the tips can't be read or kept beforehand.
+    pub fn keeping_tips<T>(
+        &mut self,
+        repo: &Repo,
+        who: &str,
+        what: impl FnOnce(&mut Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let before = repo.tips_before_job(now())?;
+        let done = what(self);
+        match repo.keep_tips_after_job(before, who, now()) {
+            Ok(names) => self.outcome.rescue_refs.extend(names),
+            Err(error) => self.outcome.fail(error.into()),
+        }
+        done
+    }
+
     /// Runs a command with what it may know of the pass.
     ///
     /// # Errors
@@ -491,16 +601,39 @@ impl Pass<'_> {
         tell("GITSYNC_MODE", mode.word().into());
         let public_dir = public_dir.or_else(|| self.site.as_ref().map(Site::public_dir));
         tell("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
-        // Ours alone. GITHUB_TOKEN is passed on: jobs use it.
-        let ours = ["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL"];
+        // GITHUB_TOKEN is passed on: jobs use it.
         // What a git hook, a rebase or a CI step has in its environment about the repository that it runs in: git in the job
         // would work there instead of in the job's current folder. Configuration given so is the user's, and stays.
         let elsewhere = transport::REPOSITORY_VARIABLES.iter().filter(|name| !name.starts_with("GIT_CONFIG"));
-        job.env_remove = ours.iter().chain(elsewhere).map(OsString::from).collect();
+        job.env_remove = transport::OWN_VARIABLES.iter().chain(elsewhere).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
         job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))
     }
+}
+
+/// What a job or a person has put in the place of our own files, such as a folder where the lock belongs.
+fn set_aside_what_is_no_file(private: &PrivateDir) -> Result<(), git::Error> {
+    let names = ["lock", "waiting-sync", "waiting-tick", "job.lock", "status.json", "intent", "index-before"];
+    let others = [SITE_STALE, SITE_OURS, GC_FAILED];
+    let stamp = deadline::now().format("%Y%m%dT%H%M%SZ").to_string();
+    let moved = private.set_aside_what_is_no_file(&[names.as_slice(), &others].concat(), &stamp);
+    for (from, to) in moved.map_err(|error| git::Error::io("moving aside what is no file", &error))? {
+        tracing::warn!(from = %from.display(), to = %to.display(), "moved aside: a file of gitsync belongs there");
+    }
+    Ok(())
+}
+
+/// What keeps a pass from the lock.
+pub fn lock_refused(error: std::io::Error) -> git::Error {
+    let doing = "taking the lock (.git/gitsync/lock)";
+    let said = rustix::io::Errno::from_io_error(&error);
+    let is_no_file = matches!(said, Some(rustix::io::Errno::ISDIR | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO));
+    if is_no_file || error.kind() == std::io::ErrorKind::InvalidInput {
+        let next = "run `gitsync init-sync`: it moves aside what stands in the place of a file";
+        return git::Error::new(Sort::NotReady, format!("{doing}: {error}"), next);
+    }
+    git::Error::io(doing, &error)
 }
 
 fn gc_failed_lately(repo: &Repo) -> bool {
@@ -566,10 +699,10 @@ fn with_public_dir(command: &str, folder: &Path) -> String {
 impl From<git::Error> for Failure {
     fn from(error: git::Error) -> Self {
         let kind = match error.sort {
-            Sort::Unreachable | Sort::LostRace | Sort::Busy => Kind::Retry,
-            Sort::Refused | Sort::NotReady | Sort::Corrupt | Sort::Broken => Kind::Person,
+            Sort::Unreachable | Sort::LostRace | Sort::Busy | Sort::Exhausted => Kind::Retry,
+            Sort::Refused | Sort::NotReady | Sort::Corrupt | Sort::Unfit | Sort::Broken => Kind::Person,
         };
-        Failure { kind, what: error.what, next: error.next }
+        Failure { kind, what: error.what, next: error.next, suspicion: error.sort == Sort::Corrupt }
     }
 }
 

@@ -8,9 +8,11 @@ use crate::git::{self, Heads, Place, Repo, Sort};
 use crate::lock::{self, Taken};
 use crate::marker;
 use crate::outcome::{Command, Failure, Word};
-use crate::pass::Pass;
+use crate::pass::{Pass, lock_refused};
 use crate::policy::{self, Action, Mode, SyncState};
 use crate::private::PrivateDir;
+use crate::tick;
+use crate::token_host::Recording;
 
 /// Says what the pass would do. The result word is the one that the pass would say, as far as that can be told without
 /// running the job: a tick says `no-changes`, for it changes nothing.
@@ -25,8 +27,10 @@ pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Failure> 
         return Ok(Word::Cloned);
     };
     let private = PrivateDir::of(&place.git_dir);
-    let taken = lock::take_for_looking(&private, pass.settings.lock_wait)
-        .map_err(|error| git::Error::io("taking the lock", &error))?;
+    let taken = {
+        let _has_a_limit = pass.watch.excuse();
+        lock::take_for_looking(&private, pass.settings.lock_wait).map_err(lock_refused)?
+    };
     let held = match taken {
         Taken::Held(held) => held,
         Taken::Skipped => return Ok(Word::Skipped),
@@ -39,6 +43,7 @@ pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Failure> 
         }
         other => other?,
     };
+    pass.settle_token_host(&repo, Recording::Never)?;
     if repo.follow_is_unfinished() {
         pass.would("finish the follow that an earlier pass was cut short in");
     }
@@ -58,7 +63,7 @@ pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Failure> 
             say_site(pass, followed || pass.site_is_stale(&repo));
             Ok(Word::State(state))
         }
-        Command::Tick => tick(pass, &repo),
+        Command::Tick => say_tick(pass, &repo),
     }
 }
 
@@ -76,24 +81,29 @@ fn init_sync(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
         return Ok(Word::EmptyRemote);
     };
     let changes = say_follow(pass, repo, heads, target)?;
-    if marker::is_pending(&repo.private) {
+    if marker::would_clear_at_start_up(repo) {
         pass.would("forget the pending force push");
     }
     say_site(pass, true);
     Ok(if changes || heads.local != heads.remote { Word::Reset } else { Word::State(SyncState::UpToDate) })
 }
 
-fn tick(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
-    let mode = if marker::is_pending(&repo.private) { Mode::Alpha } else { pass.settings.mode };
-    match look(pass, repo) {
+fn say_tick(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
+    let mode = match look(pass, repo) {
         Ok((heads, state)) => {
+            let mode = tick::mode(pass, repo, heads)?;
+            if mode == Mode::NonAlpha {
+                marker::explain(repo);
+            }
             say_act(pass, repo, heads, state, mode)?;
+            mode
         }
         Err(error) if error.sort == Sort::Unreachable => {
             tracing::warn!(next = %error.next, "{}; the tick would go on with local state", error.what);
+            tick::mode(pass, repo, Heads { local: repo.local_tip()?, remote: repo.last_seen()? })?
         }
         Err(error) => return Err(error.into()),
-    }
+    };
     pass.would("run the job");
     say_site(pass, true);
     let changed = repo.changed_under(&pass.settings.paths, pass.settings.max_file_size)?;

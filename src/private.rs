@@ -5,6 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
+
+use crate::files;
+/// What the name of a file that is being written ends with.
+const FRESH: &str = ".new";
+
 /// The private folder of one repository.
 #[derive(Clone, Debug)]
 pub struct PrivateDir(PathBuf);
@@ -61,6 +67,15 @@ impl PrivateDir {
         self.0.join(name)
     }
 
+    /// [`PrivateDir::file`], with as many `+` behind it as make it one that is not there yet.
+    pub fn free_file(&self, name: &str) -> PathBuf {
+        let mut path = self.file(name);
+        while path.symlink_metadata().is_ok() {
+            path.as_mut_os_string().push("+");
+        }
+        path
+    }
+
     /// Replaces a file whole; when this returns, the new content survives a power loss.
     ///
     /// # Errors
@@ -80,7 +95,7 @@ impl PrivateDir {
 
     fn replace(&self, name: &str, content: &[u8], durable: bool) -> io::Result<()> {
         self.check()?;
-        let fresh = self.file(&format!("{name}.new"));
+        let fresh = self.file(&format!("{name}{FRESH}"));
         // A pass that was killed here left this behind; only the holder of the lock writes here, so it is nobody's.
         remove_if_there(&fresh)?;
         let written = (|| {
@@ -95,6 +110,21 @@ impl PrivateDir {
             let _ = fs::remove_file(&fresh);
         }
         written
+    }
+
+    /// Removes files that a killed pass was about to put in place: not every pass writes each of them again.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn clear_unfinished(&self) -> io::Result<()> {
+        self.check()?;
+        for entry in files::entries(&self.0)? {
+            let fresh = entry.name().to_string_lossy().ends_with(FRESH);
+            if fresh && entry.kind == FileType::RegularFile {
+                remove_if_there(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a file; when this returns, a power loss does not bring it back. Whether it was there.
@@ -128,12 +158,39 @@ impl PrivateDir {
         }
     }
 
-    /// A file's content, or nothing where there is none.
+    /// Moves what is no file, and stands where a file of ours belongs, into `aside/`. Gives what was moved, and where to.
+    ///
+    /// `stamp`: the time, as part of the new name.
     ///
     /// # Errors
     /// Those of the file system.
+    pub fn set_aside_what_is_no_file(&self, names: &[&str], stamp: &str) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+        let mut moved = Vec::new();
+        for name in names {
+            let path = self.file(name);
+            if fs::symlink_metadata(&path).map_or(true, |meta| meta.is_file()) {
+                continue;
+            }
+            let mut to = self.folder("aside")?.join(format!("{name}-{stamp}"));
+            while to.symlink_metadata().is_ok() {
+                to.as_mut_os_string().push("+");
+            }
+            match fs::rename(&path, &to) {
+                Ok(()) => moved.push((path, to)),
+                // Another init-sync was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// A file's content, or nothing where there is none.
+    ///
+    /// # Errors
+    /// Those of the file system, and one where what stands there is no file.
     pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.file(name)) {
+        match files::read(&self.file(name)) {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -254,13 +254,20 @@ impl Site {
         };
         let private = Folder::open(private_dir)?;
         let parent = Folder::open_or_make(parent)?;
+        // A power loss must leave the old site or the new one: not the new one's names with empty pages.
+        private.sub_by_force(name)?.sync_file_system()?;
         let exchanged = match parent.look(public)?.map(|it| it.kind) {
             None => private.rename(name, &parent, public),
             Some(Kind::Folder) => private.exchange(name, &parent, public),
             Some(Kind::Link | Kind::File | Kind::Other) => return Err(Errno::NOTDIR),
         };
         match exchanged {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                // Before the note goes that the site is stale.
+                parent.sync()?;
+                private.sync()?;
+                Ok(true)
+            }
             // Another file system or mount, a mount point, a file system that can't exchange, a folder from a lower layer
             // of an overlay, a parent that we may not write to.
             Err(error) if folder::cannot_be_moved(error) => Ok(false),

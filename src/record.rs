@@ -52,17 +52,22 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads the record; one that is missing or damaged counts as empty, since it is not precious.
+    /// Reads the record; one that is missing, damaged or can't be read counts as empty, since it is not precious.
     pub fn read(private: &PrivateDir) -> Self {
-        private.read(NAME).ok().flatten().and_then(|content| serde_json::from_slice(&content).ok()).unwrap_or_default()
+        Self::try_read(private).unwrap_or_default()
+    }
+
+    fn try_read(private: &PrivateDir) -> io::Result<Self> {
+        let content = private.read(NAME)?;
+        Ok(content.and_then(|content| serde_json::from_slice(&content).ok()).unwrap_or_default())
     }
 
     /// Takes in how a pass ended, and writes the record. Gives it.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Those of the file system; a record that can't be read is not replaced by one of this pass alone.
     pub fn keep(private: &PrivateDir, outcome: &Outcome, ended: DateTime<Utc>) -> io::Result<Self> {
-        let mut record = Self::read(private);
+        let mut record = Self::try_read(private)?;
         let name = outcome.command.word();
         let exit_code = outcome.exit_code();
         let before = record.runs.get(name).and_then(|run| run.last_good);

@@ -6,7 +6,7 @@ pub mod metrics;
 
 use std::io::{IsTerminal, Write};
 
-use crate::cli::{LogFormat, Output, Settings};
+use crate::cli::{Config, LogFormat, Output};
 use crate::outcome::Outcome;
 use crate::transport::Progress;
 
@@ -26,8 +26,8 @@ pub fn say(text: &str) {
 }
 
 /// How long transfers are told of: a bar for a person at a terminal, else a line every few seconds.
-pub fn progress(settings: &Settings) -> Progress {
-    if settings.verbosity < 0 {
+pub fn progress(settings: &Config) -> Progress {
+    if settings.verbosity() < 0 {
         Progress::Quiet
     } else if std::io::stderr().is_terminal() && settings.log_format == LogFormat::Text {
         Progress::Bar

@@ -9,10 +9,12 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
-use crate::cli::{Healthy, Of, Output, Settings};
+use crate::cli::{Config, Healthy, Of, Output};
+use crate::deadline::step;
+use crate::files;
 use crate::git::{self, Identity, Names, Peek, Place};
 use crate::lock::{self, Holder};
-use crate::marker;
+use crate::marker::{self, Marked};
 use crate::outcome::{Command, Failure};
 use crate::policy::{self, SyncState};
 use crate::private::PrivateDir;
@@ -32,7 +34,7 @@ pub struct Told {
 struct Found {
     place: Place,
     peek: Peek,
-    pending: bool,
+    marked: Option<Marked>,
     lock: Option<Option<Holder>>,
     record: Record,
     health: Option<Health>,
@@ -57,7 +59,7 @@ impl Health {
 }
 
 /// Looks at everything there is to be told, `now` being the time, unless what came before has failed.
-pub fn tell(before: Result<(), Failure>, healthy: Option<Healthy>, settings: &Settings, now: DateTime<Utc>) -> Told {
+pub fn tell(before: Result<(), Failure>, healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Told {
     let found = before.and_then(|()| find(healthy, settings, now));
     if let Err(failure) = &found {
         tracing::error!(next = %failure.next, "{}", failure.what);
@@ -65,14 +67,15 @@ pub fn tell(before: Result<(), Failure>, healthy: Option<Healthy>, settings: &Se
     Told { found, mode: settings.mode.word(), branch: settings.branch.clone(), remote: settings.remote.clone(), now }
 }
 
-fn find(healthy: Option<Healthy>, settings: &Settings, now: DateTime<Utc>) -> Result<Found, Failure> {
+fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Result<Found, Failure> {
     let here = std::env::current_dir().map_err(|error| {
         Failure::person(format!("the current folder can't be found: {error}"), "run gitsync in a folder that exists")
     })?;
+    step("looking at the repository");
     let place = git::find(settings.repo.as_deref(), &here)?;
     let private = PrivateDir::of(&place.git_dir);
     // Everything below takes what it can't read for absent, which would be a lie to somebody who may not read it.
-    match std::fs::read_dir(private.path()) {
+    match files::entries(private.path()) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
@@ -82,22 +85,18 @@ fn find(healthy: Option<Healthy>, settings: &Settings, now: DateTime<Utc>) -> Re
             ));
         }
     }
-    let names = Names {
-        branch: settings.branch.clone(),
-        remote: settings.remote.clone(),
-        url: None,
-        identity: Identity::default(),
-    };
+    let names =
+        Names { branch: settings.branch.clone(), remote: settings.remote.clone(), identity: Identity::default() };
     // The lock first: a pass that ends while we look has then written what we read.
     let lock = lock::peek(&private);
     let record = Record::read(&private);
     let busy_since = lock.as_ref().and_then(Option::as_ref).filter(|holder| in_time(holder, settings, now));
     let health = healthy.map(|wanted| health(wanted, &record, busy_since.map(|holder| holder.since), now));
-    Ok(Found { peek: git::peek(&place, names)?, pending: marker::is_pending(&private), place, lock, record, health })
+    Ok(Found { peek: git::peek(&place, names)?, marked: marker::read(&private), place, lock, record, health })
 }
 
 /// Whether a pass under way is within the time it may take. One that is beyond it hangs, and is no excuse.
-fn in_time(holder: &Holder, settings: &Settings, now: DateTime<Utc>) -> bool {
+fn in_time(holder: &Holder, settings: &Config, now: DateTime<Utc>) -> bool {
     let network = if holder.command == Command::InitSync.word() {
         settings.network_timeout.max(Duration::from_secs(3600))
     } else {
@@ -158,10 +157,7 @@ impl Told {
             ("state", found.state_in_words()),
             ("local", commit(heads.local, "no commit yet")),
             ("remote", format!("{} ({}, as last seen)", commit(heads.remote, "none"), self.remote)),
-            (
-                "force push",
-                if found.pending { "pending: the next tick may overwrite the remote" } else { "none" }.into(),
-            ),
+            ("force push", found.force_push_in_words()),
             (
                 "lock",
                 match &found.lock {
@@ -249,7 +245,7 @@ impl Told {
             "remote": heads.remote.map(|id| id.to_string()),
             "ahead": relation.map(|relation| relation.ahead),
             "behind": relation.map(|relation| relation.behind),
-            "force_push_pending": found.pending,
+            "force_push_pending": found.force_push_is_pending(),
             "lock": lock,
             "runs": runs,
             "last_good_sync": found.record.last_good_sync.map(stamp),
@@ -269,6 +265,25 @@ impl Found {
     fn state(&self) -> Option<SyncState> {
         let relation = self.peek.relation?;
         Some(policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor))
+    }
+
+    fn force_push_is_pending(&self) -> bool {
+        let destination = self.peek.destination.as_ref();
+        self.marked.as_ref().zip(destination).is_some_and(|(marked, to)| marked.is_for(to))
+    }
+
+    fn force_push_in_words(&self) -> String {
+        match &self.marked {
+            None => "none".to_owned(),
+            Some(Marked::Unknown) => {
+                "marked, and not known for what: nothing is forced; `gitsync tick --alpha` puts it right".to_owned()
+            }
+            Some(Marked::For(marker)) if self.force_push_is_pending() => {
+                let tip = marker.remote_tip.as_deref().unwrap_or("none");
+                format!("pending: the next tick may overwrite the remote, if its commit still is {tip}")
+            }
+            Some(Marked::For(marker)) => format!("marked for {} alone", marker.destination),
+        }
     }
 
     fn state_in_words(&self) -> String {

@@ -20,6 +20,8 @@ pub struct Seen {
     pub vanished: bool,
     /// Whether the remote's history was rewritten since it was last seen.
     pub rewritten: bool,
+    /// Whether the remote's commit proved to be one that can't be followed here.
+    pub unfit: bool,
 }
 
 /// The pass.
@@ -59,18 +61,34 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
         None => tip,
     };
     let seen = match (local, tip) {
-        (None, None) => {
-            Seen { heads: Heads { local, remote: None }, state: SyncState::UpToDate, vanished: false, rewritten: false }
-        }
+        (None, None) => Seen {
+            heads: Heads { local, remote: None },
+            state: SyncState::UpToDate,
+            vanished: false,
+            rewritten: false,
+            unfit: false,
+        },
         (Some(_), None) => {
             let vanished = repo.last_seen()?.is_some();
-            Seen { heads: Heads { local, remote: None }, state: SyncState::Ahead, vanished, rewritten: false }
+            Seen {
+                heads: Heads { local, remote: None },
+                state: SyncState::Ahead,
+                vanished,
+                rewritten: false,
+                unfit: false,
+            }
         }
         (Some(ours), Some(theirs)) if ours == theirs => {
             pass.outcome.rescue_refs.extend(repo.remember_seen(theirs, now())?);
             pass.outcome.ahead = Some(0);
             pass.outcome.behind = Some(0);
-            Seen { heads: Heads { local, remote: tip }, state: SyncState::UpToDate, vanished: false, rewritten: false }
+            Seen {
+                heads: Heads { local, remote: tip },
+                state: SyncState::UpToDate,
+                vanished: false,
+                rewritten: false,
+                unfit: false,
+            }
         }
         (local, Some(theirs)) => {
             pass.outcome.rescue_refs.extend(repo.remember_seen(theirs, now())?);
@@ -87,7 +105,7 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<Seen, git::Error> {
                 Some(before) => !repo.contains(theirs, before)?,
                 None => false,
             };
-            Seen { heads: Heads { local, remote: Some(theirs) }, state, vanished: false, rewritten }
+            Seen { heads: Heads { local, remote: Some(theirs) }, state, vanished: false, rewritten, unfit: false }
         }
     };
     pass.outcome.state = Some(seen.state);
@@ -118,16 +136,26 @@ fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) 
 ///
 /// # Errors
 /// What keeps the act from its end.
-pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<bool, Failure> {
+pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<bool, git::Error> {
     let Heads { local, remote } = seen.heads;
     let (local_hex, remote_hex) = (hex(local), hex(remote));
     let (branch, state) = (repo.names.branch.as_str(), seen.state.word());
     if seen.vanished {
-        return vanished(repo, mode).map(|()| false);
+        return vanished(repo, seen.heads, mode).map(|()| false);
     }
     if seen.state == SyncState::Diverged && replay(pass, repo, seen)?.is_some() {
         return Ok(true);
     }
+    let mode = match (local, remote) {
+        (Some(ours), Some(theirs)) if seen.state == SyncState::Diverged && repo.began_beside(ours, theirs)? => {
+            tracing::warn!(
+                branch,
+                "our history began here while the remote's could not be had: the remote's is accepted"
+            );
+            Mode::NonAlpha
+        }
+        _ => mode,
+    };
     match policy::decide(seen.state, mode) {
         Action::Rest => {
             tracing::debug!(state, local = local_hex, remote = remote_hex, branch, "up to date");
@@ -152,13 +180,7 @@ pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<
                 branch,
                 "diverged, keeping local (alpha mode)"
             );
-            let new = marker::set(
-                &repo.private,
-                now(),
-                &format!("{branch} diverged: local {local_hex}, remote {remote_hex}"),
-            )
-            .map_err(|error| git::Error::io("marking the force push", &error))?;
-            if new {
+            if marker::set(repo, seen.heads, now())? {
                 tracing::info!(branch, "the next tick's push may overwrite the remote");
             }
             Ok(false)
@@ -189,6 +211,7 @@ pub fn act(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen, mode: Mode) -> Result<
                 paths = followed.paths,
                 "followed the remote"
             );
+            repo.has_a_history()?;
             forget_force_push(repo, "the remote was followed")?;
             Ok(true)
         }
@@ -221,10 +244,11 @@ pub fn replay(pass: &mut Pass<'_>, repo: &Repo, seen: &Seen) -> Result<Option<Co
     Ok(Some(tip))
 }
 
-fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
+fn vanished(repo: &Repo, heads: Heads, mode: Mode) -> Result<(), git::Error> {
     let branch = &repo.names.branch;
     match mode {
-        Mode::NonAlpha => Err(Failure::person(
+        Mode::NonAlpha => Err(git::Error::new(
+            git::Sort::Refused,
             format!("branch '{branch}' is gone from the remote; local files are untouched"),
             format!(
                 "if that was meant, nothing is lost here; to bring the branch back, push it \
@@ -234,8 +258,7 @@ fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
         )),
         Mode::Alpha => {
             tracing::warn!(branch, "the branch is gone from the remote, keeping local (alpha mode)");
-            marker::set(&repo.private, now(), &format!("{branch} is gone from the remote"))
-                .map_err(|error| git::Error::io("marking the force push", &error))?;
+            marker::set(repo, heads, now())?;
             Ok(())
         }
     }
@@ -246,8 +269,7 @@ fn vanished(repo: &Repo, mode: Mode) -> Result<(), Failure> {
 /// # Errors
 /// Those of the file system.
 pub fn forget_force_push(repo: &Repo, why: &str) -> Result<(), git::Error> {
-    let gone = marker::clear(&repo.private).map_err(|error| git::Error::io("clearing the marker", &error))?;
-    if gone {
+    if marker::clear(repo)? {
         tracing::info!("no force push is pending any more: {why}");
     }
     Ok(())

@@ -13,11 +13,14 @@
 mod answers;
 mod config;
 mod credentials;
+mod env_config;
+mod err_packet;
 mod exec;
 mod http;
 pub mod pktline;
 mod progress;
 pub mod redact;
+mod token_host;
 mod url;
 
 use std::collections::BTreeMap;
@@ -33,12 +36,15 @@ use git2::Oid;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 
 pub use answers::{Refusal, from_git2, refusal};
-pub use exec::{Adopting, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
+pub use exec::{Adopting, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
 pub use http::{EndsLater, end_answers_later};
 pub use progress::Progress;
+pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
-use config::GitConfig;
+use config::{GitConfig, Rewriting};
+use env_config::EnvConfig;
+use err_packet::ErrWatch;
 use exec::{Road, SshCommand, Wire};
 use http::{FetchStep, Http, Push};
 use pktline::{Bad, Packet, Packets, Sifted, ValidUtf8};
@@ -87,10 +93,11 @@ impl TransportError {
 #[derive(Clone, Default)]
 pub struct Env {
     variables: BTreeMap<&'static str, OsString>,
+    config: EnvConfig,
 }
 
 impl Env {
-    /// Every variable that is read, and no other.
+    /// Every variable that is read, and no other but `GIT_CONFIG_COUNT` and what belongs to it.
     pub const NAMES: &'static [&'static str] = &[
         "GIT_SYNC_TOKEN",
         "GITHUB_TOKEN",
@@ -116,13 +123,24 @@ impl Env {
     pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Env {
         let variables: BTreeMap<_, _> =
             Self::NAMES.iter().filter_map(|name| Some((*name, lookup(name).filter(|v| !v.is_empty())?))).collect();
-        let env = Env { variables };
+        let env = Env { variables, config: EnvConfig::read(lookup) };
         for secret in ["GIT_SYNC_TOKEN", "GITHUB_TOKEN"] {
             if let Some(value) = env.text(secret) {
                 redact::register_secret(value);
             }
         }
         env
+    }
+
+    /// What `url.<base>.insteadOf` in the environment and in `config` make of a remote's URLs, as they are stored. `None`
+    /// where the environment has none: libgit2 then does it.
+    pub(crate) fn rewriting(&self, config: &git2::Config) -> Option<Rewriting> {
+        self.config.rewriting(config)
+    }
+
+    /// `GITHUB_SERVER_URL`.
+    pub fn server_url(&self) -> Option<&str> {
+        self.text("GITHUB_SERVER_URL")
     }
 
     fn get(&self, name: &str) -> Option<&OsStr> {
@@ -141,6 +159,12 @@ impl fmt::Debug for Env {
     }
 }
 
+/// Takes the secrets that are ours alone out of this process's environment, once they are read: a job could read them in
+/// `/proc/PID/environ`. For the beginning of `main`, before any thread is started; later it does nothing.
+pub fn wipe_own_secrets() {
+    crate::ffi::wipe_variables(OWN_VARIABLES);
+}
+
 /// All that one pass may use of the network.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -150,6 +174,10 @@ pub struct Options {
     pub idle: Duration,
     /// `--token-file`, read anew by each session.
     pub token_file: Option<PathBuf>,
+    /// The user and the secret of the URL that was given, which the stored URL is without.
+    pub url_secret: Option<(String, String)>,
+    /// Where all of these may go, and `GITHUB_TOKEN`.
+    pub token_host: TokenHost,
     /// The environment.
     pub env: Env,
     /// Secrets may go over plain http to hosts other than this one.
@@ -244,7 +272,16 @@ impl Session {
     /// # Errors
     /// Lasting: a URL that cannot be used.
     pub fn open(url: &str, config: &git2::Config, options: Options) -> Result<Session, TransportError> {
+        if let Some(fault) = &options.env.config.fault {
+            return Err(TransportError {
+                kind: Kind::Lasting,
+                what: format!("the configuration in GIT_CONFIG_COUNT can't be used: {fault}"),
+                next: "set GIT_CONFIG_COUNT to how many pairs of GIT_CONFIG_KEY_<n> and GIT_CONFIG_VALUE_<n> there are, from 0 on"
+                    .to_owned(),
+            });
+        }
         let limits = Limits { deadline: options.deadline, idle: options.idle };
+        let more = &options.env.config.entries;
         let remote = Remote::parse(url, &options.relative_to)?;
         let shown = match &remote {
             Remote::Http(http) => redact::url(&http.clean()),
@@ -253,11 +290,11 @@ impl Session {
         let meter = Arc::new(Meter::new(options.progress, &shown));
         let reach = match remote {
             Remote::Http(http) => {
-                let config = GitConfig::read(config);
+                let config = GitConfig::read(config, more);
                 Reach::Http(Arc::new(Http::new(http, &config, &options, limits.clone(), meter.clone())))
             }
             Remote::Ssh(ssh) => {
-                let config = GitConfig::read(config);
+                let config = GitConfig::read(config, more);
                 let (configured, variant) = (config.ssh_command.as_deref(), config.ssh_variant.as_deref());
                 Reach::Road(Road::Ssh { url: ssh, command: SshCommand::choose(&options.env, configured, variant) })
             }
@@ -379,13 +416,6 @@ impl Inner {
         })
     }
 
-    fn remember(&self, e: io::Error) -> io::Error {
-        if let Some(known) = TransportError::within(&e) {
-            *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
-        }
-        e
-    }
-
     fn act(&self, service: Service) -> Result<Box<dyn Stream>, TransportError> {
         self.meter.done();
         let program = |service: &str| -> Result<Metered, TransportError> {
@@ -452,9 +482,7 @@ fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, O
         Some(Packet::Flush) => return Ok(found),
         Some(Packet::Data(line)) if line.strip_suffix(b"\n").unwrap_or(line) == b"version 2" => true,
         Some(Packet::Data(line)) => {
-            if let Some(words) = line.strip_prefix(b"ERR ") {
-                return Err(Bad::Refused(redact::text(words)));
-            }
+            pktline::refusal(line)?;
             pktline::take_advertised(&mut found, line, refnames)?;
             false
         }
@@ -470,7 +498,8 @@ fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, O
         loop {
             match packets.packet()? {
                 Some(Packet::Flush) => break,
-                Some(Packet::Data(_) | Packet::Delimiter | Packet::ResponseEnd) => {}
+                Some(Packet::Data(line)) => pktline::refusal(line)?,
+                Some(Packet::Delimiter | Packet::ResponseEnd) => {}
                 None => return Err(Bad::Malformed("the list of what it can do was cut off".to_owned())),
             }
         }
@@ -519,7 +548,9 @@ impl SmartSubtransport for Sub {
     fn action(&self, _url: &str, service: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
         self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
         match self.0.act(service) {
-            Ok(stream) => Ok(Box::new(Noted { inner: self.0.clone(), stream, ended: false })),
+            Ok(stream) => {
+                Ok(Box::new(Noted { inner: self.0.clone(), stream, ended: false, watch: ErrWatch::default() }))
+            }
             Err(e) => {
                 let text = e.to_string();
                 *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
@@ -555,6 +586,23 @@ struct Noted {
     stream: Box<dyn Stream>,
     /// The last read gave nothing.
     ended: bool,
+    /// What the server gives for the end of it all counts more than how it then ends.
+    watch: ErrWatch,
+}
+
+impl Noted {
+    /// Keeps why the stream broke or ended.
+    fn remember(&self, why: TransportError) {
+        let why = self.watch.words().map_or(why, |words| answers::server_said(&self.inner.shown, &words));
+        *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    fn broke(&self, e: io::Error) -> io::Error {
+        if let Some(known) = TransportError::within(&e) {
+            self.remember(known);
+        }
+        e
+    }
 }
 
 impl Read for Noted {
@@ -562,11 +610,12 @@ impl Read for Noted {
         if self.ended {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let n = self.stream.read(buffer).map_err(|e| self.inner.remember(e))?;
-        if n == 0 && !buffer.is_empty() {
-            self.ended = true;
-            let why = self.stream.why_ended().unwrap_or_else(|| answers::server_said(&self.inner.shown, ""));
-            *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        let n = self.stream.read(buffer).map_err(|e| self.broke(e))?;
+        let over = n == 0 && !buffer.is_empty();
+        if over || self.watch.see(buffer.get(..n).unwrap_or_default()) {
+            self.ended = over;
+            let why = self.stream.why_ended().filter(|_| over);
+            self.remember(why.unwrap_or_else(|| answers::server_said(&self.inner.shown, "")));
         }
         Ok(n)
     }
@@ -580,7 +629,7 @@ impl Write for Noted {
         if bytes == b"0000" {
             return result;
         }
-        result.map_err(|e| self.inner.remember(e))
+        result.map_err(|e| self.broke(e))
     }
 
     fn flush(&mut self) -> io::Result<()> {

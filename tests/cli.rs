@@ -102,6 +102,79 @@ mod help {
         assert!(!s.last().stdout.contains("s3cret"), "{}", s.last());
     }
 
+    /// The flags that a page lists: `  -v, --verbose...`, `      --repo <PATH>`; what is deeper is text.
+    fn flags(text: &str) -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("      --").or(line.split(", --").nth(1)));
+        lines.filter_map(|line| line.split([' ', '.']).next()).map(|name| format!("--{name}")).collect()
+    }
+
+    #[test]
+    fn lists_what_means_something_to_the_subcommand_and_nothing_else() {
+        let everywhere = "--repo --remote --branch --alpha --lock-wait --network-timeout --build-timeout --output \
+                          --log-format --verbose --quiet --help";
+        let passes = "--token-file --token-host --allow-insecure-http --public-dir --build-command --publish --dry-run --metrics-file";
+        for (subcommand, own) in [
+            ("init-sync", format!("{passes} --remote-url --keep-rescues")),
+            ("sync", format!("{passes} --on-divergence")),
+            (
+                "tick",
+                format!(
+                    "{passes} --on-divergence --keep-rescues --tick-command --path --message --max-file-size --job-timeout"
+                ),
+            ),
+            ("status", "--max-age --of --job-timeout".to_owned()),
+        ] {
+            let mut wanted: Vec<&str> = everywhere.split_whitespace().chain(own.split_whitespace()).collect();
+            let mut listed = flags(&help(&[subcommand, "--help"]));
+            listed.sort_unstable();
+            wanted.sort_unstable();
+            assert_eq!(listed, wanted, "{subcommand}");
+            let short = flags(&help(&[subcommand, "-h"]));
+            assert!(short.iter().all(|flag| wanted.contains(&flag.as_str())), "{subcommand}: {short:?}");
+        }
+        let text = help(&["--help"]);
+        let all = flags(&text);
+        assert!(
+            ["--remote-url", "--path", "--of", "--repo"].iter().all(|flag| all.iter().any(|one| one == flag)),
+            "{text}"
+        );
+        explains(&text, &["[init-sync]", "[tick]", "[status]", "[init-sync, sync, tick]"]);
+    }
+
+    #[test]
+    fn the_short_one_fits_a_screen() {
+        for args in [&["-h"][..], &["init-sync", "-h"], &["sync", "-h"], &["tick", "-h"], &["status", "-h"]] {
+            let s = Scene::empty_upstream();
+            s.env("COLUMNS", "80").run(args).exits(0);
+            let text = s.last().stdout;
+            assert!((20..=40).contains(&text.lines().count()), "{}", s.last());
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+            assert!(text.contains("--help"), "where the rest is: {text}");
+        }
+    }
+
+    #[test]
+    fn names_every_variable_whatever_it_is_set_to() {
+        let s = Scene::empty_upstream();
+        for (name, value) in [("GIT_SYNC_BRANCH", ""), ("GIT_SYNC_LOCK_WAIT", "soon"), ("GIT_SYNC_ALPHA", "maybe")] {
+            s.env(name, value);
+        }
+        for args in [&["sync", "--help"][..], &["--help"]] {
+            s.run(args).exits(0);
+            explains(&s.last().stdout, &["GIT_SYNC_BRANCH]", "GIT_SYNC_LOCK_WAIT]", "GIT_SYNC_ALPHA]"]);
+        }
+    }
+
+    #[test]
+    fn is_had_by_either_word_and_from_either_side() {
+        let text = help(&["tick", "--help"]);
+        for args in [&["help", "tick"][..], &["--help", "tick"], &["--alpha", "help", "tick"]] {
+            assert_eq!(help(args), text, "{args:?}");
+        }
+        assert_eq!(help(&["help"]), help(&["--help"]));
+        assert_eq!(help(&["-h", "tick"]), help(&["tick", "-h"]));
+    }
+
     #[test]
     fn the_version() {
         assert_eq!(help(&["--version"]), format!("gitsync {}\n", env!("CARGO_PKG_VERSION")));
@@ -150,6 +223,61 @@ mod usage {
     }
 
     #[test]
+    fn nothing_at_all_gets_a_short_page() {
+        let s = Scene::new();
+        // Whatever the environment says: nothing was asked of it.
+        s.env("GIT_SYNC_BRANCH", "main").env("GIT_SYNC_LOCK_WAIT", "soon");
+        s.run::<&str>(&[]).exits(2).says("error");
+        let page = s.last().stderr;
+        assert!(page.lines().count() <= 40, "{page}");
+        for word in ["Usage: gitsync <SUBCOMMAND>", "with nobody watching", "Examples:", "Read on:", "gitsync --help"] {
+            assert!(page.contains(word), "no {word}\n{page}");
+        }
+        for subcommand in ["init-sync", "sync", "tick", "status"] {
+            let line = format!("\n  {subcommand:<9}  ");
+            assert_eq!(page.matches(&line).count(), 1, "{subcommand} has its line\n{page}");
+        }
+        let examples = page.split("Examples:").nth(1).unwrap().split("\n\n").next().unwrap();
+        assert_eq!(examples.matches("\n  gitsync ").count(), 3, "{page}");
+        // Asked for, it is a result.
+        s.run(&["-h"]).exits(0);
+        assert_eq!((s.last().stdout, s.last().stderr.as_str()), (page, ""));
+        s.env("GIT_SYNC_OUTPUT", "json").run::<&str>(&[]).exits(2);
+        assert_eq!(object(&s)["result"], "error");
+        s.run(&["--branch", "sync"]).exits(2).logs("subcommand");
+    }
+
+    #[test]
+    fn a_flag_of_another_subcommand() {
+        let s = Scene::new();
+        for (args, owner) in [
+            (&["sync", "--remote-url", "x"][..], "`gitsync init-sync`"),
+            (&["sync", "--path=x"], "`gitsync tick`"),
+            (&["init-sync", "--message", "m"], "`gitsync tick`"),
+            (&["init-sync", "--on-divergence", "rebase"], "`gitsync sync` and `gitsync tick`"),
+            (&["sync", "--keep-rescues", "1d"], "`gitsync init-sync` and `gitsync tick`"),
+            (&["sync", "--job-timeout", "1m"], "`gitsync tick` and `gitsync status`"),
+            (&["tick", "--max-age", "2m"], "`gitsync status`"),
+            (&["status", "--dry-run"], "`gitsync init-sync` and `gitsync sync` and `gitsync tick`"),
+            // Where it stands and what its value is does not matter.
+            (&["--of", "tick", "sync"], "`gitsync status`"),
+            (&["sync", "--max-file-size", "large"], "`gitsync tick`"),
+            (&["sync", "--tick-command"], "`gitsync tick`"),
+        ] {
+            s.run(args).exits(2).says("error").logs("means nothing to").logs(owner).logs("Usage: gitsync ");
+        }
+        refused(
+            &s,
+            &["sync", "--path", "x"],
+            "'--path' means nothing to `gitsync sync`: it is an option of `gitsync tick`",
+        );
+        refused(&s, &["sync", "--", "touch", "ran"], "touch");
+        // After `--` everything is the job's.
+        s.run(&["tick", "--", "echo", "--remote-url", "--max-age"]).exits(0).logs("--remote-url --max-age");
+        s.run(&["sync", "--path", "x", "--help"]).exits(0);
+    }
+
+    #[test]
     fn a_bad_alpha() {
         let s = Scene::new();
         s.env("GIT_SYNC_ALPHA", "maybe");
@@ -191,6 +319,106 @@ mod usage {
         let s = Scene::new();
         s.env("RUST_LOG", "gitsync=loud");
         refused(&s, &["sync"], "RUST_LOG");
+    }
+}
+
+/// A container sets one environment for all subcommands.
+mod environment {
+    use super::*;
+
+    const NONSENSE: [(&str, &str); 8] = [
+        ("GIT_SYNC_TICK_COMMAND", " "),
+        ("GIT_SYNC_MESSAGE", " "),
+        ("GIT_SYNC_MAX_FILE_SIZE", "large"),
+        ("GIT_SYNC_JOB_TIMEOUT", "soon"),
+        ("GIT_SYNC_KEEP_RESCUES", "long"),
+        ("GIT_SYNC_ON_DIVERGENCE", "prayer"),
+        ("GIT_SYNC_DRY_RUN", "maybe"),
+        ("GIT_SYNC_PUBLISH", "sideways"),
+    ];
+
+    /// Which subcommands refuse each of them.
+    fn readers(name: &str) -> &'static [&'static str] {
+        match name {
+            "GIT_SYNC_TICK_COMMAND" | "GIT_SYNC_MESSAGE" | "GIT_SYNC_MAX_FILE_SIZE" => &["tick"],
+            "GIT_SYNC_JOB_TIMEOUT" => &["tick", "status"],
+            "GIT_SYNC_KEEP_RESCUES" => &["init-sync", "tick"],
+            "GIT_SYNC_ON_DIVERGENCE" => &["sync", "tick"],
+            _ => &["init-sync", "sync", "tick"],
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_by_name_where_it_is_read_and_nowhere_else() {
+        for (name, value) in NONSENSE {
+            let s = Scene::new();
+            s.env(name, value);
+            for subcommand in ["init-sync", "sync", "tick", "status"] {
+                let args = if subcommand == "tick" { &["tick", "--", "true"][..] } else { &[subcommand] };
+                s.run(args);
+                if readers(name).contains(&subcommand) {
+                    s.exits(2).says("error").logs(name).logs_not("panicked");
+                } else {
+                    s.exits(0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_a_bad_value() {
+        let s = Scene::new();
+        s.env("GIT_SYNC_LOCK_WAIT", "soon").env("GIT_SYNC_OUTPUT", "yaml");
+        s.run(&["sync", "--output", "text"])
+            .exits(2)
+            .logs("GIT_SYNC_LOCK_WAIT is 'soon'")
+            .logs("90s")
+            .logs_not("--lock");
+        s.run(&["--lock-wait", "1m", "sync"]).exits(2).logs("'yaml' for 'GIT_SYNC_OUTPUT'").logs("[possible values");
+        s.run(&["--lock-wait", "1m", "sync", "--output=text"]).exits(0).says("up-to-date");
+        // A bad flag is a bad flag, whatever the variable says.
+        s.run(&["sync", "--lock-wait", "later"]).exits(2).logs("'later' for '--lock-wait <DUR>'");
+    }
+
+    #[test]
+    fn a_switch_says_yes_or_no_in_many_words() {
+        let s = Scene::new();
+        let mode = |word: &str, args: &[&str]| {
+            s.env("GIT_SYNC_ALPHA", word).run(args).exits(0);
+            s.json()["mode"].as_str().unwrap().to_owned()
+        };
+        let (plain, given) = (["status", "--output", "json"], ["--alpha", "status", "--output", "json"]);
+        for word in ["true", "1", "yes", "on", "TRUE", " yes "] {
+            assert_eq!(mode(word, &plain), "alpha", "{word}");
+        }
+        for word in ["false", "0", "no", "off", "", "OFF"] {
+            assert_eq!(mode(word, &plain), "non-alpha", "{word}");
+            assert_eq!(mode(word, &given), "alpha", "{word} does not switch a given flag off");
+        }
+        s.env("GIT_SYNC_ALPHA", "").env("GIT_SYNC_DRY_RUN", "on").rival_pushes("news.txt");
+        s.sync().exits(0).says("behind").sync().says("behind");
+        s.env("GIT_SYNC_DRY_RUN", "off").run(&["sync", "--dry-run"]).says("behind").sync().says("behind");
+        s.sync().says("up-to-date");
+    }
+
+    #[test]
+    fn paths_are_divided_by_blanks() {
+        let s = Scene::new();
+        let job = "mkdir -p x y 'a b'; date >x/1; date >y/1; date >'a b/1'; date >state/b";
+        s.env("GIT_SYNC_PATHS", " x/\n  ./y ").tick_with(job).exits(0).says("pushed");
+        let changed = || s.git_ours(&["show", "--format=", "--name-only", "HEAD"]);
+        assert_eq!(changed(), "x/1\ny/1");
+        s.run(&["tick", "--path", "a b", "--", "true"]).exits(0).says("pushed");
+        assert_eq!(changed(), "a b/1");
+        s.env("GIT_SYNC_PATHS", "  ").tick().exits(0).says("pushed");
+        assert_eq!(changed(), "state/b");
+        for bad in ["x ../y", "/x", "x .git"] {
+            s.env("GIT_SYNC_PATHS", bad).tick().exits(2).says("error").logs("GIT_SYNC_PATHS").logs("without '..'");
+        }
+        // sync reads them too: a public dir must not hold them.
+        let public = s.ours().join("site");
+        s.env("GIT_SYNC_PATHS", "site/state").env("GIT_SYNC_PUBLIC_DIR", public.to_str().unwrap());
+        s.rival_pushes("news.txt").env("GIT_SYNC_BUILD_COMMAND", "true").sync().exits(2).logs("site/state");
     }
 }
 
@@ -385,6 +613,10 @@ mod order {
         s.run(&["--path", "x", "--alpha", "tick", "--message", "m", "--", "sh", "-c", script]).exits(0).says("pushed");
         assert_eq!(s.git_ours(&["log", "-1", "--format=%s"]), "m");
         s.is_kept(&theirs);
+        s.run(&["--of", "tick", "status", "--max-age", "2m"]).exits(0);
+        s.run(&["--remote-url", s.upstream().to_str().unwrap(), "init-sync"]).exits(0).says("up-to-date");
+        s.run(&["-q", "sync", "-v"]).exits(2).says("error").logs("cannot be used with");
+        s.run(&["--repo", "sync", "sync"]).exits(1).says("error").logs("there is no ");
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! A disk that is full: the pass says so, nothing is lost, and with room again all is well two passes later.
+//! A disk that is full, has no inode left, is over its quota, or goes read-only: the pass says so, nothing is put aside or lost,
+//! and with all well again two passes later all is well.
 //!
-//! The disk is a tmpfs of 3 MB, which needs the right to mount. Without it the test is skipped, loudly; in CI that is a
-//! failure.
+//! The disks are real: tmpfs, and images of btrfs and ext4, mounted in a mount namespace of each test's own, which needs root.
+//! Without it the tests are skipped, loudly; in CI that is a failure. Quotas and errors of a file system take what not every
+//! kernel has: where that is missing, the test says that it did not run.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
@@ -10,51 +12,152 @@ mod scene;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use oracle::Oracle;
 use scene::Scene;
 
+/// Whether this is the test's own process, in a mount namespace that goes with it. Elsewhere the test is run in one.
+fn apart(test: &str) -> bool {
+    const APART: &str = "GITSYNC_TEST_APART";
+    if std::env::var_os(APART).is_some() {
+        return true;
+    }
+    if !shell("unshare -m --propagation private mount -t tmpfs tmpfs /mnt") {
+        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        assert!(!ci, "nothing can be mounted: in CI the full disk must not be skipped");
+        eprintln!(
+            "SKIPPED: nothing can be mounted, so no disk was full. Run as root, or in a container that may mount."
+        );
+        return false;
+    }
+    let mut again = Command::new("unshare");
+    again.args(["-m", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
+    let out = again.args([test, "--exact", "--nocapture"]).env(APART, "1").output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && said.contains("1 passed"), "{said}");
+    said.lines().filter(|line| line.contains("DID NOT RUN")).for_each(|line| eprintln!("{line}"));
+    false
+}
+
+fn shell(line: &str) -> bool {
+    Command::new("sh").args(["-ec", line]).output().unwrap().status.success()
+}
+
+fn must(line: &str) {
+    let out = Command::new("sh").args(["-ec", line]).output().unwrap();
+    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// 3 MB of tmpfs.
+    Room,
+    /// A tmpfs with few inodes.
+    Inodes,
+    /// A btrfs subvolume with a quota.
+    Quota,
+    /// An ext4 file system that goes read-only at the first error.
+    Ext4,
+}
+
 /// A small disk, mounted as long as this lives.
-struct Disk(PathBuf);
+struct Disk {
+    top: PathBuf,
+    image: PathBuf,
+    kind: Kind,
+}
 
 impl Disk {
-    fn at(path: &Path) -> Option<Self> {
-        fs::create_dir_all(path).unwrap();
-        let out = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m,mode=755", "tmpfs"]).arg(path).output();
-        if out.is_ok_and(|out| out.status.success()) {
-            return Some(Self(path.to_owned()));
+    /// `None` where the system has none of the kind, which is said.
+    fn at(s: &Scene, kind: Kind) -> Option<Self> {
+        let (top, image) = (s.ours(), s.root().join("image"));
+        fs::create_dir_all(&top).unwrap();
+        let (at, img) = (top.display(), image.display());
+        let line = match kind {
+            Kind::Room => format!("mount -t tmpfs -o size=3m,mode=755 tmpfs '{at}'"),
+            Kind::Inodes => format!("mount -t tmpfs -o nr_inodes=600,mode=755 tmpfs '{at}'"),
+            Kind::Quota => format!(
+                "truncate -s 128m '{img}'; mkfs.btrfs -q -M '{img}'; mkdir '{img}.all'; mount -o loop '{img}' '{img}.all'
+                 btrfs quota enable '{img}.all'; btrfs subvolume create '{img}.all/ours'; mount --bind '{img}.all/ours' '{at}'"
+            ),
+            Kind::Ext4 => format!(
+                "truncate -s 16m '{img}'; mkfs.ext4 -q '{img}'; mount -o loop,errors=remount-ro '{img}' '{at}'
+                 test -w /sys/fs/ext4/$(basename $(findmnt -no SOURCE '{at}'))/trigger_fs_error"
+            ),
+        };
+        let disk = Self { top, image, kind };
+        if shell(&line) {
+            return Some(disk);
         }
-        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-        assert!(!ci, "no tmpfs can be mounted: in CI the full disk must not be skipped");
+        assert!(!matches!(kind, Kind::Room | Kind::Inodes), "{line}");
         eprintln!(
-            "SKIPPED: no tmpfs can be mounted, so no disk was full. Run as root, or in a container that may mount."
+            "DID NOT RUN: {kind:?}: this kernel, or what is installed, has no such file system with what it takes."
         );
         None
     }
 
-    /// Fills the disk but for so many pages.
-    fn fill_but(&self, pages: u64) {
-        let mut ballast = File::create(self.ballast()).unwrap();
-        let page = [b'x'; 4096];
-        while ballast.write_all(&page).is_ok() {}
-        let length = ballast.metadata().unwrap().len();
-        ballast.set_len((length / 4096).saturating_sub(pages) * 4096).unwrap();
+    /// Leaves so many pages or inodes.
+    fn fill_but(&self, left: usize) {
+        match self.kind {
+            Kind::Room => {
+                let mut ballast = File::create(self.ballast()).unwrap();
+                let page = [b'x'; 4096];
+                while ballast.write_all(&page).is_ok() {}
+                let pages = usize::try_from(ballast.metadata().unwrap().len() / 4096).unwrap();
+                ballast.set_len(u64::try_from(pages.saturating_sub(left) * 4096).unwrap()).unwrap();
+            }
+            Kind::Inodes => {
+                fs::create_dir(self.ballast()).unwrap();
+                let mut made: Vec<PathBuf> = Vec::new();
+                while let next = self.ballast().join(made.len().to_string())
+                    && File::create(&next).is_ok()
+                {
+                    made.push(next);
+                }
+                made.iter().take(left).for_each(|file| fs::remove_file(file).unwrap());
+            }
+            Kind::Quota => {
+                // In bytes; the folder's own quota group is the only one with a path that is no `<toplevel>`.
+                let all = format!("{}.all", self.image.display());
+                must(&format!(
+                    "sync -f '{all}'; btrfs quota rescan -w '{all}' >/dev/null 2>&1 || true
+                     used=$(btrfs qgroup show --raw '{all}/ours' | awk '$1 == \"0/256\" {{ print $2 }}')
+                     btrfs qgroup limit $((used + {left} * 4096)) '{all}/ours'"
+                ));
+            }
+            // What is not on disk by then is lost, as if the power were cut.
+            Kind::Ext4 => must(&format!("sync -f '{}'; {}", self.top.display(), self.error())),
+        }
+    }
+
+    /// A line of shell by which the file system meets an error.
+    fn error(&self) -> String {
+        format!("echo test > /sys/fs/ext4/$(basename $(findmnt -no SOURCE '{}'))/trigger_fs_error", self.top.display())
     }
 
     fn make_room(&self) {
-        fs::remove_file(self.ballast()).unwrap();
+        let (at, img) = (self.top.display(), self.image.display());
+        match self.kind {
+            Kind::Room => fs::remove_file(self.ballast()).unwrap(),
+            Kind::Inodes => fs::remove_dir_all(self.ballast()).unwrap(),
+            Kind::Quota => must(&format!("btrfs qgroup limit none 0/256 '{img}.all'")),
+            Kind::Ext4 => must(&format!(
+                "umount '{at}'; e2fsck -fy '{img}' >/dev/null 2>&1 || test $? = 1; mount -o loop,errors=remount-ro '{img}' '{at}'"
+            )),
+        }
     }
 
     fn ballast(&self) -> PathBuf {
-        self.0.join("ballast")
+        self.top.join("ballast")
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let (at, img) = (self.top.display(), self.image.display());
+        must(&format!("umount -l '{at}' || true; umount -l '{img}.all' 2>/dev/null || true"));
     }
 }
 
@@ -70,44 +173,65 @@ fn noise(seed: u64, length: usize) -> String {
     std::iter::repeat_with(next).take(length).collect()
 }
 
+/// A scene on a small disk, with pages and an instance that knows them.
+fn on_a_disk(kind: Kind) -> Option<(Scene, Disk)> {
+    let s = Scene::without_ours();
+    let disk = Disk::at(&s, kind)?;
+    for i in 0..6 {
+        s.rival_writes(&format!("page-{i}"), &noise(i, 12_000));
+    }
+    s.rival_commits("pages");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.init_sync().exits(0).says("cloned");
+    fs::write(s.ours().join(".git/info/exclude"), "ballast\nlost+found\n").unwrap();
+    Some((s, disk))
+}
+
+fn watched(s: &Scene) -> Oracle {
+    let mut oracle = Oracle::default();
+    oracle.trust_what_is_there(s);
+    oracle.remember(s, "at the start");
+    oracle
+}
+
+/// What a pass on a bad disk says, and what comes after.
+fn ends_well(s: &Scene, name: &str, pass: &[&str], disk: &Disk, oracle: &mut Oracle) {
+    let ran = s.last();
+    assert!(matches!(ran.code, Some(0 | 1 | 75)), "{name}: {ran}");
+    if ran.stdout == "pushed\n" && disk.kind != Kind::Ext4 {
+        assert_eq!(s.our_tip(), s.upstream_tip(), "{name}: {ran}");
+    }
+    if ran.code != Some(0) {
+        assert!(!ran.stderr.contains("init-sync"), "{name}: a full disk is no damage: {ran}");
+    }
+    disk.make_room();
+    // A lock file that could not be written is removed by who made it.
+    s.run(pass);
+    s.run(pass);
+    let complaints = oracle.complaints(s, &["state/job-"]);
+    assert!(complaints.is_empty(), "{name}: {complaints:#?}\n{ran}\n{}", s.last());
+    s.exits(0);
+    assert_eq!(s.our_tip(), s.upstream_tip(), "{name}: {ran}\n{}", s.last());
+    assert!(!s.private().join("broken").exists(), "{name}: put aside\n{ran}\n{}", s.last());
+    let left = oracle::leftovers(&s.ours().join(".git"));
+    assert!(left.is_empty(), "{name}: {left:?}\n{ran}");
+}
+
 fn full(name: &str, pass: &[&str], alpha: bool, prepare: &dyn Fn(&Scene)) {
-    for pages in [0, 1, 2, 3, 5, 8, 12, 18, 25, 35, 50] {
-        let s = Scene::without_ours();
-        let Some(disk) = Disk::at(&s.ours()) else { return };
-        for i in 0..6 {
-            s.rival_writes(&format!("page-{i}"), &noise(i, 12_000));
-        }
-        s.rival_commits("pages");
-        s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
-        s.init_sync().exits(0).says("cloned");
-        fs::write(s.ours().join(".git/info/exclude"), "ballast\n").unwrap();
+    full_of(Kind::Room, &[0, 1, 2, 3, 5, 8, 12, 18, 25, 35, 50], name, pass, alpha, prepare);
+}
+
+fn full_of(kind: Kind, left: &[usize], name: &str, pass: &[&str], alpha: bool, prepare: &dyn Fn(&Scene)) {
+    for left in left {
+        let Some((s, disk)) = on_a_disk(kind) else { return };
         if alpha {
             s.alpha();
         }
         prepare(&s);
-        let mut oracle = Oracle::default();
-        oracle.trust_what_is_there(&s);
-        oracle.remember(&s, "at the start");
-        disk.fill_but(pages);
-        oracle.forget_version(Path::new("ballast"));
-        let ran = s.run(pass).last();
-        assert!(matches!(ran.code, Some(0 | 1 | 75)), "{name}, {pages} pages: {ran}");
-        if ran.stdout == "pushed\n" {
-            assert_eq!(s.our_tip(), s.upstream_tip(), "{name}, {pages} pages: {ran}");
-        }
-        if ran.code != Some(0) {
-            assert!(!ran.stderr.contains("init-sync"), "a full disk is no damage: {ran}");
-        }
-        disk.make_room();
-        // A lock file that could not be written is removed by who made it.
+        let mut oracle = watched(&s);
+        disk.fill_but(*left);
         s.run(pass);
-        s.run(pass);
-        let complaints = oracle.complaints(&s, &["state/job-"]);
-        assert!(complaints.is_empty(), "{name}, {pages} pages: {complaints:#?}\n{ran}\n{}", s.last());
-        s.exits(0);
-        assert_eq!(s.our_tip(), s.upstream_tip(), "{name}, {pages} pages: {ran}\n{}", s.last());
-        let left = oracle::leftovers(&s.ours().join(".git"));
-        assert!(left.is_empty(), "{name}, {pages} pages: {left:?}\n{ran}");
+        ends_well(&s, &format!("{name}, {kind:?}, {left} left"), pass, &disk, &mut oracle);
     }
 }
 
@@ -122,27 +246,119 @@ fn the_remote_moves_on(s: &Scene) {
     s.we_write("page-0", &noise(300, 12_000)).we_write("new/page", &noise(400, 12_000));
 }
 
+const JOB: &str = "mkdir -p state; f=state/job-$(ls state | wc -l); head -c 20000 index.html > $f; echo $f >> $f";
+
 #[test]
 fn a_sync_on_a_full_disk() {
-    full("sync", &["sync"], false, &the_remote_moves_on);
+    if apart("a_sync_on_a_full_disk") {
+        full("sync", &["sync"], false, &the_remote_moves_on);
+    }
 }
 
 #[test]
 fn a_tick_on_a_full_disk() {
-    let job = "mkdir -p state; f=state/job-$(ls state | wc -l); head -c 20000 index.html > $f; echo $f >> $f";
-    full("tick", &["tick", "--", "sh", "-c", job], false, &|_| {});
-    full("tick, behind", &["tick", "--", "sh", "-c", job], false, &the_remote_moves_on);
+    if apart("a_tick_on_a_full_disk") {
+        full("tick", &["tick", "--", "sh", "-c", JOB], false, &|_| {});
+        full("tick, behind", &["tick", "--", "sh", "-c", JOB], false, &the_remote_moves_on);
+    }
+}
+
+fn we_are_diverged(s: &Scene) {
+    the_remote_moves_on(s);
+    s.we_commit("state/ours");
 }
 
 #[test]
 fn an_alpha_s_tick_on_a_full_disk() {
-    full("tick, alpha", &["tick", "--", "true"], true, &|s| {
-        the_remote_moves_on(s);
-        s.we_commit("state/ours");
-    });
+    if apart("an_alpha_s_tick_on_a_full_disk") {
+        full("tick, alpha", &["tick", "--", "true"], true, &we_are_diverged);
+    }
 }
 
 #[test]
 fn a_start_up_on_a_full_disk() {
-    full("init-sync", &["init-sync"], false, &the_remote_moves_on);
+    if apart("a_start_up_on_a_full_disk") {
+        full("init-sync", &["init-sync"], false, &the_remote_moves_on);
+    }
+}
+
+/// Each pass on a disk of a kind.
+fn each_pass_on(kind: Kind, left: &[usize]) {
+    full_of(kind, left, "sync", &["sync"], false, &the_remote_moves_on);
+    full_of(kind, left, "tick", &["tick", "--", "sh", "-c", JOB], false, &the_remote_moves_on);
+    full_of(kind, left, "tick, alpha", &["tick", "--", "true"], true, &we_are_diverged);
+    full_of(kind, left, "init-sync", &["init-sync"], false, &the_remote_moves_on);
+}
+
+#[test]
+fn each_pass_without_inodes() {
+    if apart("each_pass_without_inodes") {
+        each_pass_on(Kind::Inodes, &[0, 1, 2, 4, 7, 12, 20, 30]);
+    }
+}
+
+#[test]
+fn each_pass_over_the_quota() {
+    if apart("each_pass_over_the_quota") {
+        each_pass_on(Kind::Quota, &[0, 4, 12, 25, 50]);
+    }
+}
+
+#[test]
+fn each_pass_on_a_disk_that_is_read_only() {
+    if !apart("each_pass_on_a_disk_that_is_read_only") {
+        return;
+    }
+    each_pass_on(Kind::Ext4, &[0]);
+    // Mounted so, without any error of the file system.
+    let passes: [&[&str]; 3] = [&["sync"], &["tick", "--", "true"], &["init-sync"]];
+    for pass in passes {
+        let (s, _disk) = on_a_disk(Kind::Room).unwrap();
+        the_remote_moves_on(&s);
+        let mut oracle = watched(&s);
+        must(&format!("mount -o remount,ro '{}'", s.ours().display()));
+        s.run(pass).logs("ead-only file system").logs_not("init-sync`");
+        assert!(matches!(s.last().code, Some(1 | 75)), "{}", s.last());
+        must(&format!("mount -o remount,rw '{}'", s.ours().display()));
+        s.run(pass).exits(0).run(pass).exits(0);
+        let complaints = oracle.complaints(&s, &["state/job-"]);
+        assert!(complaints.is_empty(), "{pass:?}: {complaints:#?}\n{}", s.last());
+        assert!(!s.private().join("broken").exists(), "put aside\n{}", s.last());
+    }
+}
+
+/// The file system meets an error in the middle of a pass: while the remote packs what is fetched, in the job, and while the
+/// remote takes what is pushed.
+#[test]
+fn a_disk_that_goes_read_only_in_the_middle_of_a_pass() {
+    if !apart("a_disk_that_goes_read_only_in_the_middle_of_a_pass") {
+        return;
+    }
+    let passes: [&[&str]; 3] = [&["sync"], &["tick", "--", "sh", "-c", JOB], &["init-sync"]];
+    for pass in passes {
+        let Some((s, disk)) = on_a_disk(Kind::Ext4) else { return };
+        the_remote_moves_on(&s);
+        let mut oracle = watched(&s);
+        must("sync");
+        let hook = s.root().join("hook");
+        scene::write(&hook, &format!("#!/bin/sh\n{}\nexec \"$@\"\n", disk.error()));
+        must(&format!("chmod 755 '{}'", hook.display()));
+        s.git_in(s.root(), &["config", "--global", "uploadpack.packObjectsHook", &hook.display().to_string()]);
+        s.run(pass);
+        s.git_in(s.root(), &["config", "--global", "--unset", "uploadpack.packObjectsHook"]);
+        ends_well(&s, &format!("{pass:?}, in the fetch"), pass, &disk, &mut oracle);
+    }
+    let Some((s, disk)) = on_a_disk(Kind::Ext4) else { return };
+    let mut oracle = watched(&s);
+    must("sync");
+    s.tick_with(&format!("{JOB}; {}", disk.error()));
+    ends_well(&s, "in the job", &["tick", "--", "sh", "-c", JOB], &disk, &mut oracle);
+
+    let Some((s, disk)) = on_a_disk(Kind::Ext4) else { return };
+    let mut oracle = watched(&s);
+    must("sync");
+    s.upstream_hook("pre-receive", &disk.error());
+    s.tick_with(JOB);
+    fs::remove_file(s.upstream().join("hooks/pre-receive")).unwrap();
+    ends_well(&s, "in the push", &["tick", "--", "sh", "-c", JOB], &disk, &mut oracle);
 }

@@ -523,3 +523,14 @@ fn what_is_no_index_is_not_brought_back_as_one() {
         }
     }
 }
+
+/// A file that was half written in the private folder goes, though the next pass has no need to write it again.
+#[test]
+fn what_a_killed_pass_was_writing_goes() {
+    let s = Scene::new();
+    let half = s.private().join("force-push-pending.new");
+    s.tick_with("echo half > .git/gitsync/force-push-pending.new; kill -KILL $PPID");
+    assert!(half.exists(), "{}", s.last());
+    s.sync().exits(0);
+    assert!(!half.exists(), "{}", s.last());
+}

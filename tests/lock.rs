@@ -251,3 +251,130 @@ fn a_lock_file_of_any_content_is_only_a_lock_file() {
         assert_eq!(fs::read_to_string(s.private().join("lock")).unwrap(), "", "given back");
     }
 }
+
+/// How many processes block in flock(2) on the `.git` folder.
+fn waiting_for_the_folder(s: &Scene) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{} ", fs::metadata(s.ours().join(".git")).unwrap().ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().filter(|line| line.contains("-> FLOCK") && line.contains(&inode)).count()
+}
+
+#[test]
+fn the_lock_file_taken_away_still_keeps_others_out() {
+    for what in ["lock", "job.lock", ""] {
+        let s = Scene::new();
+        let held = holder(&s);
+        let away = s.private().join(what);
+        if what.is_empty() {
+            fs::remove_dir_all(&away).unwrap()
+        } else {
+            fs::remove_file(&away).unwrap()
+        }
+        let wait = ["--lock-wait", "300ms"];
+        for (pass, job) in [("sync", &[][..]), ("tick", &["--", "touch", "state/ran"]), ("init-sync", &[])] {
+            s.run(&[&[pass], &wait[..], job].concat()).exits(75).says("error").logs("--lock-wait");
+        }
+        s.run(&["status"]).exits(0);
+        assert!(s.last().stdout.lines().any(|line| line.starts_with("lock") && line.contains("held")), "{}", s.last());
+        assert!(!s.ours().join("state/ran").exists());
+        // One that waits long enough gets it, and the first has come to its end by itself.
+        let sync = s.start(&["sync"]);
+        until("it to wait", || waiting_for_the_folder(&s) + waiting(&s) > 0);
+        let_go(&s);
+        s.wait(held).exits(0).says("no-changes");
+        s.wait(sync).exits(0).says("up-to-date");
+        s.sync().exits(0).says("up-to-date").fsck();
+    }
+}
+
+#[test]
+fn a_job_that_takes_the_private_folder_away_costs_nothing() {
+    let s = Scene::new();
+    s.tick_with("rm -rf .git/gitsync; date > state/b").exits(0).says("pushed").ours_equals_upstream();
+    s.arg("--build-command").arg("true");
+    s.tick_with("rm -rf .git/gitsync; date >> state/b").exits(0).says("pushed").ours_equals_upstream();
+    s.sync().exits(0).says("up-to-date");
+    assert!(s.private().join("status.json").exists());
+}
+
+#[test]
+fn one_that_waited_for_a_file_that_is_gone_takes_the_one_that_is_there() {
+    use std::os::unix::fs::MetadataExt;
+    let s = Scene::new();
+    let held = holder(&s);
+    let sync = s.start(&["sync", "--build-command", "stat -c %i .git/gitsync/lock > ../inode"]);
+    wait_for(&s, 1);
+    let before = fs::metadata(s.private().join("lock")).unwrap().ino();
+    s.rival_pushes("news.txt");
+    fs::rename(s.private().join("lock"), s.root().join("taken away")).unwrap();
+    fs::write(s.private().join("lock"), "").unwrap();
+    let there = fs::metadata(s.private().join("lock")).unwrap().ino();
+    assert_ne!(before, there);
+    let_go(&s);
+    s.wait(held).exits(0);
+    // The word of its end is taken back in the file that is at the path: nothing looks as if it had died.
+    s.wait(sync).exits(0).says("behind");
+    assert_eq!(fs::read_to_string(s.private().join("lock")).unwrap(), "");
+    s.sync().exits(0).says("up-to-date").logs_not("stale");
+}
+
+#[test]
+fn a_living_gitsync_is_nobodys_orphan() {
+    // As a gitsync that runs its job: it took the lock on job.lock itself, and its child has inherited it.
+    let s = Scene::new();
+    s.tick().exits(0);
+    let mut command = s.isolated("flock");
+    command.arg(s.private().join("job.lock")).args(["sh", "-c", "touch holding; sleep 600"]);
+    let mut other = command.spawn().unwrap();
+    until("it to run", || s.root().join("holding").exists());
+    for args in [&["sync", "--lock-wait", "300ms"][..], &["tick", "--lock-wait", "300ms", "--", "true"]] {
+        s.run(args).exits(75).logs(&format!("another gitsync (pid {}) runs its job", other.id()));
+        assert!(other.try_wait().unwrap().is_none(), "it was ended: {}", s.last());
+    }
+    // Killed, its job is an orphan like any other.
+    signal(&other, rustix::process::Signal::KILL);
+    other.wait().unwrap();
+    s.run(&["sync"]).exits(0).says("up-to-date").logs("an earlier gitsync started still runs, it is ended");
+}
+
+#[test]
+fn a_folder_where_the_lock_belongs_is_moved_aside_by_init_sync_alone() {
+    for name in ["lock", "waiting-sync", "job.lock"] {
+        let s = Scene::new();
+        s.tick().exits(0);
+        let path = s.private().join(name);
+        let _ = fs::remove_file(&path);
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("mine"), "keep me\n").unwrap();
+        if name != "waiting-sync" {
+            for args in [&["sync"][..], &["tick", "--", "true"]] {
+                s.run(args).exits(1).logs(name);
+            }
+            if name == "lock" {
+                s.logs("gitsync init-sync");
+            }
+        }
+        assert_eq!(fs::read_to_string(path.join("mine")).unwrap(), "keep me\n");
+        s.run(&["status"]).exits(0);
+        s.init_sync().exits(0).says("up-to-date").logs("moved aside");
+        s.sync().exits(0).says("up-to-date");
+        s.tick().exits(0);
+        let aside = s.private().join("aside");
+        let kept: Vec<_> = fs::read_dir(&aside).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        assert_eq!(fs::read_to_string(kept[0].join("mine")).unwrap(), "keep me\n");
+    }
+}
+
+#[test]
+fn one_started_under_a_lock_of_the_git_folder_does_not_wait_for_itself() {
+    let s = Scene::new();
+    let gitsync = s.gitsync(&["sync"]);
+    let mut command = s.gitsync(&[] as &[&str]);
+    command.env("GIT_SYNC_LOCK_WAIT", "2s");
+    let mut line = s.isolated("flock");
+    line.arg(s.ours().join(".git")).arg(gitsync.get_program()).arg("sync");
+    line.env("GIT_SYNC_REPO", s.ours()).env("GIT_SYNC_LOCK_WAIT", "2s");
+    s.run_this(line).exits(0).says("up-to-date");
+}

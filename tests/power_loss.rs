@@ -26,24 +26,47 @@ const SYNC: &[&str] = &["sync"];
 const TICK: &[&str] = &["tick", "--", "true"];
 const INIT: &[&str] = &["init-sync"];
 
+/// How a pass ended, and its calls.
+struct Traced {
+    out: Output,
+    /// Those of the pass's own thread.
+    own: String,
+    /// Those of the build of its site too, in order.
+    all: String,
+}
+
 /// Runs a pass, its own thread traced, and perhaps killed.
-fn traced(s: &Scene, pass: &[&str], inject: Option<&str>) -> (Output, String) {
+fn traced(s: &Scene, pass: &[&str], inject: Option<&str>) -> Traced {
     let plain = s.gitsync(pass);
-    let log = s.root().join("trace");
+    let (log, of_build) = (s.root().join("trace"), s.root().join("trace-build"));
+    let options = ["-qq", "-ttt", "-y", "-s", "0", "-e", &format!("trace={}", disk::CALLS), "-o"].map(str::to_owned);
     let mut strace = Command::new("strace");
-    strace.args(["-qq", "-y", "-s", "0", "-o"]).arg(&log).arg("-e").arg(format!("trace={}", disk::CALLS));
+    strace.args(&options).arg(&log);
     if let Some(inject) = inject {
         strace.args(["-e", inject]);
     }
     strace.arg("--").arg(plain.get_program()).args(plain.get_args()).current_dir(plain.get_current_dir().unwrap());
     for (name, value) in plain.get_envs() {
         match value {
+            // By a strace of its own: the calls at which the pass is killed are counted without it.
+            Some(value) if name == "GIT_SYNC_BUILD_COMMAND" => {
+                let traced = format!("strace {} {} {}", options.join(" "), of_build.display(), value.display());
+                strace.env(name, traced)
+            }
             Some(value) => strace.env(name, value),
             None => strace.env_remove(name),
         };
     }
     let out = strace.output().unwrap();
-    (out, fs::read_to_string(&log).unwrap())
+    let own = fs::read_to_string(&log).unwrap();
+    let built = fs::read_to_string(&of_build).unwrap_or_default();
+    let mut all: Vec<&str> = own.lines().chain(built.lines()).collect();
+    // By the time that each line begins with.
+    all.sort_by(|one, other| one.split(' ').next().cmp(&other.split(' ').next()));
+    let untimed = |lines: &mut dyn Iterator<Item = &str>| -> String {
+        lines.filter_map(|line| line.split_once(' ')).map(|(_, call)| format!("{call}\n")).collect()
+    };
+    Traced { own: untimed(&mut own.lines()), all: untimed(&mut all.into_iter()), out }
 }
 
 /// The scene's folders as gitsync names them: strace tells them with all links resolved.
@@ -62,7 +85,7 @@ fn told(disk: &Disk) -> Vec<PathBuf> {
 /// The lock of the job is made by a thread that is not traced.
 #[allow(clippy::ptr_arg)]
 fn followed(path: &PathBuf) -> bool {
-    path != Path::new(".git/gitsync/job.lock")
+    !path.ends_with(".git/gitsync/job.lock")
 }
 
 /// What one step relies on that is not on disk yet.
@@ -72,7 +95,9 @@ fn relies_on(disk: &Disk, git: &Path, event: &Event, replaced: &[PathBuf]) -> Ve
     let mut need = |step: &str, missing: Vec<String>| {
         // What is still being written, what a person alone reads, and what is made again are nobody's to rely on.
         let matters = |what: &String| {
-            !["_git2_", ".lock", "/logs", "status.json", ".new", "staging"].iter().any(|word| what.contains(word))
+            !["_git2_", "tmp_objdir", ".lock", "/logs", "status.json", ".new", "staging"]
+                .iter()
+                .any(|word| what.contains(word))
         };
         let missing: Vec<String> = missing.into_iter().filter(matters).collect();
         if !missing.is_empty() {
@@ -128,7 +153,7 @@ fn order(s: &Scene, pass: &[&str], said: &str) {
     let top = ours(s);
     let git = top.join(".git");
     let start = Disk::of(&top);
-    let (out, trace) = traced(s, pass, None);
+    let Traced { out, all: trace, .. } = traced(s, pass, None);
     assert_eq!(String::from_utf8_lossy(&out.stdout), said, "{}", String::from_utf8_lossy(&out.stderr));
     let mut disk = start.clone();
     let mut replaced: Vec<PathBuf> = Vec::new();
@@ -232,101 +257,183 @@ fn order_of_an_overwriting_push() {
     order(&s, TICK, "pushed\n");
 }
 
+/// A pass whose power is cut, and what it has to come to.
+struct Cut<'a> {
+    name: &'a str,
+    scene: &'a Scene,
+    pass: &'a [&'a str],
+    recoveries: [[&'a [&'a str]; 2]; 2],
+    /// The pass that must write nothing, and what it says.
+    rest: (&'a [&'a str], &'a str),
+    /// The folders of the scene that are on the disk which loses its power.
+    folders: &'a [&'a str],
+    /// Commits that can't be read at the start.
+    unreadable: &'a [String],
+    /// How many cuts there are where the whole sweep was not asked for.
+    thinned: usize,
+    /// What is so right after the loss.
+    at_once: &'a dyn Fn(&Scene) -> Vec<String>,
+    /// What is so in the end, beyond the guarantees.
+    comes_to: &'a dyn Fn(&Scene) -> Vec<String>,
+}
+
 /// Cuts the power at one call of a pass after another.
 fn cut(name: &str, s: &Scene, pass: &[&str]) {
-    if !strace_is_there() {
-        return;
+    Cut {
+        name,
+        scene: s,
+        pass,
+        recoveries: [[SYNC, TICK], [INIT, TICK]],
+        rest: (TICK, "no-changes\n"),
+        folders: &["ours"],
+        unreadable: &[],
+        thinned: 12,
+        at_once: &sweep::nothing,
+        comes_to: &sweep::nothing,
     }
-    let top = ours(s);
-    let copy = tempfile::TempDir::with_prefix("gitsync-start-").unwrap();
-    let all = |from: &Path, to: &Path| {
-        assert!(Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap().success());
-    };
-    all(s.root(), copy.path());
-    let mut remembered = Oracle::default();
-    remembered.trust_what_is_there(s);
-    remembered.remember(s, "at the start");
-    let again = || {
-        for entry in fs::read_dir(s.root()).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
-        }
-        all(copy.path(), s.root());
-    };
-    // Every call that changes something, with which one of its name it is.
-    let (_, trace) = traced(s, pass, None);
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    let mut points = Vec::new();
-    again();
-    let start = Disk::of(&top);
-    for line in trace.lines() {
-        let Some((call, _)) = line.split_once('(') else { continue };
-        let n = counts.entry(call).or_default();
-        *n += 1;
-        if disk::events(line, &start).iter().any(|event| *event != Event::Start) && line.contains(top.to_str().unwrap())
-        {
-            points.push((call.to_owned(), *n));
-        }
+    .run();
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap().success());
+}
+
+/// Puts the scene back to its copy.
+fn again(s: &Scene, copy: &Path) {
+    for entry in fs::read_dir(s.root()).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
     }
-    let most = if extent() == Extent::Thinned { 12 } else { points.len() };
-    let thinned: Vec<_> =
-        (0..most.min(points.len())).map(|i| points[i * points.len() / most.min(points.len())].clone()).collect();
-    let store = tempfile::tempdir().unwrap();
-    let mut kept = HashMap::new();
-    let mut complaints = Vec::new();
-    let mut losses = 0;
-    for (number, (call, n)) in thinned.iter().enumerate() {
-        for loss in [Loss::NamesAndBytes, Loss::Bytes, Loss::Names] {
-            again();
-            let start = Disk::of(&top);
-            let (_, trace) = traced(s, pass, Some(&format!("inject={call}:signal=KILL:when={n}")));
-            let mut disk = start.clone();
-            let events = disk::events(&trace, &start);
-            let mut oracle = remembered.clone();
-            for event in &events {
-                disk.follow(event);
+    copy_all(copy, s.root());
+}
+
+impl Cut<'_> {
+    fn run(&self) {
+        if !strace_is_there() {
+            return;
+        }
+        let (name, s) = (self.name, self.scene);
+        let copy = tempfile::TempDir::with_prefix("gitsync-start-").unwrap();
+        copy_all(s.root(), copy.path());
+        let mut remembered = Oracle::default();
+        remembered.trust_what_is_there(s);
+        remembered.remember(s, "at the start");
+        self.unreadable.iter().for_each(|commit| remembered.forget_tip(commit));
+        let points = self.points();
+        again(s, copy.path());
+        let most = if extent() == Extent::Thinned { self.thinned.min(points.len()) } else { points.len() };
+        let (mut kept, store) = (HashMap::new(), tempfile::tempdir().unwrap());
+        let mut complaints = Vec::new();
+        let mut losses = 0;
+        // The last call too: after it all that the pass did is there, and has to be on disk.
+        let spaced = (0..most).map(|i| i * points.len() / most);
+        let last = points.len() - 1;
+        for (number, at) in spaced.filter(|at| *at != last).chain([last]).enumerate() {
+            let (call, n) = &points[at];
+            for loss in [Loss::NamesAndBytes, Loss::Bytes, Loss::Names] {
+                again(s, copy.path());
+                let at = format!("== {name}: {loss:?} at {call} #{n}");
+                let inject = format!("inject={call}:signal=KILL:when={n}");
+                self.lose(&inject, loss, copy.path(), (&mut kept, store.path()), &at);
+                losses += 1;
+                let (found, story) = self.recover(remembered.clone(), number);
+                if !found.is_empty() {
+                    complaints.push(format!("{at}\n{}\n{story}", found.join("\n")));
+                }
             }
-            let at = format!("== {name}: {loss:?} at {call} #{n}");
-            assert_eq!(told(&disk), listed(&top), "{at}: the calls that were followed are not all that the pass did");
-            disk.keep_new(&mut kept, store.path());
-            let lost = s.root().join("lost");
-            disk.after(loss, &copy.path().join("ours"), &kept, &lost);
-            fs::remove_dir_all(s.ours()).unwrap();
-            fs::rename(&lost, s.ours()).unwrap();
-            losses += 1;
-            sweep::a_minute_passes(&s.ours().join(".git"));
-            let recovery = [[SYNC, TICK], [INIT, TICK]][number % 2];
-            let mut story = String::new();
-            for pass in recovery {
-                let ran = s.run(pass).last();
-                story.push_str(&format!("{pass:?} {:?} {}{}", ran.code, ran.stdout, ran.stderr));
-            }
-            let mut found = oracle.complaints(s, &["state/", "audit/"]);
-            if s.our_tip() != s.upstream_tip() {
-                found.push("G7: ours is not what upstream has".to_owned());
-            }
-            if pass == TICK && recovery[0] == SYNC && !s.rescues("worktree").is_empty() {
-                found.push("what a job wrote was taken for an edit that gives way".to_owned());
-            }
-            let before = s.snapshot();
-            let ran = s.run(TICK).last();
-            if ran.stdout != "no-changes\n" {
-                found.push(format!("G7: the third pass says {}{}", ran.stdout, ran.stderr));
-            }
-            found.extend(
-                sweep::written(&before, &s.snapshot())
-                    .iter()
-                    .filter(|path| followed(path))
-                    .map(|path| format!("G7: the third pass writes {path:?}")),
-            );
-            if !found.is_empty() {
-                complaints.push(format!("{at}\n{}\n{story}", found.join("\n")));
+            if extent() > Extent::Thinned && number % 50 == 49 {
+                eprintln!("{name}: {} of {most} cuts, {} complaints", number + 1, complaints.len());
             }
         }
+        eprintln!(
+            "{name}: {} of {} cuts, {losses} power losses, {} complaints",
+            losses / 3,
+            points.len(),
+            complaints.len()
+        );
+        let shown: Vec<_> = complaints.iter().take(10).cloned().collect();
+        assert!(complaints.is_empty(), "{name}: {} complaints\n{}", complaints.len(), shown.join("\n\n"));
     }
-    eprintln!("{name}: {} cuts, {losses} power losses, {} complaints", thinned.len(), complaints.len());
-    let shown: Vec<_> = complaints.iter().take(10).cloned().collect();
-    assert!(complaints.is_empty(), "{name}: {} complaints\n{}", complaints.len(), shown.join("\n\n"));
+
+    fn disk(&self) -> Disk {
+        Disk::of_some(&self.scene.root().canonicalize().unwrap(), self.folders)
+    }
+
+    /// Every call that changes something, with which one of its name it is.
+    fn points(&self) -> Vec<(String, usize)> {
+        let trace = traced(self.scene, self.pass, None).own;
+        let start = self.disk();
+        let top = self.scene.root().canonicalize().unwrap();
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        let mut points = Vec::new();
+        for line in trace.lines() {
+            let Some((call, _)) = line.split_once('(') else { continue };
+            let n = counts.entry(call).or_default();
+            *n += 1;
+            let changes = disk::events(line, &start).iter().any(|event| *event != Event::Start);
+            if changes && line.contains(top.to_str().unwrap()) {
+                points.push((call.to_owned(), *n));
+            }
+        }
+        points
+    }
+
+    /// Ends the pass at one call, and takes away what was not synced. `kept`: the files that earlier cuts found new, and where.
+    fn lose(&self, inject: &str, loss: Loss, copy: &Path, kept: (&mut HashMap<usize, PathBuf>, &Path), at: &str) {
+        let s = self.scene;
+        let mut disk = self.disk();
+        for event in disk::events(&traced(s, self.pass, Some(inject)).all, &disk) {
+            disk.follow(&event);
+        }
+        let below = |path: &PathBuf| self.folders.iter().any(|folder| path.starts_with(folder));
+        let (mut told, mut found) = (told(&disk), listed(s.root()));
+        told.retain(below);
+        found.retain(below);
+        assert_eq!(told, found, "{at}: the calls that were followed are not all that the pass did");
+        let (kept, store) = kept;
+        disk.keep_new(kept, store);
+        let lost = tempfile::TempDir::with_prefix_in("lost-", s.root()).unwrap();
+        disk.after(loss, copy, kept, lost.path());
+        for folder in self.folders {
+            fs::remove_dir_all(s.root().join(folder)).unwrap();
+            if lost.path().join(folder).exists() {
+                fs::rename(lost.path().join(folder), s.root().join(folder)).unwrap();
+            }
+        }
+        drop(lost);
+        sweep::a_minute_passes(&s.ours().join(".git"));
+    }
+
+    /// The passes after the loss: what is wrong in the end, and what they said.
+    fn recover(&self, mut oracle: Oracle, number: usize) -> (Vec<String>, String) {
+        let s = self.scene;
+        let mut found = (self.at_once)(s);
+        let recovery = self.recoveries[number % 2];
+        let mut story = String::new();
+        for pass in recovery {
+            let ran = s.run(pass).last();
+            story.push_str(&format!("{pass:?} {:?} {}{}", ran.code, ran.stdout, ran.stderr));
+        }
+        found.extend(oracle.complaints(s, &["state/", "audit/"]));
+        found.extend((self.comes_to)(s));
+        let tip = s.git_command(&s.ours()).args(["rev-parse", "-q", "--verify", "refs/heads/main"]).output().unwrap();
+        if String::from_utf8_lossy(&tip.stdout).trim() != s.upstream_tip() {
+            found.push("G7: ours is not what upstream has".to_owned());
+        }
+        if self.pass == TICK && recovery[0] == SYNC && !s.rescues("worktree").is_empty() {
+            found.push("what a job wrote was taken for an edit that gives way".to_owned());
+        }
+        let before = s.snapshot();
+        let (rest, said) = self.rest;
+        let ran = s.run(rest).last();
+        if ran.stdout != said {
+            found.push(format!("G7: the third pass says {}{}", ran.stdout, ran.stderr));
+        }
+        let written = sweep::written(&before, &s.snapshot());
+        let written = written.iter().filter(|path| followed(path));
+        found.extend(written.map(|path| format!("G7: the third pass writes {path:?}")));
+        (found, story)
+    }
 }
 
 #[test]
@@ -354,4 +461,133 @@ fn power_fails_in_an_overwriting_tick() {
     let s = diverged();
     s.alpha().we_write("state/new", "new\n");
     cut("power, alpha tick", &s, TICK);
+}
+
+/// A pass that starts up. The rest of the cut is as [`cut`] has it.
+fn cut_at_start_up(
+    name: &str,
+    s: &Scene,
+    init: &[&str],
+    unreadable: &[String],
+    comes_to: &dyn Fn(&Scene) -> Vec<String>,
+) {
+    Cut {
+        name,
+        scene: s,
+        pass: init,
+        recoveries: [[init, TICK], [init, init]],
+        rest: (SYNC, "up-to-date\n"),
+        folders: &["ours"],
+        unreadable,
+        thinned: 6,
+        at_once: &sweep::nothing,
+        comes_to,
+    }
+    .run();
+}
+
+#[test]
+fn power_fails_in_a_clone() {
+    let s = Scene::without_ours();
+    s.we_write("index.html", "a stranger's page\n").we_write("notes", "a stranger's notes\n");
+    let url = s.upstream().to_str().unwrap().to_owned();
+    cut_at_start_up("power, clone", &s, &["init-sync", "--remote-url", &url], &[], &sweep::nothing);
+}
+
+#[test]
+fn power_fails_in_an_init_sync_over_a_clone() {
+    let s = diverged();
+    cut_at_start_up("power, init-sync over a clone", &s, INIT, &[], &sweep::nothing);
+}
+
+#[test]
+fn power_fails_in_an_init_sync_that_puts_aside() {
+    let s = Scene::new();
+    s.we_commit("state/ours");
+    let readable = s.our_tip();
+    s.we_commit("state/unreadable");
+    let tip = s.our_tip();
+    let blob = s.rev(&s.ours(), "HEAD:state/unreadable");
+    fs::remove_file(s.ours().join(format!(".git/objects/{}/{}", &blob[..2], &blob[2..]))).unwrap();
+    s.rival_pushes("state/a");
+    s.we_write("index.html", "mine\n");
+    cut_at_start_up("power, init-sync over damage", &s, INIT, &[tip], &|s| {
+        let mut found = s.git_command(&s.ours());
+        let found = found.args(["for-each-ref", "--contains", &readable, "refs/gitsync/rescue"]).output().unwrap();
+        let lost = found.stdout.is_empty();
+        lost.then(|| format!("{readable} could be read and was not carried over")).into_iter().collect()
+    });
+}
+
+/// Builds a site of files, folders and a link, in one process, of what `index.html` holds.
+const BUILD: &str = "perl -e 'open(F, q(index.html)); $v = <F>; ($out) = @ARGV; mkdir qq($out/sub); \
+                     for (qw(index sub/one sub/two)) { open(P, qq(>$out/$_)); print P $v; close P } \
+                     symlink(q(../elsewhere), qq($out/link))' {public_dir}";
+
+/// A site that is up, and a newer version upstream.
+fn with_a_site() -> Scene {
+    let s = Scene::new();
+    s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", BUILD);
+    s.run(INIT).exits(0);
+    s
+}
+
+fn cut_while_publishing(name: &str, s: &Scene, pass: &[&str], new: &str) {
+    let up = oracle::files(&s.public());
+    assert_eq!(up.len(), 4, "{up:?}");
+    let new: Vec<_> = {
+        let page = git2::Oid::hash_object(git2::ObjectType::Blob, new.as_bytes()).unwrap();
+        let of = |(path, id, runs): &(PathBuf, git2::Oid, bool)| {
+            (path.clone(), if path.ends_with("link") { *id } else { page }, *runs)
+        };
+        up.iter().map(of).collect()
+    };
+    assert_ne!(up, new);
+    Cut {
+        name,
+        scene: s,
+        pass,
+        recoveries: [[pass, TICK], [INIT, pass]],
+        rest: (SYNC, "up-to-date\n"),
+        folders: &["ours", "public"],
+        unreadable: &[],
+        thinned: 6,
+        at_once: &|s| {
+            let now = oracle::files(&s.public());
+            let torn = now != up && now != new;
+            torn.then(|| format!("the site is neither wholly the old nor wholly the new one: {now:?}"))
+                .into_iter()
+                .collect()
+        },
+        comes_to: &|s| {
+            let stale = oracle::files(&s.public()) != new;
+            stale.then(|| "the public dir does not hold exactly the fresh site".to_owned()).into_iter().collect()
+        },
+    }
+    .run();
+}
+
+#[test]
+fn power_fails_in_a_sync_that_publishes() {
+    let s = with_a_site();
+    s.rival_writes("index.html", "page 3\n").rival_commits("third");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    cut_while_publishing("power, sync with a site", &s, SYNC, "page 3\n");
+}
+
+#[test]
+fn power_fails_in_a_sync_that_publishes_file_by_file() {
+    let s = with_a_site();
+    s.env("GIT_SYNC_PUBLISH", "files");
+    s.rival_writes("index.html", "page 3\n").rival_commits("third");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    cut_while_publishing("power, sync with a site, file by file", &s, SYNC, "page 3\n");
+}
+
+#[test]
+fn power_fails_in_a_start_up_that_publishes() {
+    let s = with_a_site();
+    s.rival_writes("index.html", "page 3\n").rival_commits("third");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    cut_while_publishing("power, init-sync with a site", &s, INIT, "page 3\n");
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod scene;
-use scene::Scene;
+use scene::{Scene, write};
 
 fn rebasing() -> Scene {
     let s = Scene::new();
@@ -35,6 +35,22 @@ fn a_tick_whose_push_loses_a_race_replays_and_pushes() {
     );
     s.tick_with(&race).exits(0).says("pushed").ours_equals_upstream().fsck();
     s.upstream_file("page.txt", "person\n").upstream_file("state/b", "machine\n");
+}
+
+/// As `git rebase --keep-empty`: what was empty from the start stays, what the remote has already goes.
+#[test]
+fn an_empty_commit_is_kept() {
+    let s = rebasing();
+    s.rival_pushes("page.txt");
+    write(&s.ours().join("page.txt"), "rival 2\n");
+    s.git_ours(&["add", "page.txt"]);
+    s.git_ours(&["commit", "-q", "-m", "the same"]);
+    s.git_ours(&["commit", "-q", "--allow-empty", "-m", "release 1"]);
+    s.we_commit("state/one").git_ours(&["commit", "-q", "--allow-empty", "-m", "release 2"]);
+    s.sync().exits(0).says("diverged").logs("replayed").work_tree_is_clean().fsck();
+    let log = s.git_ours(&["log", "--format=%s", "-4"]);
+    assert_eq!(log, "release 2\nours: state/one\nrelease 1\nrival: page.txt 2", "{}", s.last());
+    s.tick().says("pushed").ours_equals_upstream();
 }
 
 #[test]

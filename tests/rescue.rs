@@ -1,4 +1,4 @@
-//! What was rescued: how to get it back, and when it is let go.
+//! What was rescued: how to get it back. When it is let go is in `clock.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod scene;
@@ -51,39 +51,6 @@ fn what_the_log_says_gets_the_work_back() {
     for name in s.rescues("") {
         assert!(ways.iter().any(|way| way.contains(&name)), "{name} is not in {ways:?}");
     }
-}
-
-/// A rescue is kept as long as was asked for, by the time in its name, and then let go; what is no rescue of ours stays.
-#[test]
-#[allow(clippy::disallowed_methods)]
-fn rescues_are_let_go_when_they_were_kept_long_enough() {
-    let s = Scene::new();
-    let tip = s.our_tip();
-    let days_ago = |days: i64| (chrono::Utc::now() - chrono::Duration::days(days)).format("%Y%m%dT%H%M%SZ").to_string();
-    let name = |days: i64| format!("refs/gitsync/rescue/{}-local-{}", days_ago(days), &tip[..7]);
-    let (old, packed, young) = (name(91), name(400), name(89));
-    let strange = "refs/gitsync/rescue/by-hand".to_owned();
-    for name in [&old, &packed, &young, &strange] {
-        s.git_ours(&["update-ref", name, &tip]);
-    }
-    s.git_ours(&["pack-refs", "--all"]);
-    s.git_ours(&["update-ref", &old, &s.rev(&s.ours(), "HEAD~1")]);
-    let kept = |names: &[&String]| {
-        let mut names: Vec<String> = names.iter().map(|name| (*name).clone()).collect();
-        names.sort();
-        assert_eq!(s.rescues(""), names, "{}", s.last());
-    };
-    // Neither a dry run nor a poll lets go of anything.
-    s.run(&["tick", "--dry-run", "--", "true"]).exits(0);
-    s.sync().exits(0);
-    kept(&[&old, &packed, &young, &strange]);
-    s.run(&["tick", "--keep-rescues", "500d", "--", "true"]).exits(0);
-    kept(&[&old, &packed, &young, &strange]);
-    s.tick().exits(0).logs("let go of a rescue");
-    kept(&[&young, &strange]);
-    s.run(&["tick", "--keep-rescues", "80d", "--", "true"]).exits(0);
-    kept(&[&strange]);
-    s.fsck();
 }
 
 /// What a fetch left that was killed, and no `git gc` removes, goes at start-up.

@@ -739,16 +739,6 @@ mod alpha {
     }
 
     #[test]
-    fn a_marker_set_by_hand_is_honoured_in_non_alpha() {
-        let s = Scene::new();
-        s.we_commit("a.txt").rival_pushes("b.txt");
-        let theirs = s.upstream_tip();
-        fs::write(s.private().join("force-push-pending"), "").unwrap();
-        s.tick().exits(0).says("pushed").ours_equals_upstream().marker_is(false).is_kept(&theirs);
-        s.upstream_file("a.txt", "ours 2\n");
-    }
-
-    #[test]
     fn a_marker_with_nothing_to_force_goes_once_the_remote_has_our_commit() {
         let s = Scene::new();
         fs::write(s.private().join("force-push-pending"), "").unwrap();
@@ -760,10 +750,9 @@ mod alpha {
     #[test]
     fn non_alphas_sync_accepts_the_remote_and_clears_the_marker() {
         let s = Scene::new();
-        s.we_commit("a.txt").rival_pushes("b.txt");
+        s.alpha().we_commit("a.txt").rival_pushes("b.txt").sync().says("diverged").marker_is(true);
         let ours = s.our_tip();
-        fs::write(s.private().join("force-push-pending"), "").unwrap();
-        s.sync().exits(0).says("diverged").ours_equals_upstream().marker_is(false).is_kept(&ours);
+        s.non_alpha().sync().exits(0).says("diverged").ours_equals_upstream().marker_is(false).is_kept(&ours);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! (guarantee G5). What no commit can hold is named and left out; the rest is committed all the same: state is evidence.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,13 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use rustix::fs::FileType;
 
-#[allow(unused_imports)] // named in the docs
 use super::Sort;
 use super::error::Doing;
+use super::rules::Blocked;
 use super::tree_dir::{Kind, Parent, TreeDir, last};
-use super::{CommitId, Error, Repo, path_of, shown};
+use super::tree_edit::{DEEPEST, Edits};
+use super::{CommitId, Error, Repo, path_of, raw, shown};
+use crate::deadline::step;
 
 /// A path that was left out, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +40,18 @@ pub struct Committed {
     pub left_out: Vec<LeftOut>,
 }
 
+/// Whether a commit may be the first of its branch.
+///
+/// On a branch that lost its commits it would be a history of its own with half the files, and an alpha would force it over the
+/// remote's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// The remote was asked in this pass and has no such branch.
+    Allowed,
+    /// The remote has the branch, or can't be had.
+    Refused,
+}
+
 /// What there is to commit.
 #[derive(Clone, Debug, Default)]
 pub struct Changed {
@@ -55,45 +70,71 @@ impl Repo {
     /// Where the tree, the index or the work tree can't be read.
     pub fn changed_under(&self, roots: &[PathBuf], max_file_size: u64) -> Result<Changed, Error> {
         let doing = "looking for what changed";
+        step(doing);
         let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
         let tree = self.head_tree()?;
         let mut changed = Changed::default();
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
         options.ignore_submodules(true).skip_binary_check(true).disable_pathspec_match(true);
-        let mut any = false;
+        let index = self.index()?;
+        let mut blocked = BTreeSet::new();
+        let mut usable = Vec::new();
         for root in roots {
             if let Some(why) = self.unusable(&top, root, tree.as_ref())? {
                 changed.left_out.insert(LeftOut { path: root.clone(), why });
                 continue;
             }
-            self.walk_for_specials(&top, root, &mut changed.left_out)?;
-            if !root.as_os_str().is_empty() {
-                options.pathspec(root);
+            if let Some(above) = self.blocked_on_the_way(root) {
+                blocked.insert(above);
+                continue;
             }
-            any = true;
+            self.walk_for_specials(&top, root, &mut changed.left_out, &mut blocked)?;
+            usable.push(root);
+        }
+        // The walk does not go into folders that are ignored; libgit2 does, where it knows files in them.
+        blocked.extend(
+            self.blocked_among_tracked(&index)
+                .into_iter()
+                .filter(|it| usable.iter().any(|root| it.folder.starts_with(root))),
+        );
+        for it in &blocked {
+            changed.left_out.insert(LeftOut { path: it.file.clone(), why: it.why() });
+        }
+        let mut any = false;
+        for root in &usable {
+            any |= self.look_around(root, &blocked, &index, &mut options);
         }
         if !any {
             return Ok(changed);
         }
-        if roots.iter().any(|root| root.as_os_str().is_empty()) {
+        if blocked.is_empty() && usable.iter().any(|root| root.as_os_str().is_empty()) {
             options = git2::DiffOptions::new();
             options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
             options.ignore_submodules(true).skip_binary_check(true);
         }
-        let index = self.index()?;
         let to_index = self.git.diff_tree_to_index(tree.as_ref(), Some(&index), Some(&mut options)).doing(doing)?;
+        let deep = |one: &&LeftOut| one.path.components().count() >= DEEPEST;
+        let mut deep: Vec<PathBuf> = changed.left_out.iter().filter(deep).map(|one| one.path.clone()).collect();
+        if !deep.is_empty() {
+            deep.extend(blocked.iter().map(|it| it.folder.clone()));
+            options = self.options_for_all_but(&deep, &top, &usable, &index)?;
+        }
         let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
         for delta in to_index.deltas().chain(to_files.deltas()) {
-            for file in [delta.old_file(), delta.new_file()] {
-                let Some(bytes) = file.path_bytes() else { continue };
+            if is_one_to_git(&delta, tree.as_ref(), &index) {
+                continue;
+            }
+            for bytes in [delta.old_file(), delta.new_file()].iter().filter_map(|file| file.path_bytes()) {
+                let path = path_of(bytes);
                 // A nested repository comes with a slash at its end; the walk has named it.
-                if file.mode() != git2::FileMode::Commit && !bytes.ends_with(b"/") {
-                    changed.paths.insert(path_of(bytes));
+                if !bytes.ends_with(b"/") && !is_submodule_in(&index, &path) {
+                    changed.paths.insert(path);
                 }
             }
         }
         // What was said to be left out is: also the tracked files of a folder that became a repository of its own.
+        changed.paths.retain(|path| !blocked.iter().any(|it| path.starts_with(&it.folder)));
         let left_out = &changed.left_out;
         changed.paths.retain(|path| !left_out.iter().any(|one| path.starts_with(&one.path) && *path != one.path));
         changed.paths.retain(|path| {
@@ -135,29 +176,35 @@ impl Repo {
     /// the same commit.
     ///
     /// # Errors
-    /// Where the repository can't be read or written; [`Sort::Busy`] where somebody moved the branch meanwhile.
+    /// Where the repository can't be read or written; [`Sort::Busy`] where somebody moved the branch meanwhile;
+    /// [`Sort::NotReady`] where this would be the branch's first commit and must not be.
     pub fn commit_under(
         &self,
         roots: &[PathBuf],
         max_file_size: u64,
         message: &str,
         when: DateTime<Utc>,
+        first: First,
     ) -> Result<Committed, Error> {
-        let doing = "committing";
         let changed = self.changed_under(roots, max_file_size)?;
         let mut done = Committed { left_out: changed.left_out.into_iter().collect(), ..Committed::default() };
         if changed.paths.is_empty() {
             return Ok(done);
         }
+        step("committing");
         let parent = self.tip_of("HEAD")?;
+        if parent.is_none() && first == First::Refused {
+            let what = format!(
+                "branch '{}' has no commit, and the remote is not known to be empty; what was written is not committed",
+                self.names.branch
+            );
+            let next = "run `gitsync init-sync`: a first commit of our own would be a history beside the remote's";
+            return Err(Error::new(Sort::NotReady, what, next));
+        }
         let head_tree = self.head_tree()?;
         let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
         let mut index = self.index()?;
-        let mut next = git2::Index::new().doing(doing)?;
-        if let Some(tree) = &head_tree {
-            next.read_tree(tree).doing(doing)?;
-        }
-        let mut taken = BTreeSet::new();
+        let mut edits = Edits::new();
         for path in &changed.paths {
             let file = match top.find(path).doing(format!("looking at {}", shown(path)))? {
                 Some(found) => matches!(found.kind, Kind::File { .. } | Kind::Link),
@@ -166,47 +213,38 @@ impl Repo {
             if file {
                 let doing = || format!("committing {}", shown(path));
                 super::worktree::make_way(&mut index, path).doing(doing())?;
-                super::worktree::make_way(&mut next, path).doing(doing())?;
                 // Reads the file with git's filters, and takes its numbers into the index.
                 if let Err(error) = index.add_path(path) {
                     let why = Error::git("can't be read", &error).what;
                     done.left_out.push(LeftOut { path: path.clone(), why });
                     continue;
                 }
-                let Some(mut entry) = index.get_path(path, 0) else { continue };
-                entry.flags = 0;
-                next.add(&entry).doing(format!("committing {}", shown(path)))?;
+                let Some(entry) = index.get_path(path, 0) else { continue };
+                edits.insert(path.clone(), Some((entry.id, entry.mode)));
             } else {
                 forget(&mut index, path).doing(format!("committing {}", shown(path)))?;
-                forget(&mut next, path).doing(format!("committing {}", shown(path)))?;
+                edits.insert(path.clone(), None);
             }
-            taken.insert(path);
         }
-        let tree = self.git.find_tree(next.write_tree_to(&self.git).doing(doing)?).doing(doing)?;
+        let tree = self.edit_tree(head_tree.as_ref().map(git2::Tree::id), &edits)?;
         self.objects_to_disk()?;
         self.index_to_disk(&mut index)?;
-        if head_tree.as_ref().is_some_and(|head| head.id() == tree.id()) {
+        if head_tree.as_ref().is_some_and(|head| head.id() == tree) {
             return Ok(done);
         }
         let (author, committer) = self.signatures(when)?;
-        let parents: Vec<git2::Commit<'_>> =
-            parent.map(|id| self.git.find_commit(id)).transpose().doing(doing)?.into_iter().collect();
-        let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
         // As git ends every message.
         let whole = format!("{}\n", message.trim_end());
-        let commit = self.git.commit(None, &author, &committer, &whole, &tree, &refs).doing(doing)?;
+        let commit = self.write_commit(tree, parent.as_slice(), &author, &committer, &whole)?;
         let summary = message.lines().next().unwrap_or_default();
         self.move_ref(&self.branch_ref(), parent, commit, &format!("commit: {summary}"))?;
         done.commit = Some(commit);
-        let diff = self.git.diff_tree_to_tree(head_tree.as_ref(), Some(&tree), None).doing(doing)?;
-        done.files = diff.deltas().len();
+        done.files = edits.len();
         Ok(done)
     }
 
     fn head_tree(&self) -> Result<Option<git2::Tree<'_>>, Error> {
-        let doing = "reading HEAD's tree";
-        let Some(head) = self.tip_of("HEAD")? else { return Ok(None) };
-        self.git.find_commit(head).and_then(|commit| commit.tree()).map(Some).doing(doing)
+        self.tip_of("HEAD")?.map(|head| self.tree_of(head)).transpose()
     }
 
     /// Why nothing under `root` can be judged, if that is so.
@@ -235,7 +273,18 @@ impl Repo {
     }
 
     /// Names what git passes over in silence or would take for a submodule.
-    fn walk_for_specials(&self, top: &TreeDir, at: &Path, left_out: &mut BTreeSet<LeftOut>) -> Result<(), Error> {
+    fn walk_for_specials(
+        &self,
+        top: &TreeDir,
+        at: &Path,
+        left_out: &mut BTreeSet<LeftOut>,
+        blocked: &mut BTreeSet<Blocked>,
+    ) -> Result<(), Error> {
+        if at.components().count() >= DEEPEST {
+            let why = format!("lies {DEEPEST} folders deep or more, and {} is the most", DEEPEST - 1);
+            left_out.insert(LeftOut { path: at.to_owned(), why });
+            return Ok(());
+        }
         let folder = if at.as_os_str().is_empty() {
             TreeDir::open(&self.place.work_dir)
         } else {
@@ -265,6 +314,15 @@ impl Repo {
             }
             return Ok(());
         }
+        // Files cost nothing here; only what is none is looked at once more.
+        let rules = |(name, kind): &(OsString, FileType)| {
+            (name == ".gitignore" || name == ".gitattributes")
+                && !matches!(kind, FileType::RegularFile | FileType::Directory)
+        };
+        if let Some(found) = entries.iter().any(rules).then(|| self.blocked(at)).flatten() {
+            blocked.insert(found);
+            return Ok(());
+        }
         for (name, kind) in entries {
             let path = at.join(&name);
             match kind {
@@ -274,7 +332,7 @@ impl Repo {
                     left_out.insert(LeftOut { path, why: "has a name that git allows in no tree".to_owned() });
                 }
                 FileType::Directory if self.is_ignored(&path, true) => {}
-                FileType::Directory => self.walk_for_specials(top, &path, left_out)?,
+                FileType::Directory => self.walk_for_specials(top, &path, left_out, blocked)?,
                 FileType::RegularFile | FileType::Symlink => {}
                 FileType::Fifo if !self.is_ignored(&path, false) => {
                     left_out.insert(LeftOut { path, why: "is a FIFO".to_owned() });
@@ -286,6 +344,62 @@ impl Repo {
                     left_out.insert(LeftOut { path, why: "is a device".to_owned() });
                 }
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What to look for below `roots` where folders in them are too deep for libgit2 to walk: every other file by its path.
+    fn options_for_all_but(
+        &self,
+        deep: &[PathBuf],
+        top: &TreeDir,
+        roots: &[&PathBuf],
+        index: &git2::Index,
+    ) -> Result<git2::DiffOptions, Error> {
+        let mut paths = BTreeSet::new();
+        for root in roots {
+            self.files_below(top, root, deep, &mut paths)?;
+        }
+        let tracked = index.iter().map(|entry| path_of(&entry.path));
+        paths.extend(tracked.filter(|path| roots.iter().any(|root| path.starts_with(root))));
+        paths.retain(|path| !deep.iter().any(|deep| path.starts_with(deep)));
+        let mut options = git2::DiffOptions::new();
+        options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
+        options.ignore_submodules(true).skip_binary_check(true).disable_pathspec_match(true);
+        // With no path at all it would be every path; this one is in no work tree.
+        options.pathspec(".git");
+        for path in paths {
+            options.pathspec(path);
+        }
+        Ok(options)
+    }
+
+    fn files_below(
+        &self,
+        top: &TreeDir,
+        at: &Path,
+        but: &[PathBuf],
+        into: &mut BTreeSet<PathBuf>,
+    ) -> Result<(), Error> {
+        let doing = || format!("reading {}", shown(at));
+        if but.iter().any(|but| at.starts_with(but)) || self.is_ignored(at, true) {
+            return Ok(());
+        }
+        let folder = match top.parent_of(&at.join("_")).doing(doing())? {
+            Parent::There(folder) => folder,
+            Parent::Obstacle(_) => {
+                into.insert(at.to_owned());
+                return Ok(());
+            }
+            Parent::Missing => return Ok(()),
+        };
+        for (name, kind) in folder.list().doing(doing())? {
+            match kind {
+                FileType::Directory => self.files_below(top, &at.join(name), but, into)?,
+                _ => {
+                    into.insert(at.join(name));
+                }
             }
         }
         Ok(())
@@ -338,6 +452,25 @@ fn cannot_commit(top: &TreeDir, path: &Path, max_file_size: u64) -> Result<Optio
         Kind::Special => Some("is a FIFO, socket or device".to_owned()),
         Kind::Link | Kind::Folder => None,
     })
+}
+
+/// Whether a delta between a tree and the index is none to git: the tree's mode is written otherwise than git writes it today.
+pub(super) fn is_one_to_git(delta: &git2::DiffDelta<'_>, tree: Option<&git2::Tree<'_>>, index: &git2::Index) -> bool {
+    let (old, new) = (delta.old_file(), delta.new_file());
+    if delta.status() != git2::Delta::Modified || old.id() != new.id() || old.id().is_zero() {
+        return false;
+    }
+    let Some(path) = new.path_bytes().map(path_of) else { return false };
+    let in_tree = tree.and_then(|tree| tree.get_path(&path).ok());
+    in_tree.zip(index.get_path(&path, 0)).is_some_and(|(tree, index)| {
+        let mode = raw::canonical(tree.filemode_raw().unsigned_abs());
+        tree.id() == index.id && index.id == old.id() && mode == raw::canonical(index.mode)
+    })
+}
+
+/// Whether the index has a submodule at a path.
+pub(super) fn is_submodule_in(index: &git2::Index, path: &Path) -> bool {
+    index.get_path(path, 0).is_some_and(|entry| raw::canonical(entry.mode) == 0o160_000)
 }
 
 fn forget(index: &mut git2::Index, path: &Path) -> Result<(), git2::Error> {

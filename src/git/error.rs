@@ -16,8 +16,13 @@ pub enum Sort {
     Busy,
     /// The repository is not in a state to work in: a person, or init-sync, has to put it right.
     NotReady,
-    /// Objects or references that must be there are missing or damaged.
+    /// Objects or references that must be there seem to be missing or damaged. A suspicion: libgit2 says the same where it
+    /// ran out of file descriptors. [`super::damage::prove`] reads again before anything is put aside.
     Corrupt,
+    /// What a commit of the remote holds can't be brought about here. The remote's to mend; local state stays.
+    Unfit,
+    /// The system had no more of something for now: file descriptors, memory, a disk that reads.
+    Exhausted,
     /// The file system refused, or something nobody foresaw.
     Broken,
 }
@@ -33,6 +38,27 @@ pub struct Error {
     pub next: String,
 }
 
+/// What to do about a suspicion of damage.
+pub(crate) const MAY_BE_DAMAGED: &str = "run `gitsync init-sync`: it reads everything again, puts the repository aside only if \
+                                         something is damaged, and fetches anew, losing nothing";
+
+/// What to do where the system's words say that it had no more of something.
+fn exhausted(words: &str) -> Option<&'static str> {
+    let of = |names: &[&str]| names.iter().any(|name| words.contains(name));
+    if of(&["Too many open files"]) {
+        return Some(
+            "allow it more file descriptors (`ulimit -n`), or let `git gc` make one pack of many; nothing is damaged",
+        );
+    }
+    if of(&["Cannot allocate memory", "Out of memory", "out of memory"]) {
+        return Some("give it more memory, or run less beside it; nothing is damaged, the next pass tries again");
+    }
+    if of(&["Input/output error"]) {
+        return Some("look at the disk and the system's log; the next pass reads again");
+    }
+    None
+}
+
 impl Error {
     /// An error of a sort.
     pub fn new(sort: Sort, what: impl Into<String>, next: impl Into<String>) -> Self {
@@ -41,6 +67,10 @@ impl Error {
 
     /// Says what was being done when the file system refused.
     pub fn io(doing: impl std::fmt::Display, error: &io::Error) -> Self {
+        let text = format!("{doing}: {error}");
+        if let Some(next) = exhausted(&text) {
+            return Self::new(Sort::Exhausted, text, next);
+        }
         let next = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
             Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
                 "make room on the disk; nothing is lost and the next pass goes on from here"
@@ -51,7 +81,7 @@ impl Error {
             Some(rustix::io::Errno::ROFS) => "mount the file system writable",
             _ => "look at the disk and the system's log; the next pass tries again",
         };
-        Self::new(Sort::Broken, format!("{doing}: {error}"), next)
+        Self::new(Sort::Broken, text, next)
     }
 
     /// [`Error::io`] about one path.
@@ -63,11 +93,15 @@ impl Error {
     pub fn git(doing: impl std::fmt::Display, error: &git2::Error) -> Self {
         let last = io::Error::last_os_error();
         let text = format!("{doing}: {}", error.message());
-        // libgit2 puts the system's words behind its own and keeps no number; ENOSPC has to be told from damage.
+        // libgit2 puts the system's words behind its own and keeps no number; what the system had too little of has to be told
+        // from damage.
         let full = error.class() == git2::ErrorClass::Os || error.class() == git2::ErrorClass::Filesystem;
         if full && (error.message().contains("No space left") || error.message().contains("quota exceeded")) {
             let next = "make room on the disk; nothing is lost and the next pass goes on from here";
             return Self::new(Sort::Broken, text, next);
+        }
+        if let Some(next) = exhausted(error.message()) {
+            return Self::new(Sort::Exhausted, text, next);
         }
         match (error.class(), error.code()) {
             (_, git2::ErrorCode::Locked) => {
@@ -82,17 +116,23 @@ impl Error {
                 _,
             )
             | (git2::ErrorClass::Reference, git2::ErrorCode::GenericError)
-            | (git2::ErrorClass::Index, git2::ErrorCode::GenericError) => Self::new(
-                Sort::Corrupt,
-                text,
-                "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew, losing nothing",
-            ),
+            | (git2::ErrorClass::Index, git2::ErrorCode::GenericError) => {
+                Self::new(Sort::Corrupt, text, MAY_BE_DAMAGED)
+            }
+            (git2::ErrorClass::Config, code) if code != git2::ErrorCode::NotFound => {
+                Self::new(Sort::NotReady, text, "mend git's configuration; `git config --list --show-origin` shows it")
+            }
             _ => {
                 tracing::debug!(class = ?error.class(), code = ?error.code(), os = %last, "libgit2: {}", error.message());
                 Self::new(Sort::Broken, text, "run it again with -vv for more; the next pass tries again")
             }
         }
     }
+}
+
+/// Whether it was the system that said no.
+pub(super) fn is_systems(error: &git2::Error) -> bool {
+    matches!(error.class(), git2::ErrorClass::Os | git2::ErrorClass::Filesystem)
 }
 
 impl std::fmt::Display for Error {

@@ -13,16 +13,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
+use rustix::fs::FileType;
 
+use super::aside::{finish_putting_aside, names_in, put_aside};
+use super::damage::Damage;
 use super::error::Doing;
 use super::rescue::What;
 use super::{CommitId, Error, Place, Repo, Sort};
+use crate::files;
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
-const DAMAGED_REFS: &str = "damaged-refs";
-const BROKEN: &str = "broken";
-const CARRIED: &str = "gitsync-carried";
+pub(super) const DAMAGED_REFS: &str = "damaged-refs";
+pub(super) const DAMAGED_CONFIG: &str = "damaged-config";
+pub(super) const DAMAGED_INDEX: &str = "damaged-index";
+pub(super) const EMPTY_OBJECTS: &str = "empty-objects";
+pub(super) const BROKEN: &str = "broken";
+pub(super) const CARRIED: &str = "gitsync-carried";
 
 /// A git lock file this old with no live owner is stale, even where no pass of ours is known to have died.
 const STALE_AFTER: Duration = Duration::from_secs(60);
@@ -62,9 +69,12 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
             return Err(Error::new(Sort::Busy, what, "the next pass tries again, and clears it once it is old"));
         }
     }
+    // One that failed to remove it came to its end all the same.
+    super::incoming::clear(place)?;
     if start_up || ours_died {
         clear_half_written(&git_dir.join("objects"))?;
         clear_half_written(&git_dir.join("objects/pack"))?;
+        PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
     }
     bring_back_index(place)
 }
@@ -74,14 +84,19 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
 fn bring_back_index(place: &Place) -> Result<(), Error> {
     let doing = "bringing back the index";
     let before = PrivateDir::of(&place.git_dir).file(super::worktree::INDEX_BEFORE);
-    let Ok(meta) = before.symlink_metadata() else { return Ok(()) };
+    let Ok(meta) = before.symlink_metadata() else {
+        // A power loss left its name without its bytes: as good as none, and on a branch without a commit made again from none.
+        let index = place.git_dir.join("index");
+        let is_empty = index.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+        return if is_empty { remove_if_there(&index).map(drop).doing(doing) } else { Ok(()) };
+    };
     if meta.is_dir() {
         // None of ours; a file could not take its place.
         return super::worktree::remove_folder(&before).doing(doing);
     }
     let index = place.git_dir.join("index");
     let is_whole = |path: &Path| begins_as_index(path) && git2::Index::open(path).is_ok();
-    if !meta.is_file() || is_whole(&index) || !is_whole(&before) {
+    if !meta.is_file() || !super::damage::index_is_damaged(&place.git_dir)? || !is_whole(&before) {
         return remove_if_there(&before).map(drop).doing(doing);
     }
     tracing::warn!("the index was damaged as it was written; the one before is brought back");
@@ -90,20 +105,29 @@ fn bring_back_index(place: &Place) -> Result<(), Error> {
 }
 
 fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in files::entries_if_any(folder) {
         let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => collect_locks(&path, into),
-            Ok(_) if path.extension() == Some(OsStr::new("lock")) && !into.contains(&path) => into.push(path),
-            _ => {}
+        if entry.is_folder() {
+            collect_locks(&path, into);
+        } else if path.extension() == Some(OsStr::new("lock")) && !into.contains(&path) {
+            into.push(path);
+        }
+    }
+}
+
+/// Removes what a pass that failed was writing, as far as that can be done: one that fails each time must not fill the disk.
+pub fn drop_half_written(place: &Place, _held: &Held) {
+    for folder in ["objects", "objects/pack"] {
+        if let Err(error) = clear_half_written(&place.git_dir.join(folder)) {
+            tracing::debug!("{}", error.what);
         }
     }
 }
 
 /// Packs and objects that libgit2 was writing when it was killed; no gc removes these.
 fn clear_half_written(folder: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if is_half_written(&entry.file_name()) {
+    for entry in files::entries_if_any(folder) {
+        if is_half_written(entry.name()) {
             remove_if_there(&entry.path()).doing(format!("removing {}", entry.path().display()))?;
             tracing::info!(file = %entry.path().display(), "removed what an interrupted fetch left");
         }
@@ -121,8 +145,8 @@ fn is_half_written(name: &OsStr) -> bool {
 /// Seen through /proc; where that is missing, or the process is in another container, nobody is seen and age decides.
 pub(super) fn live_git(place: &Place, lock: &Path) -> Option<u32> {
     let us = std::process::id();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+    for entry in files::entries(Path::new("/proc")).ok()? {
+        let Some(pid) = entry.name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         if pid == us {
             continue;
         }
@@ -132,7 +156,7 @@ pub(super) fn live_git(place: &Place, lock: &Path) -> Option<u32> {
         if is_git && fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&place.work_dir)) {
             return Some(pid);
         }
-        for fd in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+        for fd in files::entries_if_any(&process.join("fd")) {
             if fs::read_link(fd.path()).is_ok_and(|open| open == lock) {
                 return Some(pid);
             }
@@ -150,34 +174,37 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     let private = PrivateDir::of(&place.git_dir);
     let git_dir = &place.git_dir;
     super::check_format(git_dir)?;
-    let only_ours = fs::read_dir(git_dir)
-        .doing(format!("reading {}", git_dir.display()))?
-        .flatten()
-        .all(|entry| entry.file_name() == "gitsync");
-    if only_ours {
+    finish_putting_aside(place, &private)?;
+    let config_is_damaged = is_damaged_config(place)?;
+    let names = names_in(git_dir)?;
+    let has = |name: &str| names.iter().any(|known| known == name);
+    if holds_nothing(git_dir)? && !(has("HEAD") && has("objects") && has("refs") && has("config")) {
+        // Nothing but what init makes itself, and that not to its end.
         init(place, branch)?;
         return Ok(true);
     }
-    if !git_dir.join("objects").is_dir() || !git_dir.join("HEAD").exists() {
-        put_aside(place, &private, held, when, "it has no HEAD or no objects")?;
+    if !has("objects") {
+        let what = "the folder of its objects is missing".to_owned();
+        put_aside(place, &private, held, when, &Damage { cause: what.clone(), what })?;
         init(place, branch)?;
         return Ok(true);
     }
     // A power loss leaves files of no length. Each of these can be made again from what is around it.
     fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
-    let head = fs::read(git_dir.join("HEAD")).doing("reading HEAD")?;
+    fs::create_dir_all(git_dir.join("objects/pack")).doing("making a folder for packs")?;
+    let head = if has("HEAD") { files::read(&git_dir.join("HEAD")).doing("reading HEAD")? } else { Vec::new() };
     let head_ok = head.starts_with(b"ref: refs/")
         || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
         || String::from_utf8_lossy(&head).trim().len() == 40;
     if !head_ok {
-        tracing::warn!("HEAD was damaged and is put on '{branch}'");
+        tracing::warn!("HEAD was missing or damaged and is put on '{branch}'");
         fs::write(git_dir.join("HEAD"), format!("ref: refs/heads/{branch}\n")).doing("mending HEAD")?;
     }
     let config = git_dir.join("config");
-    if is_damaged_config(&config) {
-        tracing::warn!("the repository's configuration was empty or damaged and is made anew");
-        if config.exists() {
-            fs::rename(&config, private.file("damaged-config")).doing("setting the damaged configuration aside")?;
+    if config_is_damaged {
+        tracing::warn!("the repository's configuration was missing or damaged and is made anew");
+        if has("config") {
+            fs::rename(&config, private.free_file(DAMAGED_CONFIG)).doing("setting the damaged configuration aside")?;
         }
         init(place, branch)?;
     }
@@ -187,25 +214,37 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     Ok(false)
 }
 
-/// Puts a damaged repository aside whole, and begins a new one with its configuration.
-///
-/// # Errors
-/// Those of the file system.
-pub fn begin_anew(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
-    let private = PrivateDir::of(&place.git_dir);
-    put_aside(place, &private, held, when, why)?;
-    init(place, branch)
+/// Whether a repository has neither an object nor a reference: one that was begun and no more.
+fn holds_nothing(git_dir: &Path) -> Result<bool, Error> {
+    let mut open: Vec<PathBuf> =
+        ["objects", "refs", "logs", "packed-refs"].iter().map(|name| git_dir.join(name)).collect();
+    while let Some(path) = open.pop() {
+        let doing = || format!("looking at {}", path.display());
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(doing(), &error)),
+            Ok(meta) if meta.is_dir() => {
+                open.extend(files::entries(&path).doing(doing())?.iter().map(files::Entry::path));
+            }
+            Ok(_) => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 #[allow(clippy::disallowed_methods)]
-fn init(place: &Place, branch: &str) -> Result<(), Error> {
+pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
+    PrivateDir::of(&place.git_dir).write_durably(super::aside::BEGUN, b"").doing("beginning a repository")?;
     // Before there is a HEAD: killed in between, this is put aside in its turn and taken over from there.
     take_over(place)?;
     let mut options = git2::RepositoryInitOptions::new();
     options.initial_head(branch).external_template(false).mkdir(false);
     git2::Repository::init_opts(&place.work_dir, &options)
         .doing(format!("making a repository in {}", place.work_dir.display()))?;
-    sync_dir(&place.git_dir).doing("waiting for the disk")
+    for name in ["HEAD", "config", "objects", "refs", ""] {
+        fs::File::open(place.git_dir.join(name)).and_then(|it| it.sync_all()).doing("waiting for the disk")?;
+    }
+    Ok(())
 }
 
 /// Takes over from a repository that was put aside what a person configured, and its index.
@@ -218,7 +257,7 @@ fn take_over(place: &Place) -> Result<(), Error> {
     for name in ["config", "info/exclude", "info/attributes", "index"] {
         let to = place.git_dir.join(name);
         let sound = |old: &PathBuf| match name {
-            "config" => !is_damaged_config(&old.join(name)),
+            "config" => git2::Config::open(&old.join(name)).and_then(|mut config| config.snapshot()).is_ok(),
             "index" => {
                 !old.join(CARRIED).exists()
                     && fs::metadata(old.join(name)).is_ok_and(|meta| meta.len() > 0)
@@ -232,14 +271,21 @@ fn take_over(place: &Place) -> Result<(), Error> {
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent).doing(doing)?;
             }
+            // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
+            let fresh = to.with_extension("gitsync.lock");
+            remove_if_there(&fresh).doing(doing)?;
             if name == "index" {
-                take_over_index(&old.join(name), &to).doing("taking over the index")?;
+                take_over_index(&old.join(name), &fresh).doing("taking over the index")?;
             } else {
-                fs::copy(old.join(name), &to).doing(doing)?;
+                fs::copy(old.join(name), &fresh).doing(doing)?;
             }
+            fs::File::open(&fresh).and_then(|file| file.sync_all()).doing(doing)?;
+            fs::rename(&fresh, &to).doing(doing)?;
+            to.parent().map_or(Ok(()), sync_dir).doing(doing)?;
         }
     }
-    Ok(())
+    // On disk before there is a HEAD: a repository that has one and no index has lost which files were git's.
+    sync_dir(&place.git_dir).doing(doing)
 }
 
 /// Entry by entry, since the whole file also names trees, which stayed with the damaged repository.
@@ -254,44 +300,31 @@ fn take_over_index(from: &Path, to: &Path) -> Result<(), git2::Error> {
     new.write()
 }
 
-/// A power loss leaves files of no length, or full of zeros; libgit2 reads the latter as empty and then can't write it.
-fn is_damaged_config(path: &Path) -> bool {
-    let content = fs::read(path).unwrap_or_default();
-    content.is_empty()
-        || content.contains(&0)
-        || git2::Config::open(path).and_then(|mut config| config.snapshot()).is_err()
-}
-
-fn put_aside(place: &Place, private: &PrivateDir, _held: &Held, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
-    let doing = "putting the damaged repository aside";
-    let all = private.folder(BROKEN).doing(doing)?;
-    let mut aside = all.join(when.format("%Y%m%dT%H%M%SZ").to_string());
-    while aside.exists() {
-        aside.as_mut_os_string().push("+");
+/// Whether the repository's own configuration has to be made anew. A power loss leaves files of no length, or full of zeros;
+/// libgit2 reads the latter as empty and then can't write it. What a person has mistyped is theirs to mend.
+///
+/// # Errors
+/// [`Sort::NotReady`] where it says something that git can't read.
+fn is_damaged_config(place: &Place) -> Result<bool, Error> {
+    let path = place.git_dir.join("config");
+    let content = match files::read(&path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(Error::path("reading", &path, &error)),
+    };
+    if content.is_empty() || content.contains(&0) {
+        return Ok(true);
     }
-    fs::create_dir(&aside).doing(doing)?;
-    tracing::warn!(kept = %aside.display(), "the repository is damaged ({why}): put aside, to be fetched anew");
-    // HEAD first: without it what remains is plainly no repository, should we be killed in between.
-    let mut names = vec![PathBuf::from("HEAD")];
-    for entry in fs::read_dir(&place.git_dir).doing(doing)?.flatten() {
-        names.push(entry.file_name().into());
+    match git2::Config::open(&path).and_then(|mut config| config.snapshot()) {
+        Ok(_) => Ok(false),
+        Err(error) => Err(super::settings::refused(place, &error)
+            .unwrap_or_else(|| Error::git(format!("reading {}", path.display()), &error))),
     }
-    for name in names.iter().filter(|name| name.as_os_str() != "gitsync") {
-        match fs::rename(place.git_dir.join(name), aside.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(doing, &error)),
-            _ => {}
-        }
-    }
-    sync_dir(&aside).doing(doing)?;
-    sync_dir(&place.git_dir).doing(doing)?;
-    // What an earlier pass meant to follow went with the repository that had it.
-    private.remove_durably(super::worktree::INTENT).doing(doing).map(drop)
 }
 
 /// The repositories put aside, oldest first.
-fn broken(private: &PrivateDir) -> Vec<PathBuf> {
-    let mut all: Vec<PathBuf> =
-        fs::read_dir(private.file(BROKEN)).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+pub(super) fn broken(private: &PrivateDir) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = files::entries_if_any(&private.file(BROKEN)).iter().map(files::Entry::path).collect();
     all.sort();
     all
 }
@@ -308,18 +341,18 @@ fn replace_ref(path: &Path, id: &str) -> io::Result<()> {
 /// A reference whose file is damaged gets the last value that its reflog knows; without one the file is set aside, since one
 /// that names no commit keeps none reachable.
 fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in files::entries_if_any(folder) {
         let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if entry.is_folder() {
             mend_refs(git_dir, private, &path)?;
             continue;
         }
-        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+        if entry.kind == FileType::Symlink {
             // A reference as links were used for it long ago; where it leads is not ours to write.
             continue;
         }
         // One that can't be read is not known to be damaged.
-        let content = fs::read(&path).doing(format!("reading the reference {}", path.display()))?;
+        let content = files::read(&path).doing(format!("reading the reference {}", path.display()))?;
         let content = String::from_utf8_lossy(&content);
         let text = content.trim();
         let good = text.starts_with("ref: ") || is_commit_id(text);
@@ -334,11 +367,12 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
                 replace_ref(&path, &id).doing(format!("mending {}", name.display()))?;
             }
             None => {
-                let aside = private.folder(DAMAGED_REFS).doing("setting a damaged reference aside")?;
+                private.folder(DAMAGED_REFS).doing("setting a damaged reference aside")?;
                 let flat = name.to_string_lossy().replace('/', "+");
-                fs::rename(&path, aside.join(&flat)).doing(format!("setting {} aside", name.display()))?;
+                let aside = private.free_file(&format!("{DAMAGED_REFS}/{flat}"));
+                fs::rename(&path, &aside).doing(format!("setting {} aside", name.display()))?;
                 tracing::warn!(
-                    reference = %name.display(), kept = %aside.join(&flat).display(),
+                    reference = %name.display(), kept = %aside.display(),
                     "a damaged reference without a log is set aside"
                 );
             }
@@ -350,7 +384,7 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
 /// The branch's reference is gone and its log is not: git would have removed both, so a crash took it.
 fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
     let name = format!("refs/heads/{branch}");
-    let packed = fs::read_to_string(git_dir.join("packed-refs")).unwrap_or_default();
+    let packed = files::read_to_string(&git_dir.join("packed-refs")).unwrap_or_default();
     if git_dir.join(&name).exists() || packed.lines().any(|line| line.ends_with(&format!(" {name}"))) {
         return Ok(());
     }
@@ -363,7 +397,7 @@ fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
 
 /// The last commit that a reference's log knows.
 fn last_in_log(git_dir: &Path, name: &Path) -> Option<String> {
-    let log = fs::read_to_string(git_dir.join("logs").join(name)).ok()?;
+    let log = files::read_to_string(&git_dir.join("logs").join(name)).ok()?;
     let line = log.lines().rev().find(|line| line.len() > 81)?;
     line.split(' ').nth(1).filter(|id| is_commit_id(id)).map(str::to_owned)
 }
@@ -375,19 +409,19 @@ fn is_commit_id(text: &str) -> bool {
 /// Object files of no length: git takes them for damage, and a fetch will not replace them while they are there.
 fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<Utc>) -> Result<(), Error> {
     let doing = "setting empty objects aside";
-    for folder in fs::read_dir(git_dir.join("objects")).doing(doing)?.flatten() {
-        for object in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
-            if !object.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
+    for folder in files::entries(&git_dir.join("objects")).doing(doing)? {
+        for object in files::entries_if_any(&folder.path()) {
+            if !object.path().symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
                 continue;
             }
             let name = object.path();
             // A pack's keep file is empty by nature; what was being written when its writer died is cleared, not kept.
-            if name.extension() == Some(OsStr::new("keep")) || is_half_written(&object.file_name()) {
+            if name.extension() == Some(OsStr::new("keep")) || is_half_written(object.name()) {
                 continue;
             }
-            let aside = private.folder("empty-objects").doing(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());
+            let aside = private.folder(EMPTY_OBJECTS).doing(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());
             fs::create_dir_all(&aside).doing(doing)?;
-            let flat = format!("{}{}", folder.file_name().to_string_lossy(), object.file_name().to_string_lossy());
+            let flat = format!("{}{}", folder.name().to_string_lossy(), object.name().to_string_lossy());
             fs::rename(&name, aside.join(flat)).doing(doing)?;
             tracing::warn!(object = %name.display(), "an object file of no length was set aside");
         }
@@ -407,25 +441,28 @@ impl Repo {
     pub fn heal_index(&self, when: DateTime<Utc>, thoroughly: bool) -> Result<bool, Error> {
         let Some(head) = self.tip_of("HEAD")? else { return Ok(false) };
         let path = self.place.git_dir.join("index");
-        let begins = begins_as_index(&path);
-        let unread = if begins && thoroughly { self.git.index().err() } else { None };
+        if begins_as_index(&path) && !thoroughly {
+            return Ok(false);
+        }
+        let unread = self.git.index().err();
         if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
             // A split index, say: sound, and not ours to replace.
             let what = format!("the index has a format that gitsync can't read ({})", error.message());
             let next = "write it in git's plain format: `git update-index --no-split-index`";
             return Err(Error::new(Sort::NotReady, what, next));
         }
-        if begins && unread.is_none() {
+        // Read again by other means: what is staged is not to be lost to a disk that would not read once.
+        if !super::damage::index_is_damaged(&self.place.git_dir)? {
             return Ok(false);
         }
         tracing::warn!("the index is missing or damaged and is made again from HEAD");
         if path.exists() {
-            fs::rename(&path, self.private.file("damaged-index")).doing("setting the damaged index aside")?;
+            fs::rename(&path, self.private.free_file(DAMAGED_INDEX)).doing("setting the damaged index aside")?;
         }
         let doing = "making the index again";
-        let tree = self.git.find_commit(head).and_then(|commit| commit.tree()).doing(doing)?;
+        let tree = self.tree_of(head)?;
         // git2 keeps the damaged index of this handle in mind; a second handle has none.
-        let beside = super::open_git(&self.place)?;
+        let beside = self.beside()?;
         let mut index = beside.index().doing(doing)?;
         index.read_tree(&beside.find_tree(tree.id()).doing(doing)?).doing(doing)?;
         if self.head_branch()?.as_deref() == Some(&self.branch_ref()) {
@@ -445,8 +482,16 @@ impl Repo {
     pub fn mend_state(&self, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
         let mut kept = Vec::new();
         let mut heads: BTreeSet<CommitId> = BTreeSet::new();
+        let git_dir = &self.place.git_dir;
+        // Uncommitted work that git put away when it began, and would have brought back at the end.
+        for file in ["MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash"] {
+            let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
+            let Ok(stash) = CommitId::from_str(text.trim()) else { continue };
+            if self.git.find_commit(stash).is_ok() && !self.is_kept(stash)? {
+                kept.push(self.rescue(What::Worktree, stash, when, "stashed by a work left half done")?);
+            }
+        }
         if self.git.state() != git2::RepositoryState::Clean {
-            let git_dir = &self.place.git_dir;
             let files = [
                 "MERGE_HEAD",
                 "CHERRY_PICK_HEAD",
@@ -458,7 +503,7 @@ impl Repo {
                 "rebase-merge/stopped-sha",
             ];
             for file in files {
-                let text = fs::read_to_string(git_dir.join(file)).unwrap_or_default();
+                let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
                 heads.extend(text.lines().filter_map(|line| CommitId::from_str(line.trim()).ok()));
             }
             tracing::warn!(state = ?self.git.state(), "something was left half done in the repository; it is ended here");
@@ -471,7 +516,7 @@ impl Repo {
             Some(_) => {}
         }
         for head in heads {
-            if self.git.find_commit(head).is_ok() && !self.is_kept(head)? {
+            if self.has_commit(head) && !self.is_kept(head)? {
                 kept.push(self.rescue(What::Local, head, when, "a work left half done")?);
             }
         }
@@ -490,7 +535,7 @@ impl Repo {
     }
 
     /// Whether a commit is reachable from any reference.
-    fn is_kept(&self, commit: CommitId) -> Result<bool, Error> {
+    pub(super) fn is_kept(&self, commit: CommitId) -> Result<bool, Error> {
         let doing = "looking at the references";
         for reference in self.git.references().doing(doing)? {
             let Ok(tip) = reference.and_then(|reference| reference.peel_to_commit()) else { continue };
@@ -500,186 +545,9 @@ impl Repo {
         }
         Ok(false)
     }
-
-    /// Whether everything that a commit needs is here and can be read: every commit before it, its trees, its files.
-    ///
-    /// Loose objects, which are the youngest, are read in full; of packed ones, whose pack carries a checksum of its own,
-    /// the heads.
-    pub fn is_whole(&self, commit: CommitId) -> bool {
-        let whole = || -> Result<(), git2::Error> {
-            let odb = self.git.odb()?;
-            let mut walk = self.git.revwalk()?;
-            walk.push(commit)?;
-            for id in walk {
-                self.git.find_commit(id?)?;
-            }
-            let tree = self.git.find_commit(commit)?.tree()?;
-            let mut trouble = None;
-            tree.walk(git2::TreeWalkMode::PreOrder, |_, entry| {
-                if entry.kind() == Some(git2::ObjectType::Commit) {
-                    return git2::TreeWalkResult::Ok;
-                }
-                let hex = entry.id().to_string();
-                let loose = self.place.git_dir.join("objects").join(&hex[..2]).join(&hex[2..]).exists();
-                let read = if loose { odb.read(entry.id()).map(drop) } else { odb.read_header(entry.id()).map(drop) };
-                match read {
-                    Ok(()) => git2::TreeWalkResult::Ok,
-                    Err(error) => {
-                        trouble = Some(error);
-                        git2::TreeWalkResult::Abort
-                    }
-                }
-            })
-            .or_else(|error| trouble.as_ref().map_or(Err(error), |_| Ok(())))?;
-            trouble.map_or(Ok(()), Err)
-        };
-        match whole() {
-            Ok(()) => true,
-            // What a shallow clone left out is not damage.
-            Err(_) if self.git.is_shallow() => true,
-            Err(error) => {
-                tracing::warn!(commit = %commit, "objects are missing or damaged: {}", error.message());
-                false
-            }
-        }
-    }
-
-    /// Carries over from repositories that were put aside what is not here: each branch, rescue and log's last commit that
-    /// can still be read, with its history, as rescue references.
-    ///
-    /// # Errors
-    /// Where this repository can't be written.
-    pub fn carry_over(&self, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
-        let doing = "reading the repository put aside";
-        let mut kept = Vec::new();
-        // Several, where a pass was killed in the middle of putting one aside: what one names another may hold.
-        let fresh: Vec<PathBuf> = broken(&self.private).into_iter().filter(|old| !old.join(CARRIED).exists()).collect();
-        if fresh.is_empty() {
-            return Ok(kept);
-        }
-        // A handle of its own: what is written through one that sees the old objects is left out where they have it.
-        let beside = Self {
-            git: super::open_git(&self.place)?,
-            place: self.place.clone(),
-            private: self.private.clone(),
-            names: self.names.clone(),
-            scratch: None.into(),
-        };
-        let odb = beside.git.odb().doing(doing)?;
-        for objects in fresh.iter().map(|old| old.join("objects")).filter(|objects| objects.is_dir()) {
-            odb.add_disk_alternate(&objects.to_string_lossy()).doing(doing)?;
-        }
-        let tips: BTreeSet<CommitId> = fresh.iter().flat_map(|old| old_tips(old)).collect();
-        let mut lost = Vec::new();
-        for id in tips {
-            if !beside.is_kept(id)? {
-                lost.push(id);
-            }
-        }
-        let mut complete = true;
-        for id in beside.descendants_first(lost) {
-            // A rescue made just now may keep it too.
-            if beside.is_kept(id)? {
-                continue;
-            }
-            match beside.copy_readable(id) {
-                Ok(None) => {}
-                Ok(Some(id)) => {
-                    self.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
-                    kept.push(self.rescue(What::Local, id, when, "carried over from the damaged repository")?);
-                }
-                // A disk that can't be read must not keep the instance from starting. What is there stays there.
-                Err(error) => {
-                    tracing::warn!("{}; the next init-sync tries again", error.what);
-                    complete = false;
-                }
-            }
-        }
-        if !complete {
-            return Ok(kept);
-        }
-        for old in fresh {
-            fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
-        }
-        Ok(kept)
-    }
-
-    /// Those with no descendant among them come first: what keeps them keeps the others, which need no rescue of their own.
-    fn descendants_first(&self, mut commits: Vec<CommitId>) -> Vec<CommitId> {
-        let all = commits.clone();
-        // A commit has fewer descendants among them than any of its ancestors. What can't be read is nobody's descendant.
-        let descends = |from: CommitId, id: CommitId| self.git.graph_descendant_of(from, id).unwrap_or(false);
-        commits.sort_by_cached_key(|id| all.iter().filter(|other| descends(**other, *id)).count());
-        commits
-    }
-
-    /// Packs a commit with all that it needs and this repository's references don't reach; where something of it can't be
-    /// read, the first of its ancestors for which that can be done.
-    fn copy_readable(&self, tip: CommitId) -> Result<Option<CommitId>, Error> {
-        let mut at = Some(tip);
-        while let Some(id) = at {
-            let packed = || -> Result<(), git2::Error> {
-                let mut walk = self.git.revwalk()?;
-                walk.push(id)?;
-                for reference in self.git.references()? {
-                    if let Ok(commit) = reference.and_then(|reference| reference.peel_to_commit()) {
-                        walk.hide(commit.id())?;
-                    }
-                }
-                let mut pack = self.git.packbuilder()?;
-                pack.insert_walk(&mut walk)?;
-                pack.write(&self.place.git_dir.join("objects/pack"), 0o444)
-            };
-            if self.is_whole(id) {
-                match packed() {
-                    Ok(()) => return Ok(Some(id)),
-                    // The system said no, to what is written as likely as to what is read: not the commit's fault.
-                    Err(error) if matches!(error.class(), git2::ErrorClass::Os | git2::ErrorClass::Filesystem) => {
-                        return Err(Error::git(format!("copying {id} from the repository put aside"), &error));
-                    }
-                    Err(_) => {}
-                }
-            }
-            at = self.git.find_commit(id).ok().and_then(|commit| commit.parent_id(0).ok());
-            if let Some(parent) = at
-                && self.is_kept(parent)?
-            {
-                return Ok(None);
-            }
-        }
-        Ok(None)
-    }
 }
 
 fn begins_as_index(path: &Path) -> bool {
     let mut beginning = [0; 4];
-    fs::File::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok_and(|()| beginning == *b"DIRC")
-}
-
-/// Every commit that a repository put aside names: its references, packed and loose, and the last lines of its logs.
-fn old_tips(old: &Path) -> BTreeSet<CommitId> {
-    let mut tips = BTreeSet::new();
-    let mut take = |text: &str| {
-        for word in text.split_whitespace().filter(|word| word.len() == 40) {
-            if let Ok(id) = CommitId::from_str(word)
-                && !id.is_zero()
-            {
-                tips.insert(id);
-            }
-        }
-    };
-    take(&fs::read_to_string(old.join("packed-refs")).unwrap_or_default());
-    take(&fs::read_to_string(old.join("HEAD")).unwrap_or_default());
-    let mut folders = vec![old.join("refs"), old.join("logs")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                folders.push(entry.path());
-            } else if let Ok(text) = fs::read_to_string(entry.path()) {
-                let from = text.char_indices().rev().filter(|(_, c)| *c == '\n').nth(20).map_or(0, |(at, _)| at);
-                take(&text[from..]);
-            }
-        }
-    }
-    tips
+    files::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok_and(|()| beginning == *b"DIRC")
 }

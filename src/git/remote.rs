@@ -5,13 +5,16 @@
 //! and what the server advertises in that very push is compared with what we mean to overwrite.
 
 use std::cell::RefCell;
-use std::os::unix::fs::DirBuilderExt;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
-use super::error::Doing;
+use super::connectivity::Fault;
+use super::error::{Doing, is_systems};
+use super::incoming::{History, Incoming, Walk, not_well_formed, not_whole};
+use super::odd::{Beside, is_odd};
 use super::rescue::What;
-use super::{CommitId, Error, Repo, Sort};
+use super::{CommitId, Error, Names, Repo, Sort};
 use crate::transport::{self, Session};
 
 /// Of what a server says during a push so many bytes are kept.
@@ -22,30 +25,6 @@ pub struct Remote<'r> {
     repo: &'r Repo,
     fetch: Session,
     push: Option<Session>,
-}
-
-/// A folder that goes when the pass does.
-pub(crate) struct Scratch(std::path::PathBuf);
-
-impl Scratch {
-    /// A folder that nobody else may look into. Its name has a number that is free: process ids come again in containers.
-    fn make() -> std::io::Result<Self> {
-        let us = std::process::id();
-        for number in 0..1000 {
-            let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{us}-{number}"));
-            match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                made => return made.map(|()| Self(folder)),
-            }
-        }
-        Err(std::io::Error::other("the temporary folder is full of what dry runs left"))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// What a fetch found.
@@ -66,7 +45,43 @@ pub enum Push {
     Overwrite,
 }
 
+/// A branch of a remote, and where that is: what a push would change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// The branch, without `refs/heads/`.
+    pub branch: String,
+    /// The remote's name.
+    pub remote: String,
+    /// The remote's URL after git's `insteadOf`, without a secret.
+    pub url: String,
+    /// The URL that pushes go to, where it is another; as `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_url: Option<String>,
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "branch '{}' of {} ({})", self.branch, self.remote, self.push_url.as_deref().unwrap_or(&self.url))
+    }
+}
+
 impl Repo {
+    /// Where this pass pushes to, by git's configuration as it is now.
+    ///
+    /// # Errors
+    /// Where there is no such remote.
+    pub fn destination(&self) -> Result<Destination, Error> {
+        let Names { branch, remote: name, .. } = &self.names;
+        let remote = self.git.find_remote(name).doing(format!("reading the URL of remote '{name}'"))?;
+        let clean = |bytes: &[u8]| transport::split_url_secret(&String::from_utf8_lossy(bytes)).0;
+        Ok(Destination {
+            branch: branch.clone(),
+            remote: name.clone(),
+            url: clean(remote.url_bytes()),
+            push_url: remote.pushurl_bytes().filter(|push| *push != remote.url_bytes()).map(clean),
+        })
+    }
+
     /// The remote as git's configuration has it, `insteadOf` and `pushurl` honoured.
     ///
     /// # Errors
@@ -82,17 +97,21 @@ impl Repo {
             };
             Error::new(Sort::NotReady, what, next)
         })?;
-        let config = self.git.config().doing("reading git's configuration")?;
+        let config = self.config()?;
         let open = |url: &str| Session::open(url, &config, options.clone()).map_err(|error| transport_error(&error));
         let url = remote.url().map_err(|_| {
             Error::new(Sort::NotReady, format!("the URL of remote '{name}' is not UTF-8"), "`git remote set-url` it")
         })?;
-        let push = match remote.pushurl() {
-            Ok(Some(push)) if push != url => Some(open(push)?),
-            _ => None,
+        let push = remote.pushurl().ok().flatten();
+        let Some(rewriting) = options.env.rewriting(&config) else {
+            let push = push.filter(|push| *push != url).map(open).transpose()?;
+            return Ok(Remote { repo: self, fetch: open(url)?, push });
         };
-        let url = self.names.url.as_deref().unwrap_or(url);
-        Ok(Remote { repo: self, fetch: open(url)?, push })
+        // libgit2 has rewritten them by what it knows, which is not all.
+        let stored = |key: &str| config.get_string(&format!("remote.{name}.{key}")).ok();
+        let (url, push) = rewriting.apply(&stored("url").unwrap_or_default(), stored("pushurl").as_deref());
+        let push = push.filter(|push| *push != url).map(|push| open(&push)).transpose()?;
+        Ok(Remote { repo: self, fetch: open(&url)?, push })
     }
 
     /// The remote's URL as the configuration has it; `None` where there is no such remote.
@@ -100,7 +119,7 @@ impl Repo {
     /// # Errors
     /// Where the configuration can't be read.
     pub fn stored_url(&self) -> Result<Option<String>, Error> {
-        let config = self.git.config().doing("reading git's configuration")?;
+        let config = self.config()?;
         match config.get_string(&format!("remote.{}.url", self.names.remote)) {
             Ok(url) => Ok(Some(url).filter(|url| !url.is_empty())),
             Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
@@ -125,8 +144,7 @@ impl Repo {
     /// Where the configuration can't be read or written.
     pub fn clean_push_url(&self) -> Result<bool, Error> {
         let name = &self.names.remote;
-        let config = self.git.config().doing("reading git's configuration")?;
-        let Ok(stored) = config.get_string(&format!("remote.{name}.pushurl")) else { return Ok(false) };
+        let Ok(stored) = self.config()?.get_string(&format!("remote.{name}.pushurl")) else { return Ok(false) };
         let (clean, secret) = transport::split_url_secret(&stored);
         if secret.is_none() {
             return Ok(false);
@@ -165,10 +183,11 @@ impl Repo {
     pub fn set_identity(&self) -> Result<(), Error> {
         let who = &self.names.identity;
         let doing = "setting user.name and user.email";
+        let configured = self.config()?;
         let mut config = self.git.config().doing("reading git's configuration")?;
         for (key, value) in [("user.name", &who.author_name), ("user.email", &who.author_email)] {
             if let Some(value) = value.as_deref().and_then(super::fit_to_sign)
-                && config.get_string(key).ok().as_ref() != Some(&value)
+                && configured.get_string(key).ok().as_ref() != Some(&value)
             {
                 config.set_str(key, &value).doing(doing)?;
             }
@@ -189,8 +208,8 @@ impl Repo {
         let mut rescue = None;
         if let Some(before) = before
             // A tip seen before that is missing or damaged can't be kept, and must not keep the new one from being seen.
-            && self.git.find_commit(before).is_ok()
-            && !self.git.graph_descendant_of(tip, before).doing("comparing the remote's history with what it was")?
+            && self.has_commit(before)
+            && !self.descends(tip, before)?
         {
             let why = format!("the remote rewrote '{}'", self.names.branch);
             rescue = Some(self.rescue(What::Remote, before, when, &why)?);
@@ -231,12 +250,13 @@ impl Remote<'_> {
         self.fetch.tip(&self.repo.branch_ref()).map_err(|error| transport_error(&error))
     }
 
-    /// Fetches the branch with its whole history, and remembers the tip as seen.
+    /// Fetches the branch with its whole history, checks that nothing of it is missing, and remembers the tip as seen.
     ///
     /// # Errors
-    /// [`Sort::Unreachable`] or [`Sort::Refused`], and where the repository can't be written.
+    /// [`Sort::Unreachable`] or [`Sort::Refused`], also where what the server sent is not whole, and where the repository
+    /// can't be written. Nothing has changed then.
     pub fn fetch(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
-        self.fetch_deep(when, false)
+        self.fetch_deep(when, History::New)
     }
 
     /// [`Remote::fetch`], and with it all history that a shallow clone left out.
@@ -244,34 +264,16 @@ impl Remote<'_> {
     /// # Errors
     /// As [`Remote::fetch`].
     pub fn fetch_whole(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
-        self.fetch_deep(when, true)
+        self.fetch_deep(when, History::Whole)
     }
 
-    fn fetch_deep(&self, when: DateTime<Utc>, whole: bool) -> Result<Fetched, Error> {
-        let branch = self.repo.branch_ref();
-        let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
-        let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
-        let mut remote = self.repo.git.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
-        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None).map_err(failed)?;
-        let tip =
-            connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
-        let Some(tip) = tip else { return Ok(Fetched::default()) };
-        let mut options = git2::FetchOptions::new();
-        options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
-        if whole {
-            // GIT_FETCH_DEPTH_UNSHALLOW
-            options.depth(i32::MAX);
+    fn fetch_deep(&self, when: DateTime<Utc>, history: History) -> Result<Fetched, Error> {
+        let make = |walk| Incoming::inside(self.repo, walk);
+        let Some((incoming, tip)) = self.download(make, history)? else { return Ok(Fetched::default()) };
+        incoming.join(self.repo)?;
+        if history == History::Whole {
+            self.repo.see_whole_history()?;
         }
-        let mut callbacks = git2::RemoteCallbacks::new();
-        callbacks.transfer_progress(|progress| {
-            self.fetch.objects(progress.received_objects(), progress.total_objects());
-            true
-        });
-        options.remote_callbacks(callbacks);
-        let refspec = format!("+{branch}:{}", self.repo.tracking_ref());
-        connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
-        drop(connection);
-        self.repo.git.find_commit(tip).doing(format!("looking for {tip} after fetching it"))?;
         let rescue_ref = self.repo.remember_seen(tip, when)?;
         Ok(Fetched { tip: Some(tip), rescue_ref })
     }
@@ -281,40 +283,90 @@ impl Remote<'_> {
     ///
     /// # Errors
     /// As [`Remote::fetch`].
-    #[allow(clippy::disallowed_methods)]
     pub fn fetch_beside(&self) -> Result<Option<CommitId>, Error> {
-        let doing = format!("fetching {} beside the repository", self.repo.names.branch);
-        let branch = self.repo.branch_ref();
-        let objects = self.repo.place.git_dir.join("objects");
-        let scratch = Scratch::make().doing(&doing)?;
-        let beside = git2::Repository::init_bare(&scratch.0).doing(&doing)?;
-        let alternates = objects.to_string_lossy().into_owned();
-        std::fs::write(scratch.0.join("objects/info/alternates"), format!("{alternates}\n")).doing(&doing)?;
-        let odb = beside.odb().doing(&doing)?;
-        odb.add_disk_alternate(&alternates).doing(&doing)?;
-        // What is here already need not be sent again.
-        for (name, tip) in [("local", self.repo.local_tip()?), ("seen", self.repo.last_seen()?)] {
-            if let Some(tip) = tip {
-                beside.reference(&format!("refs/heads/{name}"), tip, true, "").doing(&doing)?;
-            }
+        let make = |walk| Incoming::outside(self.repo, walk);
+        let Some((incoming, tip)) = self.download(make, History::New)? else { return Ok(None) };
+        incoming.lend(self.repo)?;
+        // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
+        self.repo.raw_commit(tip)?;
+        *self.repo.scratch.borrow_mut() = Some(incoming);
+        Ok(Some(tip))
+    }
+
+    /// Downloads the branch's tip and what it needs, and checks it.
+    fn download(
+        &self,
+        make: impl Fn(Walk) -> Result<Incoming, Error>,
+        history: History,
+    ) -> Result<Option<(Incoming, CommitId)>, Error> {
+        let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
+        // What is here is told to the server from all references.
+        super::special::check_all_refs(&self.repo.place)?;
+        let mut incoming = make(Walk::Full)?;
+        let mut transferred = self.transfer(&incoming, history);
+        if transferred.as_ref().is_err_and(is_odd) {
+            // It goes with its folder before another takes that.
+            drop(incoming);
+            incoming = make(Walk::Short)?;
+            transferred = self.transfer(&incoming, history);
         }
-        let failed = |error: git2::Error| session_error(&self.fetch, &doing, &error);
-        let mut remote = beside.remote_anonymous(self.fetch.libgit2_url()).map_err(failed)?;
-        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None).map_err(failed)?;
-        let tip =
-            connection.list().map_err(failed)?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
+        let Some(tip) = transferred.map_err(|error| self.fetch_failed(&doing, &error))? else { return Ok(None) };
+        match incoming.check(tip, history)? {
+            Ok(()) => Ok(Some((incoming, tip))),
+            Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
+            Err(fault) => Err(self.not_ours().err().unwrap_or_else(|| match fault {
+                Fault::Malformed(..) => not_well_formed(&doing, fault),
+                Fault::Missing(..) | Fault::Unreadable(..) => not_whole(&doing, fault),
+            })),
+        }
+    }
+
+    /// Brings what is new into `incoming`.
+    fn transfer(&self, incoming: &Incoming, history: History) -> Result<Option<CommitId>, git2::Error> {
+        let branch = self.repo.branch_ref();
+        let mut remote = incoming.git.remote_anonymous(self.fetch.libgit2_url())?;
+        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None)?;
+        let tip = connection.list()?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
         let Some(tip) = tip else { return Ok(None) };
+        if history == History::New && incoming.has_whole(tip) {
+            return Ok(Some(tip));
+        }
         let mut options = git2::FetchOptions::new();
         options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
+        if history == History::Whole || incoming.has(tip) {
+            // GIT_FETCH_DEPTH_UNSHALLOW. Without it libgit2 does not ask for a commit that is here, whatever it lacks.
+            options.depth(i32::MAX);
+        }
+        let mut callbacks = git2::RemoteCallbacks::new();
+        callbacks.transfer_progress(|progress| {
+            self.fetch.objects(progress.received_objects(), progress.total_objects());
+            true
+        });
+        options.remote_callbacks(callbacks);
         let refspec = format!("+{branch}:refs/heads/fetched");
-        connection.remote().download(&[refspec.as_str()], Some(&mut options)).map_err(failed)?;
-        drop(connection);
-        let ours = self.repo.git.odb().doing(&doing)?;
-        ours.add_disk_alternate(&scratch.0.join("objects").to_string_lossy()).doing(&doing)?;
-        // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
-        self.repo.git.find_commit(tip).doing(&doing)?;
-        *self.repo.scratch.borrow_mut() = Some(scratch);
+        connection.remote().download(&[refspec.as_str()], Some(&mut options))?;
         Ok(Some(tip))
+    }
+
+    fn fetch_failed(&self, doing: &str, error: &git2::Error) -> Error {
+        let class = error.class();
+        let of_objects = matches!(
+            class,
+            git2::ErrorClass::Odb | git2::ErrorClass::Object | git2::ErrorClass::Zlib | git2::ErrorClass::Indexer
+        );
+        match self.fetch.take_error() {
+            Some(error) => transport_error(&error),
+            None if of_objects => self.not_ours().err().unwrap_or_else(|| not_whole(doing, error.message())),
+            None => session_error(&self.fetch, doing, error),
+        }
+    }
+
+    /// That an object can't be read while a fetch runs may be our damage: what is ours is read before the server is blamed.
+    fn not_ours(&self) -> Result<(), Error> {
+        for tip in [self.repo.local_tip()?, self.repo.last_seen()?].into_iter().flatten() {
+            self.repo.check_whole(tip)?;
+        }
+        Ok(())
     }
 
     /// Pushes `commit` to the branch, if the remote's tip is still `expected`.
@@ -332,7 +384,7 @@ impl Remote<'_> {
         let answer: RefCell<Option<Option<String>>> = RefCell::new(None);
         // What the server's hooks say; GitHub and GitLab give the reason for a refusal there.
         let said: RefCell<Vec<u8>> = RefCell::new(Vec::new());
-        let pushed = {
+        let push = |git: &git2::Repository, how: Push| -> Result<(), git2::Error> {
             let mut callbacks = git2::RemoteCallbacks::new();
             callbacks.push_negotiation(|updates| {
                 for update in updates {
@@ -363,8 +415,16 @@ impl Remote<'_> {
                 Push::Overwrite => "+",
             };
             let refspec = format!("{force}{commit}:{branch}");
-            let remote = self.repo.git.remote_anonymous(session.libgit2_url());
+            let remote = git.remote_anonymous(session.libgit2_url());
             remote.and_then(|mut remote| push_with(&mut remote, &refspec, &mut options))
+        };
+        let pushed = match push(&self.repo.git, how) {
+            Err(error) if is_odd(&error) && (how == Push::Overwrite || self.is_forward(commit, expected)?) => {
+                let beside = Beside::to_push(self.repo, commit, expected)?;
+                // libgit2 would look for the remote's commit there; that this only moves it forward was seen just now.
+                push(&beside.git, Push::Overwrite)
+            }
+            pushed => pushed,
         };
         let moved = || {
             let what = format!("{doing}: the remote's '{}' moved in the meantime", self.repo.names.branch);
@@ -393,6 +453,11 @@ impl Remote<'_> {
                 self.look_up(session, commit, expected, trouble, moved)
             }
         }
+    }
+
+    /// Whether a push of `commit` moves the remote's branch forward only.
+    fn is_forward(&self, commit: CommitId, expected: Option<CommitId>) -> Result<bool, Error> {
+        expected.map_or(Ok(true), |expected| Ok(expected == commit || self.repo.descends(commit, expected)?))
     }
 
     /// A push whose answer did not come is looked up, not guessed.

@@ -7,7 +7,8 @@
 use chrono::{DateTime, Utc};
 
 use super::error::Doing;
-use super::{CommitId, Error, Repo};
+use super::tree_edit::Edits;
+use super::{CommitId, Error, Repo, path_of};
 
 /// More unpushed commits than this are not replayed: something else is wrong.
 const MOST: usize = 10_000;
@@ -20,57 +21,72 @@ impl Repo {
     /// Where the repository can't be read or written.
     pub fn replay(&self, ours: CommitId, theirs: CommitId, when: DateTime<Utc>) -> Result<Option<CommitId>, Error> {
         let doing = "replaying unpushed commits on the remote's";
-        if self.git.merge_base(ours, theirs).is_err() {
+        if !self.are_related(ours, theirs)? {
             tracing::info!("not replayed: the histories have no commit in common");
             return Ok(None);
         }
-        let mut walk = self.git.revwalk().doing(doing)?;
-        walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE).doing(doing)?;
-        walk.push(ours).doing(doing)?;
-        walk.hide(theirs).doing(doing)?;
-        let unpushed: Vec<CommitId> = walk.take(MOST + 1).collect::<Result<_, _>>().doing(doing)?;
+        let unpushed = self.only_in(ours, theirs, MOST + 1)?;
         if unpushed.len() > MOST || self.was_on_the_remote(&unpushed)? {
             tracing::info!("not replayed: the remote rewrote its history");
             return Ok(None);
         }
         let (_, committer) = self.signatures(when)?;
-        let mut onto = self.git.find_commit(theirs).doing(doing)?;
+        // A merge asks the attributes in the work tree for its drivers.
+        self.check_tracked_rules()?;
+        let mut onto = theirs;
         for id in unpushed {
-            let commit = self.git.find_commit(id).doing(doing)?;
+            let Ok(commit) = self.git.find_commit(id) else {
+                tracing::info!(commit = %id, "not replayed: a commit whose author or date is malformed");
+                return Ok(None);
+            };
             let (Ok(message), 0 | 1) = (commit.message(), commit.parent_count()) else {
                 tracing::info!(commit = %id, "not replayed: a merge, or a message that is not UTF-8");
                 return Ok(None);
             };
-            if commit.parent_count() == 0 {
+            let Some(parent) = commit.parent_ids().next() else {
                 tracing::info!(commit = %id, "not replayed: a beginning of its own");
                 return Ok(None);
-            }
-            let mut index = self.git.cherrypick_commit(&commit, &onto, 0, None).doing(doing)?;
+            };
+            let (before, there) = (self.tree_of(parent)?, self.tree_of(onto)?);
+            let after = commit.tree().doing(doing)?;
+            let index = self.git.merge_trees(&before, &there, &after, None).doing(doing)?;
             if index.has_conflicts() {
                 tracing::info!(commit = %id, "not replayed: it conflicts with the remote's commits");
                 return Ok(None);
             }
-            let tree = self.git.find_tree(index.write_tree_to(&self.git).doing(doing)?).doing(doing)?;
-            if tree.id() == onto.tree_id() {
-                // The remote has this change already.
+            let tree = self.edit_tree(Some(there.id()), &self.edits_of(&there, &index)?)?;
+            let was_empty = self.raw_commit(commit.parent_id(0).doing(doing)?)?.tree == commit.tree_id();
+            if tree == there.id() && !was_empty {
+                // The remote has this change already. One that was empty from the start was meant so.
                 continue;
             }
-            let replayed =
-                self.git.commit(None, &commit.author(), &committer, message, &tree, &[&onto]).doing(doing)?;
-            onto = self.git.find_commit(replayed).doing(doing)?;
+            onto = self.write_commit(tree, &[onto], &commit.author(), &committer, message)?;
         }
-        Ok(Some(onto.id()))
+        Ok(Some(onto))
+    }
+
+    /// What an index, made by a merge into `tree`, has otherwise than that.
+    fn edits_of(&self, tree: &git2::Tree<'_>, index: &git2::Index) -> Result<Edits, Error> {
+        let doing = "replaying unpushed commits on the remote's";
+        let diff = self.git.diff_tree_to_index(Some(tree), Some(index), None).doing(doing)?;
+        let mut edits = Edits::new();
+        for delta in diff.deltas() {
+            for path in [delta.old_file(), delta.new_file()].iter().filter_map(|file| file.path_bytes()).map(path_of) {
+                let entry = index.get_path(&path, 0).map(|entry| (entry.id, entry.mode));
+                edits.insert(path, entry);
+            }
+        }
+        Ok(edits)
     }
 
     /// Whether one of these commits was reachable from a tip that the remote had and rewrote away: each such tip was rescued.
     fn was_on_the_remote(&self, commits: &[CommitId]) -> Result<bool, Error> {
         for (name, tip) in self.rescues()? {
-            if !name.contains("-remote-") || self.git.find_commit(tip).is_err() {
+            if !name.contains("-remote-") || !self.has_commit(tip) {
                 continue;
             }
             for commit in commits {
-                let doing = "comparing unpushed commits with what the remote had";
-                if tip == *commit || self.git.graph_descendant_of(tip, *commit).doing(doing)? {
+                if tip == *commit || self.descends(tip, *commit)? {
                     return Ok(true);
                 }
             }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Duration, NaiveDateTime, Utc};
 
+use super::ages::Ages;
 use super::error::Doing;
 use super::{CommitId, Error, Repo};
 
@@ -37,11 +38,28 @@ impl Repo {
     /// # Errors
     /// Where the reference can't be written: then the act must not happen.
     pub fn rescue(&self, what: What, commit: CommitId, when: DateTime<Utc>, why: &str) -> Result<String, Error> {
+        let (name, new) = self.rescue_quietly(what, commit, when, why)?;
+        if new {
+            tell(what, &name, commit, why);
+        }
+        Ok(name)
+    }
+
+    /// [`Repo::rescue`] without a word in the log; gives also whether the reference is new.
+    ///
+    /// # Errors
+    /// As [`Repo::rescue`].
+    pub(super) fn rescue_quietly(
+        &self,
+        what: What,
+        commit: CommitId,
+        when: DateTime<Utc>,
+        why: &str,
+    ) -> Result<(String, bool), Error> {
+        let ages = Ages::read(&self.private);
         for (name, kept) in self.rescues()? {
-            // An old one would be let go of before its time, counted from now.
-            let recent = stamp_of(&name).is_some_and(|stamp| when - stamp < Duration::days(1));
-            if kept == commit && recent && name.contains(&format!("-{}-", what.word())) {
-                return Ok(name);
+            if kept == commit && name.contains(&format!("-{}-", what.word())) && is_recent(&ages, &name, kept, when) {
+                return Ok((name, false));
             }
         }
         self.objects_to_disk()?;
@@ -57,12 +75,7 @@ impl Repo {
             }
         };
         self.ref_to_disk(&name)?;
-        let look = match what {
-            What::Local | What::Remote => format!("git log {name}"),
-            What::Worktree => format!("git show --stat {name}; git checkout {name} -- PATH"),
-        };
-        tracing::warn!(rescue = %name, commit = %hex, get_back = %look, "{why}: kept what would have been dropped");
-        Ok(name)
+        Ok((name, true))
     }
 
     /// Every rescue reference with its commit, oldest first.
@@ -81,32 +94,32 @@ impl Repo {
         all.sort();
         Ok(all)
     }
+}
 
-    /// Lets go of rescues older than `keep`, by the time in their names. Gives the names.
-    ///
-    /// # Errors
-    /// Where references can't be read or removed.
-    pub fn forget_rescues(&self, keep: std::time::Duration, now: DateTime<Utc>) -> Result<Vec<String>, Error> {
-        let Some(oldest) = Duration::from_std(keep).ok().and_then(|keep| now.checked_sub_signed(keep)) else {
-            return Ok(Vec::new());
-        };
-        let mut gone = Vec::new();
-        for (name, _) in self.rescues()? {
-            // A reference whose name we did not make is not ours to remove.
-            let Some(time) = stamp_of(&name) else { continue };
-            if time < oldest {
-                let mut reference = self.git.find_reference(&name).doing(format!("reading {name}"))?;
-                reference.delete().doing(format!("removing {name}"))?;
-                tracing::info!(rescue = %name, "let go of a rescue that was kept long enough");
-                gone.push(name);
-            }
-        }
-        Ok(gone)
-    }
+/// Whether a rescue was made within a day. An older one would be let go before its time, counted from now.
+fn is_recent(ages: &Ages, name: &str, kept: CommitId, when: DateTime<Utc>) -> bool {
+    let day = Duration::days(1);
+    // The clock may have been set back to the day that is in the name.
+    !ages.may_be_kept_for(&format!("{name} {kept}"), day.num_seconds())
+        && stamp_of(name).is_some_and(|stamp| stamp <= when && when - stamp < day)
+}
+
+/// Says that a commit was rescued, and how to get it back.
+pub(super) fn tell(what: What, name: &str, commit: CommitId, why: &str) {
+    let look = match what {
+        What::Local | What::Remote => format!("git log {name}"),
+        What::Worktree => format!("git show --stat {name}; git checkout {name} -- PATH"),
+    };
+    tracing::warn!(rescue = %name, commit = %commit, get_back = %look, "{why}: kept what would have been dropped");
 }
 
 /// When a rescue was made, by its name.
-fn stamp_of(name: &str) -> Option<DateTime<Utc>> {
-    let stamp = name.strip_prefix(PREFIX)?.split('-').next()?;
+pub(super) fn stamp_of(name: &str) -> Option<DateTime<Utc>> {
+    stamp_at_start(name.strip_prefix(PREFIX)?)
+}
+
+/// The time that a name begins with, such as those of rescues and of what is put aside.
+pub(super) fn stamp_at_start(name: &str) -> Option<DateTime<Utc>> {
+    let stamp = name.split(['-', '+']).next()?;
     NaiveDateTime::parse_from_str(stamp, STAMP).ok().map(|time| time.and_utc())
 }

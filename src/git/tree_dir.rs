@@ -87,7 +87,12 @@ impl TreeDir {
     /// # Errors
     /// Those of the file system.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = rustix::fs::openat(
+            rustix::fs::CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         Ok(Self { fd })
     }
 
@@ -230,22 +235,7 @@ impl TreeDir {
     /// # Errors
     /// Those of the file system.
     pub fn list(&self) -> io::Result<Vec<(std::ffi::OsString, FileType)>> {
-        use std::os::unix::ffi::OsStringExt;
-        let mut all = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let mut kind = entry.file_type();
-            if kind == FileType::Unknown {
-                let stat = rustix::fs::statat(&self.fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
-                kind = FileType::from_raw_mode(stat.st_mode);
-            }
-            all.push((std::ffi::OsString::from_vec(name.to_vec()), kind));
-        }
-        Ok(all)
+        crate::files::list(&self.fd)
     }
 
     /// A folder in this one, no link followed.

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Repo;
 use super::heal::live_git;
+use crate::files;
 use crate::private::remove_if_there;
 
 /// git's default for `gc.auto`, in loose objects.
@@ -44,15 +45,15 @@ impl Repo {
 
     /// What git calls a pack, its index and what else belongs to it until all of it is there.
     pub fn half_packed(&self) -> BTreeSet<PathBuf> {
-        let entries = std::fs::read_dir(self.place.git_dir.join("objects/pack")).into_iter().flatten().flatten();
+        let entries = files::entries_if_any(&self.place.git_dir.join("objects/pack"));
         let is_one = |name: &str| name.starts_with("tmp_") || name.starts_with(".tmp-");
-        entries.filter(|it| it.file_name().to_str().is_some_and(is_one)).map(|it| it.path()).collect()
+        entries.iter().filter(|it| it.name().to_str().is_some_and(is_one)).map(files::Entry::path).collect()
     }
 
     /// Whether `git gc --auto` would pack: more loose objects than `gc.auto` (counted, as git does, in one of the 256 folders
     /// and taken for all), or more packs than `gc.autoPackLimit`. Never where `gc.auto` or `maintenance.auto` switch it off.
     pub fn is_due_for_gc(&self) -> bool {
-        let Ok(config) = self.git.config().and_then(|mut config| config.snapshot()) else { return false };
+        let Ok(config) = self.config() else { return false };
         let loose = config.get_i64("gc.auto").unwrap_or(LOOSE);
         let packs = config.get_i64("gc.autopacklimit").unwrap_or(PACKS);
         if loose <= 0 || !config.get_bool("maintenance.auto").unwrap_or(true) {
@@ -60,8 +61,8 @@ impl Repo {
         }
         let objects = self.place.git_dir.join("objects");
         let count = |folder: &str, counts: &dyn Fn(&str) -> bool| {
-            let entries = std::fs::read_dir(objects.join(folder)).into_iter().flatten().flatten();
-            let found = entries.filter(|entry| entry.file_name().to_str().is_some_and(counts)).count();
+            let entries = files::entries_if_any(&objects.join(folder));
+            let found = entries.iter().filter(|entry| entry.name().to_str().is_some_and(counts)).count();
             i64::try_from(found).unwrap_or(i64::MAX)
         };
         let is_object = |name: &str| name.len() == 38 && name.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -25,17 +25,20 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::commit::{is_one_to_git, is_submodule_in};
 use super::error::Doing;
 use super::rescue::What;
 use super::tree_dir::{Found, Kind, Parent, TreeDir, last};
-use super::{CommitId, Error, Repo, Sort, path_of, shown};
+use super::{CommitId, Error, Repo, Sort, path_of, raw, shown};
+use crate::deadline::step;
+use crate::files;
 use crate::private::{remove_if_there, sync_dir};
 
 pub(super) const INTENT: &str = "intent";
 pub(super) const INDEX_BEFORE: &str = "index-before";
 const STAGING: &str = "staging";
 const STAGING_OLD: &str = "staging-old";
-const ASIDE: &str = "aside";
+pub(super) const ASIDE: &str = "aside";
 
 /// Up to so many files are synced one by one; for more, one sync of the file system is cheaper.
 const SYNC_SINGLY: usize = 16;
@@ -173,8 +176,7 @@ impl Repo {
         when: DateTime<Utc>,
         why: &str,
     ) -> Result<Option<String>, Error> {
-        let contained = commit == target
-            || self.git.graph_descendant_of(target, commit).doing("comparing the local history with the remote's")?;
+        let contained = commit == target || self.descends(target, commit)?;
         if contained { Ok(None) } else { self.rescue(What::Local, commit, when, why).map(Some) }
     }
 
@@ -198,6 +200,11 @@ impl Repo {
             Error::new(Sort::NotReady, what, "run `gitsync init-sync`: it brings the work tree to the remote's state")
         })?;
         let target = CommitId::from_str(&intent.target).doing("reading the intent of an earlier pass")?;
+        if !self.has_commit(target) {
+            let what = format!("an earlier pass was following {target}, which is not here");
+            let next = "run `gitsync init-sync`: it brings the work tree to the remote's state";
+            return Err(Error::new(Sort::NotReady, what, next));
+        }
         let tip = self.tip_of(&format!("refs/heads/{}", intent.branch))?;
         let expected = [intent.old.clone(), Some(intent.target.clone())];
         let mine = intent.branch == self.names.branch && expected.contains(&tip.map(|id| id.to_string()));
@@ -230,7 +237,7 @@ impl Repo {
     /// Without this the work tree would go on holding two versions, and the next tick would commit them.
     fn take_back(&self, intent: &Intent, target: CommitId, when: DateTime<Utc>) -> Result<(), Error> {
         let doing = "taking back what a follow had placed";
-        let tree_of = |id: CommitId| self.git.find_commit(id).and_then(|commit| commit.tree()).doing(doing);
+        let tree_of = |id: CommitId| self.tree_of(id);
         let old = intent.old.as_deref().map(CommitId::from_str).transpose().doing(doing)?.map(tree_of).transpose()?;
         let new = tree_of(target)?;
         let head = self.tip_of("HEAD")?;
@@ -355,7 +362,9 @@ impl Repo {
     /// whose numbers changed.
     fn differing(&self, target: CommitId) -> Result<Changes, Error> {
         let doing = "comparing the work tree with the commit to follow";
-        let tree = self.git.find_commit(target).and_then(|commit| commit.tree()).doing(doing)?;
+        step(doing);
+        self.check_fit(target, self.local_tip()?)?;
+        let tree = self.tree_of(target)?;
         let index = self.index()?;
         let mut changes = Changes::new();
         let mut options = git2::DiffOptions::new();
@@ -363,8 +372,23 @@ impl Repo {
         let to_index = self.git.diff_tree_to_index(Some(&tree), Some(&index), Some(&mut options)).doing(doing)?;
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true).ignore_submodules(true).skip_binary_check(true);
+        // What is untracked is not asked for, and may lie deeper than libgit2 walks.
+        options.enable_fast_untracked_dirs(true);
+        let blocked = self.blocked_among_tracked(&index);
+        if !blocked.is_empty() {
+            for it in &blocked {
+                tracing::warn!(next = "take it away", "{} {}", shown(&it.file), it.why());
+            }
+            options.disable_pathspec_match(true);
+            if !self.look_around(Path::new(""), &blocked, &index, &mut options) {
+                self.check_tracked_rules()?;
+            }
+        }
         let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
         for delta in to_index.deltas().chain(to_files.deltas()) {
+            if is_one_to_git(&delta, Some(&tree), &index) {
+                continue;
+            }
             for file in [delta.old_file(), delta.new_file()] {
                 if let Some(bytes) = file.path_bytes() {
                     let path = path_of(bytes);
@@ -389,20 +413,22 @@ impl Repo {
         name: &str,
     ) -> Result<PathBuf, Error> {
         let doing = "checking files out into the staging folder";
+        step(doing);
         let staging = self.private.file(name);
         remove_folder(&staging).doing("emptying the staging folder")?;
         std::fs::create_dir(&staging).doing("making the staging folder")?;
-        let tree = self.git.find_commit(commit).and_then(|commit| commit.tree()).doing(doing)?;
+        let tree = self.tree_of(commit)?;
         let mut checkout = git2::build::CheckoutBuilder::new();
         checkout.force().recreate_missing(true).disable_pathspec_match(true).update_index(false).refresh(false);
         let mut any = false;
         for path in paths {
+            self.check_linked_rules(&tree, path, &staging)?;
             // Asked for by exact path; one that the commit does not have is no error and gives no file.
             checkout.path(path);
             any = true;
         }
         if any {
-            let beside = super::open_git(&self.place)?;
+            let beside = self.beside()?;
             beside.set_workdir(&staging, false).doing(doing)?;
             let mut index = git2::Index::new().doing(doing)?;
             beside.set_index(&mut index).doing(doing)?;
@@ -415,6 +441,7 @@ impl Repo {
 
     /// Looks at what stands where something must be put or removed.
     fn survey(&self, top: &TreeDir, target: CommitId, changes: &Changes, staging: &Path) -> Result<Survey, Error> {
+        step("looking at the files to be replaced");
         let mut survey = Survey::default();
         let known = self.known_trees(target)?;
         for (path, want) in changes {
@@ -468,14 +495,17 @@ impl Repo {
             Kind::File { .. } | Kind::Link => {
                 let bytes = parent.read(last(path), found.kind).doing(doing())?;
                 let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).doing(doing())?;
-                let modes: &[i32] = match found.kind {
+                let modes: &[u32] = match found.kind {
                     Kind::Link => &[0o120_000],
                     _ if !self.modes_count() => &[0o100_644, 0o100_755],
                     Kind::File { executable: true } => &[0o100_755],
                     _ => &[0o100_644],
                 };
                 let saved = known.iter().any(|tree| {
-                    tree.get_path(path).is_ok_and(|entry| entry.id() == id && modes.contains(&entry.filemode()))
+                    tree.get_path(path).is_ok_and(|entry| {
+                        let mode = raw::canonical(entry.filemode_raw().unsigned_abs());
+                        entry.id() == id && modes.contains(&mode)
+                    })
                 });
                 if !saved {
                     survey.unsaved.insert(path.to_owned(), found);
@@ -523,8 +553,7 @@ impl Repo {
         let head = self.tip_of("HEAD")?;
         let mut known = Vec::new();
         for commit in [Some(target), head, self.local_tip()?].into_iter().flatten() {
-            let tree = self.git.find_commit(commit).and_then(|commit| commit.tree());
-            known.push(tree.doing("reading the trees that stay reachable")?);
+            known.push(self.tree_of(commit)?);
         }
         Ok(known)
     }
@@ -583,9 +612,8 @@ impl Repo {
         when: DateTime<Utc>,
         why: &str,
     ) -> Result<Option<String>, Error> {
-        let doing = "keeping uncommitted files";
-        let head = self.tip_of("HEAD")?.map(|id| self.git.find_commit(id)).transpose().doing(doing)?;
-        let head_tree = head.as_ref().map(git2::Commit::tree).transpose().doing(doing)?;
+        let head = self.tip_of("HEAD")?;
+        let head_tree = head.map(|head| self.tree_of(head)).transpose()?;
         let staged = self.staged_only(head_tree.as_ref(), target)?;
         if survey.unsaved.is_empty() && staged.is_none() {
             return Ok(None);
@@ -615,31 +643,20 @@ impl Repo {
         {
             return Ok(Some(name));
         }
-        let mut index = git2::Index::new().doing(doing)?;
-        if let Some(tree) = &head_tree {
-            index.read_tree(tree).doing(doing)?;
-        }
-        for (path, id, mode) in &kept {
-            make_way(&mut index, path).doing(doing)?;
-            index.add(&entry(path, *id, *mode)).doing(format!("keeping {}", shown(path)))?;
-        }
-        let tree = self.git.find_tree(index.write_tree_to(&self.git).doing(doing)?).doing(doing)?;
+        let edits = kept.iter().map(|(path, id, mode)| (path.clone(), Some((*id, *mode)))).collect();
+        let tree = self.edit_tree(head_tree.as_ref().map(git2::Tree::id), &edits)?;
         let (author, committer) = self.signatures(when)?;
         let branch = &self.names.branch;
-        let mut parents: Vec<git2::Commit<'_>> = head.into_iter().collect();
+        let mut parents: Vec<CommitId> = head.into_iter().collect();
         if let Some(staged) = staged {
-            let tree = self.git.find_tree(staged).doing(doing)?;
             let message = format!("gitsync: what was staged on {branch}\n\n{why}\n");
-            let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
-            let id = self.git.commit(None, &author, &committer, &message, &tree, &refs).doing(doing)?;
-            parents.push(self.git.find_commit(id).doing(doing)?);
+            parents.push(self.write_commit(staged, &parents, &author, &committer, &message)?);
         }
         let mut message = format!("gitsync: uncommitted files on {branch}\n\n{why}\n\n");
         for (path, _, _) in kept.iter().take(100) {
             message.push_str(&format!("{}\n", shown(path)));
         }
-        let refs: Vec<&git2::Commit<'_>> = parents.iter().collect();
-        let id = self.git.commit(None, &author, &committer, &message, &tree, &refs).doing(doing)?;
+        let id = self.write_commit(tree, &parents, &author, &committer, &message)?;
         self.rescue(What::Worktree, id, when, why).map(Some)
     }
 
@@ -651,17 +668,20 @@ impl Repo {
             // A half merge can't be written as a tree. Its sides are commits, and its files are rescued as files.
             return Ok(None);
         }
-        let target = self.git.find_commit(target).and_then(|commit| commit.tree()).doing(doing)?;
+        let target = self.tree_of(target)?;
         let diff = self.git.diff_tree_to_index(head, Some(&index), None).doing(doing)?;
         for delta in diff.deltas() {
             let file = delta.new_file();
             let Some(bytes) = file.path_bytes() else { continue };
-            if file.id().is_zero() || file.mode() == git2::FileMode::Commit {
+            let path = path_of(bytes);
+            if file.id().is_zero() || is_submodule_in(&index, &path) || is_one_to_git(&delta, head, &index) {
                 continue;
             }
-            let path = path_of(bytes);
             let in_target = target.get_path(&path).is_ok_and(|entry| entry.id() == file.id());
             let in_file = || {
+                if self.blocked_on_the_way(&path).is_some() {
+                    return false;
+                }
                 let mut options = git2::DiffOptions::new();
                 options.pathspec(&path).disable_pathspec_match(true).include_typechange(true);
                 self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).is_ok_and(|d| d.deltas().len() == 0)
@@ -683,7 +703,7 @@ impl Repo {
             if !name.contains("-worktree-") {
                 continue;
             }
-            let Ok(tree) = self.git.find_commit(commit).and_then(|commit| commit.tree()) else { continue };
+            let Ok(tree) = self.tree_of(commit) else { continue };
             let all = kept.iter().all(|(path, id, _)| tree.get_path(path).is_ok_and(|entry| entry.id() == *id));
             if all {
                 return Ok(Some(name));
@@ -701,6 +721,7 @@ impl Repo {
         survey: &Survey,
         when: DateTime<Utc>,
     ) -> Result<Vec<Placed>, Error> {
+        step("putting files in place");
         let staged = TreeDir::open(staging).doing("opening the staging folder")?;
         let wanted: Vec<&PathBuf> = changes
             .iter()
@@ -862,9 +883,11 @@ impl Repo {
     /// Makes the index the target's, with the numbers of the files just placed, so that the next look need not read them.
     fn write_index(&self, target: CommitId, top: &TreeDir, placed: &[Placed]) -> Result<(), Error> {
         let doing = "writing the index";
-        let tree = self.git.find_commit(target).and_then(|commit| commit.tree()).doing(doing)?;
+        step(doing);
+        let tree = self.tree_of(target)?;
         let mut index = self.index()?;
         index.read_tree(&tree).doing(doing)?;
+        write_modes_as_git(&mut index).doing(doing)?;
         for (path, new) in placed {
             let (Some(mut entry), Some(new)) = (index.get_path(path, 0), new) else { continue };
             let Some(found) = top.find(path).doing(doing)? else { continue };
@@ -893,7 +916,7 @@ impl Repo {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Not every file system has links.
             Err(_) => {
-                std::fs::read(&path).and_then(|bytes| self.private.write_durably(INDEX_BEFORE, &bytes)).doing(doing)?
+                files::read(&path).and_then(|bytes| self.private.write_durably(INDEX_BEFORE, &bytes)).doing(doing)?
             }
         }
         index.write().doing(doing)?;
@@ -901,6 +924,23 @@ impl Repo {
         path.parent().map_or(Ok(()), sync_dir).doing(doing)?;
         remove_if_there(&before).map(drop).doing(doing)
     }
+}
+
+/// Gives the entries that a tree has under a mode of another time the one that git has in its index. libgit2 took their numbers
+/// for another file's, so they are taken from the index that is on disk.
+fn write_modes_as_git(index: &mut git2::Index) -> Result<(), git2::Error> {
+    let odd: Vec<git2::IndexEntry> = index.iter().filter(|entry| raw::canonical(entry.mode) != entry.mode).collect();
+    if odd.is_empty() {
+        return Ok(());
+    }
+    let before = index.path().and_then(|path| git2::Index::open(path).ok());
+    for mut entry in odd {
+        entry.mode = raw::canonical(entry.mode);
+        let known = before.as_ref().and_then(|before| before.get_path(&path_of(&entry.path), 0));
+        let same = known.filter(|known| known.id == entry.id && known.mode == entry.mode);
+        index.add(&same.unwrap_or(entry))?;
+    }
+    Ok(())
 }
 
 fn want_at(tree: &git2::Tree<'_>, path: &Path) -> Result<Want, git2::Error> {
@@ -916,7 +956,7 @@ fn want_at(tree: &git2::Tree<'_>, path: &Path) -> Result<Want, git2::Error> {
 }
 
 /// Whether git allows the path in a tree: no component is `.git` or what some file system would take for it.
-fn git_allows(path: &Path) -> bool {
+pub(crate) fn git_allows(path: &Path) -> bool {
     let blob = git2::Oid::hash_object(git2::ObjectType::Blob, b"").ok();
     blob.zip(git2::Index::new().ok()).is_some_and(|(id, mut index)| index.add(&entry(path, id, 0o100_644)).is_ok())
 }
@@ -1026,8 +1066,5 @@ fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
 
 /// Removes a folder of the private folder, links in it not followed.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    files::remove_folder(path)
 }

@@ -6,9 +6,9 @@
 //! a line in it from before the spawn until all is cleaned up: only when the lock is held or the line is there does a pass
 //! look through `/proc`.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use rustix::process::{Signal, getpid};
 
 use super::{GRACE, JobError, KILL_TAKES, MARK, system};
 use crate::deadline::instant;
-use crate::family::{Process, living_with_descendants, name_them};
+use crate::family::{Process, living_with_descendants, name_them, taker_of_lock};
+use crate::files;
 
 const NAME: &str = "job.lock";
 
@@ -49,12 +50,14 @@ impl JobLock {
     fn open(private_dir: &Path, create: OFlags) -> Result<Option<JobLock>, JobError> {
         let path = private_dir.join(NAME);
         let refused = |error: Errno| system(format!("open {}", path.display()))(error.into());
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | create;
-        let file = match rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)) {
+        // NONBLOCK: a FIFO in its place must not hold us.
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | create;
+        let file = match rustix::fs::openat(rustix::fs::CWD, &path, flags, Mode::from_raw_mode(0o600)) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(refused(error)),
         };
+        files::check_is_file(&file).map_err(system(format!("open {}", path.display())))?;
         let stat = rustix::fs::fstat(&file).map_err(refused)?;
         let mark = format!("{:x}-{:x}", stat.st_dev, stat.st_ino);
         Ok(Some(JobLock { file, path, mark }))
@@ -108,16 +111,21 @@ impl JobLock {
 
     /// Whether the process has the lock, and not just the file open, as a backup would.
     fn is_held_by(&self, pid: i32) -> bool {
-        let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        let Ok(ours) = rustix::fs::fstat(&self.file) else { return false };
-        fds.filter_map(Result::ok).any(|fd| {
-            std::fs::read_link(fd.path()).is_ok_and(|to| {
-                // A file that was removed is shown as `job.lock (deleted)`.
-                to.file_name().is_some_and(|name| name.as_bytes().starts_with(NAME.as_bytes()))
-            }) && rustix::fs::stat(fd.path()).is_ok_and(|it| (it.st_dev, it.st_ino) == (ours.st_dev, ours.st_ino))
-                && std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", fd.file_name().display()))
-                    .is_ok_and(|info| info.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK")))
-        })
+        self.taker_seen_at(pid).is_some()
+    }
+
+    /// The process that took the lock which process `pid` holds, by itself or by inheritance.
+    fn taker_seen_at(&self, pid: i32) -> Option<i32> {
+        let ours = rustix::fs::fstat(&self.file).ok()?;
+        taker_of_lock(&pid.to_string(), Some(OsStr::new(NAME)), &ours)
+    }
+
+    /// A process that took this lock itself and lives: a gitsync whose job runs, and nobody's orphan. The orphans of one that
+    /// was killed have inherited theirs.
+    fn living_taker(&self) -> Option<u32> {
+        let us = getpid().as_raw_pid();
+        let all = Process::all();
+        all.iter().find(|it| it.pid != us && self.taker_seen_at(it.pid) == Some(it.pid)).and_then(pid)
     }
 
     fn marks(&self, pid: i32) -> bool {
@@ -139,7 +147,8 @@ fn pid(process: &Process) -> Option<u32> {
 ///
 /// # Errors
 /// [`JobError::EarlierStillRuns`] when something of it was still there at `until` (or shortly after it was killed, where that
-/// is later), and when `job.lock` can't be opened.
+/// is later), [`JobError::AnotherRuns`] when a gitsync that lives has its job running all that time, and when `job.lock` can't be
+/// opened.
 pub fn end_orphans(private_dir: &Path, until: Instant) -> Result<Vec<u32>, JobError> {
     end_orphans_within(private_dir, until, GRACE)
 }
@@ -159,6 +168,13 @@ pub fn end_orphans_within(private_dir: &Path, until: Instant, grace: Duration) -
     let mut asked: Vec<Process> = Vec::new();
     let mut pause = Duration::from_millis(5);
     loop {
+        if let Some(pid) = lock.living_taker() {
+            if instant() >= until {
+                return Err(JobError::AnotherRuns { pid });
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        }
         let found = lock.holders();
         if found.is_empty() && lock.try_lock()? {
             lock.clear();

@@ -41,8 +41,14 @@ pub(super) fn publish(staged: &Folder, public: &Folder) -> Result<(), Failure> {
         let mut plan =
             Plan { incoming: &folder, at: Vec::new(), brought: 0, new: vec![], changed: vec![], gone: vec![] };
         plan.compare(staged, public)?;
+        // A power loss must not leave a page's name without its bytes.
+        if plan.brought > 0 {
+            folder.sync_file_system().map_err(to("bring to disk", incoming))?;
+        }
         plan.place(public)?;
-        plan.remove(public)
+        plan.remove(public)?;
+        // Before the note goes that the site is stale.
+        public.sync_file_system().map_err(to("bring to disk", OsStr::new("the public dir")))
     });
     done.and(public.remove(incoming).map_err(to("remove", incoming)))
 }

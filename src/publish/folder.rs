@@ -89,7 +89,7 @@ impl Folder {
         let through = FOLDER.union(OFlags::PATH);
         #[cfg(not(target_os = "linux"))]
         let through = FOLDER;
-        let mut at = rustix::fs::open("/", through, Mode::empty())?;
+        let mut at = rustix::fs::openat(rustix::fs::CWD, "/", through, Mode::empty())?;
         for component in path.components() {
             let name = match component {
                 Component::RootDir => continue,
@@ -232,6 +232,22 @@ impl Folder {
     /// Moves something, over what has the new name there if that is no folder.
     pub(super) fn rename(&self, name: &OsStr, to: &Folder, new_name: &OsStr) -> Result<(), Errno> {
         rustix::fs::renameat(&self.0, name, &to.0, new_name)
+    }
+
+    /// Waits until the names in it are on disk.
+    pub(super) fn sync(&self) -> Result<(), Errno> {
+        rustix::fs::fsync(&self.0)
+    }
+
+    /// Waits until everything on its file system is on disk.
+    pub(super) fn sync_file_system(&self) -> Result<(), Errno> {
+        #[cfg(target_os = "linux")]
+        return rustix::fs::syncfs(&self.0);
+        #[cfg(not(target_os = "linux"))]
+        {
+            rustix::fs::sync();
+            Ok(())
+        }
     }
 
     /// Lets two things change places, at one moment for all readers.

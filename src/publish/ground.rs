@@ -113,6 +113,15 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether the system could not tell now, which is no mistake of whoever gave the folder.
+    pub fn passes(&self) -> bool {
+        let (Reason::Unknown(error) | Reason::Unwritable(_, error)) = &self.reason else { return false };
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)
@@ -152,27 +161,27 @@ fn look_at(given: &Path, ground: &Ground<'_>, way: Way) -> Result<Site, Reason> 
     if ["/proc", "/sys", "/dev"].iter().any(|system| public.starts_with(system) && !public.starts_with("/dev/shm")) {
         return Err(Reason::System);
     }
-    if holds(&public, &repo) || holds(&public, &git) {
+    if holds(&public, &repo)? || holds(&public, &git)? {
         return Err(Reason::HoldsRepository);
     }
     if let Some(home) = ground.home
-        && holds(&public, &settle_or_take(home))
+        && holds(&public, &settle_or_take(home))?
     {
         return Err(Reason::Home);
     }
-    if holds(&git, &public) || holds(&repo.join(".git"), &public) {
+    if holds(&git, &public)? || holds(&repo.join(".git"), &public)? {
         return Err(Reason::InsideGit);
     }
     for path in ground.paths {
         let tracked = settle_or_take(&repo.join(path));
-        if holds(&tracked, &public) {
+        if holds(&tracked, &public)? {
             return Err(Reason::InsidePath(path.clone()));
         }
-        if holds(&public, &tracked) {
+        if holds(&public, &tracked)? {
             return Err(Reason::HoldsPath(path.clone()));
         }
     }
-    if let Some(mount) = mount_points().into_iter().find(|mount| *mount != public && mount.starts_with(&public)) {
+    if let Some(mount) = mount_points()?.into_iter().find(|mount| *mount != public && mount.starts_with(&public)) {
         return Err(Reason::HoldsMountPoint(mount));
     }
     let there = public.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
@@ -197,7 +206,7 @@ fn settle(given: &Path) -> Result<PathBuf, Reason> {
         // The root, or something that ends in `..`.
         return whole.canonicalize().map_err(Reason::Unknown);
     };
-    if fs::symlink_metadata(&whole).is_ok_and(|it| it.is_symlink()) {
+    if if_there(fs::symlink_metadata(&whole))?.is_some_and(|it| it.is_symlink()) {
         return Err(Reason::Link);
     }
     let mut there = parent;
@@ -232,26 +241,41 @@ fn settle_or_take(path: &Path) -> PathBuf {
 }
 
 /// Whether `outer` is `inner` or a parent of it, by name or, since a folder may be mounted at two places, by identity.
-fn holds(outer: &Path, inner: &Path) -> bool {
+fn holds(outer: &Path, inner: &Path) -> Result<bool, Reason> {
     if inner.starts_with(outer) {
-        return true;
+        return Ok(true);
     }
-    let Some(outer) = identity(outer) else { return false };
-    inner.ancestors().any(|it| identity(it) == Some(outer))
+    let Some(outer) = identity(outer)? else { return Ok(false) };
+    for it in inner.ancestors() {
+        if identity(it)? == Some(outer) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::metadata(path).ok().map(|it| (it.dev(), it.ino()))
+fn identity(path: &Path) -> Result<Option<(u64, u64)>, Reason> {
+    Ok(if_there(fs::metadata(path))?.map(|it| (it.dev(), it.ino())))
+}
+
+/// What was found, or nothing where there is nothing. What can't be looked at may be anything, the repository too.
+fn if_there<T>(found: io::Result<T>) -> Result<Option<T>, Reason> {
+    match found {
+        Ok(it) => Ok(Some(it)),
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => Ok(None),
+        Err(error) => Err(Reason::Unknown(error)),
+    }
 }
 
 /// Where something is mounted, as far as the system tells.
-fn mount_points() -> BTreeSet<PathBuf> {
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    table
+fn mount_points() -> Result<BTreeSet<PathBuf>, Reason> {
+    let table = if_there(fs::read("/proc/self/mountinfo"))?.unwrap_or_default();
+    let points = table
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
         .map(|field| PathBuf::from(OsString::from_vec(unescaped(field))))
-        .collect()
+        .collect();
+    Ok(points)
 }
 
 /// Blanks and the like are written as `\040` there.

@@ -8,15 +8,15 @@ use std::io::{self, IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::cli::{LogFormat, Settings};
+use crate::cli::{Config, LogFormat};
 use crate::transport::redact;
 
 /// Sets up logging for this process.
 ///
 /// # Errors
 /// A sentence, where `RUST_LOG` can't be understood.
-pub fn begin(settings: &Settings) -> Result<(), String> {
-    let level = match settings.verbosity {
+pub fn begin(settings: &Config) -> Result<(), String> {
+    let level = match settings.verbosity() {
         i8::MIN..=-1 => "error",
         0 => "info",
         1 => "gitsync=debug,info",

@@ -24,38 +24,31 @@ struct Entry {
 }
 
 impl GitConfig {
-    /// Reads what there is; an entry that cannot be read is as good as absent.
-    pub fn read(config: &git2::Config) -> GitConfig {
+    /// Reads what there is, and then `more`, which counts more; an entry that cannot be read is as good as absent.
+    pub fn read(config: &git2::Config, more: &[(String, String)]) -> GitConfig {
         let mut read = GitConfig::default();
-        let Ok(mut entries) = config.entries(Some(r"^(http|credential|core|ssh)\.")) else { return read };
-        while let Some(Ok(entry)) = entries.next() {
-            let (Ok(name), Ok(value)) =
-                (std::str::from_utf8(entry.name_bytes()), std::str::from_utf8(entry.value_bytes()))
-            else {
-                continue;
-            };
-            match name {
-                "core.sshcommand" => read.ssh_command = Some(value.to_owned()),
-                "ssh.variant" => read.ssh_variant = Some(value.to_owned()),
-                "core.askpass" => read.ask_pass = Some(value.to_owned()),
-                _ => {
-                    let section = if name.starts_with("http.") {
-                        "http"
-                    } else if name.starts_with("credential.") {
-                        "credential"
-                    } else {
-                        continue;
-                    };
-                    let rest = &name[section.len() + 1..];
-                    let (pattern, key) = match rest.rsplit_once('.') {
-                        Some((pattern, key)) => (Some(pattern.to_owned()), key),
-                        None => (None, rest),
-                    };
-                    read.entries.push(Entry { section, pattern, key: key.to_owned(), value: value.to_owned() });
-                }
-            }
-        }
+        each(config, r"^(http|credential|core|ssh)\.", |name, value| read.take(name, value));
+        more.iter().for_each(|(name, value)| read.take(name, value));
         read
+    }
+
+    fn take(&mut self, name: &str, value: &str) {
+        let to = match name {
+            "core.sshcommand" => &mut self.ssh_command,
+            "ssh.variant" => &mut self.ssh_variant,
+            "core.askpass" => &mut self.ask_pass,
+            _ => {
+                let named = |section: &'static str| Some((section, name.strip_prefix(section)?.strip_prefix('.')?));
+                let Some((section, rest)) = named("http").or_else(|| named("credential")) else { return };
+                let (pattern, key) = match rest.rsplit_once('.') {
+                    Some((pattern, key)) => (Some(pattern.to_owned()), key),
+                    None => (None, rest),
+                };
+                self.entries.push(Entry { section, pattern, key: key.to_owned(), value: value.to_owned() });
+                return;
+            }
+        };
+        *to = Some(value.to_owned());
     }
 
     /// Every value of `section.key` and `section.<url>.key` that applies; an empty one takes back those before it.
@@ -82,6 +75,68 @@ impl GitConfig {
             e.section == section && e.key == key && e.pattern.as_deref().is_none_or(|pattern| applies(pattern, url))
         })
     }
+}
+
+/// How the keys begin that matter to a remote.
+pub(super) const PREFIXES: &[&str] =
+    &["http.", "credential.", "core.sshcommand", "core.askpass", "ssh.variant", "url."];
+
+/// Gives each entry whose name a pattern matches, in the order git reads them.
+fn each(config: &git2::Config, pattern: &str, mut take: impl FnMut(&str, &str)) {
+    let Ok(mut entries) = config.entries(Some(pattern)) else { return };
+    while let Some(Ok(entry)) = entries.next() {
+        if let (Ok(name), Ok(value)) =
+            (std::str::from_utf8(entry.name_bytes()), std::str::from_utf8(entry.value_bytes()))
+        {
+            take(name, value);
+        }
+    }
+}
+
+/// git's `url.<base>.insteadOf` and `url.<base>.pushInsteadOf`.
+#[derive(Debug, Default)]
+pub(crate) struct Rewriting {
+    /// Each: (what a URL begins with, what takes its place).
+    any: Vec<(String, String)>,
+    push: Vec<(String, String)>,
+}
+
+impl Rewriting {
+    pub(super) fn read(config: &git2::Config) -> Rewriting {
+        let mut read = Rewriting::default();
+        each(config, r"^url\..*\.(push)?insteadof$", |name, value| read.take(name, value));
+        read
+    }
+
+    pub(super) fn take(&mut self, name: &str, value: &str) {
+        let Some((base, key)) = name.strip_prefix("url.").and_then(|rest| rest.rsplit_once('.')) else { return };
+        let list = match key {
+            "insteadof" => &mut self.any,
+            "pushinsteadof" => &mut self.push,
+            _ => return,
+        };
+        list.push((value.to_owned(), base.to_owned()));
+    }
+
+    /// The URL to fetch from and, where it is another, the one to push to.
+    pub fn apply(&self, url: &str, push_url: Option<&str>) -> (String, Option<String>) {
+        let push = match push_url {
+            Some(push) => Some(rewritten(&self.any, push).unwrap_or_else(|| push.to_owned())),
+            None => rewritten(&self.push, url),
+        };
+        (rewritten(&self.any, url).unwrap_or_else(|| url.to_owned()), push)
+    }
+}
+
+/// The longest beginning counts, of equals the first.
+fn rewritten(list: &[(String, String)], url: &str) -> Option<String> {
+    let mut best: Option<(&str, &str)> = None;
+    for (begin, base) in list {
+        if url.starts_with(begin.as_str()) && best.is_none_or(|(longest, _)| begin.len() > longest.len()) {
+            best = Some((begin, base));
+        }
+    }
+    best.map(|(begin, base)| format!("{base}{}", url.get(begin.len()..).unwrap_or_default()))
 }
 
 /// Does a `http.<pattern>.…` speak of this URL? Scheme, host (with `*` for one label) and port alike, the path a prefix

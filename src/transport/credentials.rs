@@ -6,18 +6,26 @@
 //! request; helpers and askpass are programs, and only run when a server asks for credentials. Without any of them the
 //! extra header is sent at once too.
 //!
-//! A secret is bound to the scheme, host and port of the remote's URL; it never goes to another one, nor over plain
-//! http unless that is loopback or was allowed. One that is refused is not tried again, and no other in its place:
+//! The first three, and the secret of the URL that a pass was given, go to the one [`TokenHost`] and nowhere else, whatever the
+//! repository's configuration makes of the remote's URL. Any secret is bound to the scheme, host and port of the URL that is
+//! asked; it never goes to another one, nor over plain http unless that is loopback or was allowed. One that is refused is not tried again, and no other in its place:
 //! a machine that quietly goes on with the second-best secret hides that the first has expired.
 
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::config::GitConfig;
 use super::exec::{self, Wire};
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
-use super::{Env, Kind, Limits, Options, TransportError, redact};
+use super::{Env, Kind, Limits, Options, TokenHost, TransportError, redact};
+use crate::deadline::instant;
+use crate::files;
+
+/// How long a token file that is a pipe, such as a shell's `<(…)`, may take to say it.
+const TOKEN_TAKES: Duration = Duration::from_secs(10);
 
 /// A value for the `Authorization` header, and where it came from.
 #[derive(Clone)]
@@ -51,12 +59,25 @@ fn register_credentials(value: &str) {
     }
 }
 
+/// The secret in a line of `http.extraheader`.
+pub(super) fn register_header_line(line: &str) {
+    let Some((name, value)) = line.split_once(':') else { return };
+    let value = value.trim();
+    if name.trim().eq_ignore_ascii_case("authorization") {
+        register_credentials(value.rsplit(' ').next().unwrap_or(value));
+    } else if value.len() >= 16 {
+        redact::register_secret(value);
+    }
+}
+
 /// The credentials of one remote.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     url: HttpUrl,
     env: Env,
     token_file: Option<std::path::PathBuf>,
+    url_secret: Option<(String, String)>,
+    token_host: TokenHost,
     allow_insecure_http: bool,
     config: GitConfig,
     limits: Limits,
@@ -68,6 +89,8 @@ impl Credentials {
             url: url.clone(),
             env: options.env.clone(),
             token_file: options.token_file.clone(),
+            url_secret: options.url_secret.clone(),
+            token_host: options.token_host.clone(),
             allow_insecure_http: options.allow_insecure_http,
             config: config.clone(),
             limits,
@@ -90,10 +113,16 @@ impl Credentials {
     /// # Errors
     /// A token file that cannot be read, or a token no header can carry.
     pub fn at_once(&self) -> Result<Option<Authorization>, TransportError> {
+        let withheld = self.withheld();
+        if let Some(withheld) = &withheld {
+            warn_once(withheld, &self.remedy());
+        }
         if !self.is_safe() {
             return Ok(None);
         }
-        if let Some(token) = self.token()? {
+        if withheld.is_none()
+            && let Some(token) = self.token()?
+        {
             return Ok(Some(token));
         }
         if self.helpers().is_empty() && self.ask_pass().is_none() {
@@ -126,6 +155,9 @@ impl Credentials {
     /// Why no credentials were sent, for a person who thought they had set some.
     pub fn why_none(&self) -> String {
         let origin = &self.url.origin;
+        if let Some(withheld) = self.withheld() {
+            return withheld;
+        }
         if !self.is_safe() {
             return format!(
                 "no credentials were sent because {origin} is plain http; use https://, or --allow-insecure-http if it must be"
@@ -155,15 +187,9 @@ impl Credentials {
         self.config
             .all("http", "extraheader", &self.url)
             .into_iter()
+            .inspect(|line| register_header_line(line))
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
-            .inspect(|(name, value)| {
-                if name.eq_ignore_ascii_case("authorization") {
-                    register_credentials(value.rsplit(' ').next().unwrap_or(value));
-                } else if value.len() >= 16 {
-                    redact::register_secret(value);
-                }
-            })
             .collect()
     }
 
@@ -173,21 +199,56 @@ impl Credentials {
         Some(Authorization { header, source: "http.extraheader in git's configuration".to_owned() })
     }
 
-    /// The secrets that cost nothing to read.
-    fn token(&self) -> Result<Option<Authorization>, TransportError> {
-        let user = self.url.user.as_deref().unwrap_or(TOKEN_USER);
-        let (token, source) = if let Some(path) = &self.token_file {
-            (read_token(path)?, format!("the token file {}", path.display()))
+    /// Why the token that is set is not sent: it is for another host. `None` where it may go, or where there is none.
+    pub fn withheld(&self) -> Option<String> {
+        let source = match self.source()? {
+            // That of the URL itself goes where the URL says.
+            TokenSource::Url(_) => return None,
+            source => source,
+        };
+        let origin = &self.url.origin;
+        (!self.token_host.allows(origin)).then(|| {
+            let host = self.token_host.describe();
+            format!("the token from {source} is for {host} and was not sent to {origin}, where the remote is now")
+        })
+    }
+
+    /// What a person does about [`Credentials::withheld`].
+    pub fn remedy(&self) -> String {
+        let host = self.url.origin.authority();
+        format!(
+            "if {host} is to have the token, run `gitsync init-sync --remote-url URL` with the new URL, or give \
+             --token-host {host}; else set the remote's URL, pushurl and insteadOf in git's configuration right"
+        )
+    }
+
+    /// The token that costs nothing to read: the first there is.
+    fn source(&self) -> Option<TokenSource<'_>> {
+        let own = || self.url.secret.as_deref().map(TokenSource::Url);
+        if let Some(path) = &self.token_file {
+            Some(TokenSource::File(path))
         } else if let Some(token) = self.env.text("GIT_SYNC_TOKEN") {
-            (token.to_owned(), "GIT_SYNC_TOKEN".to_owned())
+            Some(TokenSource::Variable("GIT_SYNC_TOKEN", token))
         } else if let Some(token) =
             self.env.text("GITHUB_TOKEN").filter(|_| self.github() == self.url.origin.to_string())
         {
-            (token.to_owned(), "GITHUB_TOKEN".to_owned())
-        } else if let Some(secret) = &self.url.secret {
-            (secret.clone(), "the remote's URL".to_owned())
+            Some(TokenSource::Variable("GITHUB_TOKEN", token))
         } else {
-            return Ok(None);
+            own().or_else(|| self.url_secret.as_ref().map(|(user, secret)| TokenSource::Given(user, secret)))
+        }
+    }
+
+    fn token(&self) -> Result<Option<Authorization>, TransportError> {
+        let Some(found) = self.source() else { return Ok(None) };
+        let source = found.to_string();
+        let mut user = self.url.user.as_deref().unwrap_or(TOKEN_USER);
+        let token = match found {
+            TokenSource::File(path) => read_token(path, self.limits.until())?,
+            TokenSource::Variable(_, token) | TokenSource::Url(token) => token.to_owned(),
+            TokenSource::Given(name, token) => {
+                user = self.url.user.as_deref().unwrap_or(name);
+                token.to_owned()
+            }
         };
         let token = token.trim();
         if token.is_empty() || token.chars().any(|c| c.is_control()) {
@@ -309,8 +370,41 @@ impl Credentials {
     }
 }
 
-fn read_token(path: &Path) -> Result<String, TransportError> {
-    std::fs::read_to_string(path).map_err(|e| TransportError {
+/// Where a token is from.
+#[derive(Clone, Copy)]
+enum TokenSource<'a> {
+    File(&'a Path),
+    /// Its name and its value.
+    Variable(&'static str, &'a str),
+    /// The secret in the URL that is asked.
+    Url(&'a str),
+    /// The user and the secret in the URL that the command line or the environment gives.
+    Given(&'a str, &'a str),
+}
+
+impl fmt::Display for TokenSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenSource::File(path) => write!(f, "the token file {}", path.display()),
+            TokenSource::Variable(name, _) => f.write_str(name),
+            TokenSource::Url(_) => f.write_str("the remote's URL"),
+            TokenSource::Given(..) => f.write_str("the remote's URL (--remote-url, GIT_SYNC_REMOTE_URL)"),
+        }
+    }
+}
+
+/// A pass opens several sessions; it says this once for each host.
+fn warn_once(what: &str, next: &str) {
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !said.iter().any(|known| known == what) {
+        tracing::warn!(next, "{what}");
+        said.push(what.to_owned());
+    }
+}
+
+fn read_token(path: &Path, until: Instant) -> Result<String, TransportError> {
+    files::read_until(path, until.min(instant() + TOKEN_TAKES)).map_err(|e| TransportError {
         kind: Kind::Lasting,
         what: format!("the token file {} cannot be read: {e}", path.display()),
         next: "see that the file is there, that this user may read it, and that it holds the token as plain text"

@@ -23,8 +23,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::err_packet::ErrWatch;
 use super::url::{GitUrl, SshUrl};
 use super::{Env, Kind, Limits, TransportError, answers, redact};
+use crate::deadline::STACK;
 use crate::family::{Family, Subreaper};
 
 /// The most that is kept of what the other side says while we still write to it.
@@ -55,6 +57,8 @@ pub const REPOSITORY_VARIABLES: &[&str] = &[
     "GIT_NAMESPACE",
     "GIT_QUARANTINE_PATH",
 ];
+/// Ours alone: no program that we start is told of these.
+pub const OWN_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL"];
 /// The tokens are for http remotes: a remote's hooks and ssh get none.
 pub const SECRET_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE", "GIT_SYNC_REMOTE_URL", "GITHUB_TOKEN"];
 
@@ -374,6 +378,9 @@ impl Wire {
 
     /// Starts a program and holds all three of its streams.
     pub fn talk(mut command: Command, limits: Limits, url: &str, package: &str) -> Result<Wire, TransportError> {
+        for variable in OWN_VARIABLES {
+            command.env_remove(variable);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = Running::start(&mut command, package)?;
         let (Some(to), Some(from), Some(errors)) =
@@ -560,9 +567,22 @@ impl Wire {
         redact::text(&self.said)
     }
 
-    /// The error for a conversation the other side ended too early.
+    /// The error for a conversation the other side ended too early. What it said last may not have been read yet.
     pub fn hung_up(&mut self) -> TransportError {
         let words = self.last_words();
+        let mut watch = ErrWatch::default();
+        let mut some = [0; 8192];
+        // Nothing is waited for: it has gone.
+        while self.ahead.len() < MOST_SAID
+            && let Ok(n @ 1..) = rustix::io::read(&self.from, &mut some)
+        {
+            self.ahead.extend(some.iter().take(n));
+        }
+        if watch.see(self.ahead.make_contiguous())
+            && let Some(words) = watch.words()
+        {
+            return answers::server_said(&self.url, &words);
+        }
         // ssh says who closed the connection, git that it "could not read from remote repository": the cause is before.
         answers::server_said(&self.url, &words)
     }
@@ -637,7 +657,11 @@ fn connect(git: &GitUrl, limits: &Limits, url: &str) -> Result<TcpStream, Transp
         Err(_) => {
             let (tell, told) = mpsc::channel();
             let name = (git.host.clone(), git.port);
-            std::thread::spawn(move || tell.send(name.to_socket_addrs().map(Vec::from_iter)));
+            std::thread::Builder::new()
+                .name("names".to_owned())
+                .stack_size(STACK)
+                .spawn(move || tell.send(name.to_socket_addrs().map(Vec::from_iter)))
+                .map_err(|e| unreachable(format!("no thread to look its name up: {e}")))?;
             match told.recv_timeout(limits.left(url)?.min(limits.idle)) {
                 Ok(found) => found.map_err(|e| unreachable(e.to_string()))?,
                 Err(_) => return Err(answers::no_name_in_time(url)),

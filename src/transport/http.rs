@@ -118,6 +118,15 @@ struct State {
     every_authority: bool,
 }
 
+/// What a server made of a question in protocol v2.
+enum V2 {
+    Found(Vec<(String, Oid)>),
+    /// It said `ERR`, which may be of the question or of the repository: the old way tells.
+    Refused(String),
+    /// It did not answer as v2 would.
+    Unknown,
+}
+
 /// What to send.
 enum Body<'a> {
     Nothing,
@@ -172,21 +181,39 @@ impl Http {
 
     /// The tips of these refs, of those that are there.
     pub fn tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, TransportError> {
+        let mut words = None;
         if self.state().speaks_v2 != Some(false) {
-            if let Some(found) = self.tips_by_v2(refnames)? {
-                self.state().speaks_v2 = Some(true);
-                return Ok(found);
+            match self.tips_by_v2(refnames)? {
+                V2::Found(found) => {
+                    self.state().speaks_v2 = Some(true);
+                    return Ok(found);
+                }
+                V2::Refused(said) => words = Some(said),
+                V2::Unknown => {}
             }
             tracing::debug!("the server does not answer protocol v2; asking the old way in this pass");
             self.state().speaks_v2 = Some(false);
         }
+        self.advertised_tips(refnames).map_err(|error| {
+            let Some(words) = words else { return error };
+            let said = answers::server_said(&redact::url(&self.state().base.clean()), &words);
+            match error.kind {
+                Kind::Lasting => said,
+                Kind::Passing => {
+                    TransportError { what: format!("{}; before that, {}", error.what, said.what), ..error }
+                }
+            }
+        })
+    }
+
+    fn advertised_tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, TransportError> {
         let answer = self.advertisement("git-upload-pack")?;
         let url = answer.url.clone();
         pktline::read_advertisement(&mut Packets::new(answer), refnames, true).map_err(|bad| self.bad(bad, &url))
     }
 
-    /// One POST, nothing before it. `None`: the server did not answer as v2 would.
-    fn tips_by_v2(&self, refnames: &[&str]) -> Result<Option<Vec<(String, Oid)>>, TransportError> {
+    /// One POST, nothing before it.
+    fn tips_by_v2(&self, refnames: &[&str]) -> Result<V2, TransportError> {
         let body = pktline::ls_refs_request(refnames);
         let answer = match self.exchange(&upload_pack(true), Body::Whole(&body)) {
             Ok(answer) => answer,
@@ -194,14 +221,15 @@ impl Http {
             Err(Failed { final_word: true, error, .. }) => return Err(error),
             // What servers without v2, or without this way of asking, answer such a POST with.
             Err(Failed { status: Some(400 | 403 | 404 | 405 | 406 | 411 | 415 | 422 | 500 | 501), .. })
-            | Err(Failed { not_git: true, .. }) => return Ok(None),
+            | Err(Failed { not_git: true, .. }) => return Ok(V2::Unknown),
             Err(failed) => return Err(failed.error),
         };
         let url = answer.url.clone();
         match pktline::read_ls_refs(&mut Packets::new(answer), refnames) {
-            Ok(found) => Ok(Some(found)),
+            Ok(found) => Ok(V2::Found(found)),
             Err(Bad::Io(e)) => Err(self.bad(Bad::Io(e), &url)),
-            Err(Bad::Malformed(_) | Bad::Refused(_)) => Ok(None),
+            Err(Bad::Malformed(_)) => Ok(V2::Unknown),
+            Err(Bad::Refused(words)) => Ok(V2::Refused(words)),
         }
     }
 
@@ -288,7 +316,10 @@ impl Http {
                     let said = words_of(response);
                     let source = authorization.as_ref().map(|a| a.source.as_str());
                     let failure = answers::HttpFailure { status, url: &shown, said: &said, source, throttled };
-                    let error = answers::http_status(&failure);
+                    let mut error = answers::http_status(&failure);
+                    if source.is_none() && matches!(status, 403 | 404) {
+                        self.name_withheld(&mut error);
+                    }
                     let final_word = throttled || (matches!(status, 401 | 403) && source.is_some());
                     return Err(Failed { error, status: Some(status), not_git: false, final_word });
                 }
@@ -297,10 +328,19 @@ impl Http {
     }
 
     fn refused_without_secret(&self, url: &str) -> TransportError {
-        lasting(
-            format!("{url} asks for credentials, and {}", self.credentials.why_none()),
-            &format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS),
-        )
+        let next = match self.credentials.withheld() {
+            Some(_) => self.credentials.remedy(),
+            None => format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS),
+        };
+        lasting(format!("{url} asks for credentials, and {}", self.credentials.why_none()), &next)
+    }
+
+    /// A server that refuses us may do so for want of the token that was not sent.
+    fn name_withheld(&self, error: &mut TransportError) {
+        if let Some(withheld) = self.credentials.withheld() {
+            error.what.push_str(&format!("; {withheld}"));
+            error.next = self.credentials.remedy();
+        }
     }
 
     fn authorization(&self) -> Result<Option<Authorization>, TransportError> {
@@ -963,6 +1003,7 @@ impl Push {
         let http = self.http.clone();
         std::thread::Builder::new()
             .name("push".to_owned())
+            .stack_size(crate::deadline::STACK)
             .spawn(move || {
                 let body = Pieces { rest, piece: Cursor::new(Vec::new()), over: false, meter: http.meter.clone() };
                 let answer = http.exchange(&RECEIVE_PACK, Body::Stream(body)).map_err(|failed| failed.error);

@@ -223,7 +223,9 @@ fn keep(found: &mut Vec<(String, Oid)>, id: &[u8], name: &[u8], refnames: &[&str
     }
 }
 
-fn refusal(line: &[u8]) -> Result<(), Bad> {
+/// # Errors
+/// Where the line is an `ERR`.
+pub(crate) fn refusal(line: &[u8]) -> Result<(), Bad> {
     match line.strip_prefix(b"ERR ") {
         Some(text) => Err(Bad::Refused(redact::text(text))),
         None => Ok(()),

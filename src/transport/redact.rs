@@ -25,6 +25,7 @@ static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// From now on this value is masked wherever it stands, also in the forms that a server, a proxy or a log may give it: see
 /// `forms`.
 pub fn register_secret(secret: &str) {
+    hide_memory();
     let secret = secret.trim();
     if secret.len() < SHORTEST_SECRET {
         return;
@@ -40,6 +41,20 @@ pub fn register_secret(secret: &str) {
     }
     // The longest first: a secret may hold another.
     secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
+}
+
+/// A process that holds a secret is not to be read by others of the same user, a job above all: neither its memory nor its
+/// environment, by `/proc` or a debugger. A program that it starts is as it always is.
+fn hide_memory() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            // Every kernel knows it; where one says no there is nothing else to be done.
+            let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        });
+    }
 }
 
 /// A secret as it is, percent-encoded, escaped (for JSON and for a log's quoted fields, also one in the other), as HTML, and,

@@ -379,7 +379,7 @@ fn authority_of(rest: &str) -> &str {
     &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())]
 }
 
-fn host_and_port(url: &str, text: &str) -> Result<(String, Option<u16>), TransportError> {
+pub(super) fn host_and_port(url: &str, text: &str) -> Result<(String, Option<u16>), TransportError> {
     let (host, port) = match text.strip_prefix('[') {
         Some(inside) => {
             let (host, after) = inside.split_once(']').ok_or_else(|| bad(url, "has a [ without its ]"))?;
@@ -406,7 +406,7 @@ fn host_and_port(url: &str, text: &str) -> Result<(String, Option<u16>), Transpo
     }
 }
 
-fn bracketed(host: &str) -> String {
+pub(super) fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 

@@ -82,6 +82,17 @@ impl Disk {
         disk
     }
 
+    /// Of a folder only what these names in it hold; what is made beside them is followed too.
+    pub fn of_some(top: &Path, names: &[&str]) -> Self {
+        let mut disk = Self { top: top.to_owned(), nodes: vec![Node { folder: true, ..Node::default() }] };
+        for name in names.iter().filter(|name| top.join(name).exists()) {
+            let at = disk.take_in(&top.join(name));
+            disk.nodes[0].live.insert(OsString::from(name), at);
+        }
+        disk.nodes[0].disk = disk.nodes[0].live.clone();
+        disk
+    }
+
     fn take_in(&mut self, path: &Path) -> usize {
         let folder = path.symlink_metadata().unwrap().is_dir();
         let origin = Some(path.strip_prefix(&self.top).unwrap().to_owned());
@@ -245,7 +256,12 @@ impl Disk {
             fs::create_dir_all(to).unwrap();
             let names = if loss == Loss::Bytes { &node.live } else { &node.disk };
             for (name, next) in names {
-                self.make(*next, loss, start, kept, &to.join(name));
+                // A file that was new and was replaced since, whose bytes no earlier cut has kept: the disk then has the next
+                // one, as it may.
+                let next = if self.is_unknown(*next, loss, kept) { node.live.get(name) } else { Some(next) };
+                if let Some(next) = next {
+                    self.make(*next, loss, start, kept, &to.join(name));
+                }
             }
             let private = to.ends_with(".git/gitsync");
             fs::set_permissions(to, fs::Permissions::from_mode(if private { 0o700 } else { 0o755 })).unwrap();
@@ -258,6 +274,15 @@ impl Disk {
         } else {
             panic!("nobody kept the bytes of {}", to.display());
         }
+    }
+}
+
+impl Disk {
+    /// Whether nobody knows what a file held.
+    fn is_unknown(&self, at: usize, loss: Loss, kept: &HashMap<usize, PathBuf>) -> bool {
+        let node = &self.nodes[at];
+        let is_empty = node.dirty && loss != Loss::Names;
+        !node.folder && !is_empty && node.origin.is_none() && !kept.contains_key(&at)
     }
 }
 

@@ -26,9 +26,16 @@ pub struct Oracle {
     /// Commits that people made: what they hold is theirs to answer for.
     by_people: BTreeSet<Oid>,
     trees: BTreeMap<Oid, BTreeSet<Version>>,
+    /// The references by name that count for commits, as tips and as what keeps them; without it every one does.
+    keeps: Option<fn(&str) -> bool>,
 }
 
 impl Oracle {
+    /// One for which a commit counts, as a tip and as kept, by references of certain names alone.
+    pub fn keeping(keeps: fn(&str) -> bool) -> Self {
+        Self { keeps: Some(keeps), ..Self::default() }
+    }
+
     /// Takes in all there is now. From here on none of it may be lost.
     pub fn remember(&mut self, scene: &Scene, when: &str) {
         self.remember_tips(&scene.upstream(), when);
@@ -93,11 +100,12 @@ impl Oracle {
             else {
                 continue;
             };
-            if git.find_commit(id).is_ok() {
+            if git.find_commit(id).is_ok() && self.keeps.is_none_or(|keeps| keeps(&name)) {
                 self.tips.entry(id).or_insert_with(|| format!("{name} of {} {when}", place.display()));
             }
         }
-        if let Ok(head) = git.head()
+        if self.keeps.is_none()
+            && let Ok(head) = git.head()
             && let Some(id) = head.target()
         {
             self.tips.entry(id).or_insert_with(|| format!("HEAD of {} {when}", place.display()));
@@ -133,9 +141,17 @@ impl Oracle {
                     continue;
                 }
             };
+            if let Some(keeps) = self.keeps {
+                kept_commits.extend(reachable_by(&git, keeps));
+            }
+            for id in stashed(&git) {
+                kept_versions.extend(self.tree_of(&git, id).iter().cloned());
+            }
             for id in reachable(&git, upstream.is_none()) {
                 kept_versions.extend(self.tree_of(&git, id).iter().cloned());
-                kept_commits.insert(id);
+                if self.keeps.is_none() {
+                    kept_commits.insert(id);
+                }
                 if !self.by_people.contains(&id) {
                     all.extend(self.invented(&git, id, allowed));
                 }
@@ -165,7 +181,9 @@ impl Oracle {
     /// G5: a commit of gitsync that is no rescue changes only what it may.
     fn invented(&mut self, git: &Repository, id: Oid, allowed: &[&str]) -> Vec<String> {
         let commit = git.find_commit(id).unwrap();
-        if commit.message_bytes().starts_with(b"gitsync: ") {
+        // A job's commits, and a person's that a job made anew, are theirs to answer for.
+        let theirs = [&b"gitsync: "[..], b"job ", b"by hand ", b"version ", b"first\n", b"second\n"];
+        if theirs.iter().any(|begin| commit.message_bytes().starts_with(begin)) || stashed(git).contains(&id) {
             return Vec::new();
         }
         let before = commit.parent_id(0).map(|parent| self.tree_of(git, parent).clone()).unwrap_or_default();
@@ -182,10 +200,28 @@ impl Oracle {
 
 /// Every commit that a reference reaches; `seen`: by what was last seen of a remote, too.
 pub fn reachable(git: &Repository, seen: bool) -> BTreeSet<Oid> {
+    reachable_by(git, |name| seen || !name.starts_with("refs/remotes/"))
+}
+
+/// Every commit that git keeps for somebody by other means than references, with what it holds besides: on the stash, all but
+/// the last by its log alone, and what a rebase or a merge has put away until it ends.
+fn stashed(git: &Repository) -> BTreeSet<Oid> {
+    let mut ids: Vec<Oid> =
+        git.reflog("refs/stash").map(|log| log.iter().map(|entry| entry.id_new()).collect()).unwrap_or_default();
+    for file in ["MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash"] {
+        let text = fs::read_to_string(git.path().join(file)).unwrap_or_default();
+        ids.extend(Oid::from_str(text.trim()));
+    }
+    let commits = ids.into_iter().filter_map(|id| git.find_commit(id).ok());
+    commits.flat_map(|commit| commit.parent_ids().chain([commit.id()]).collect::<Vec<_>>()).collect()
+}
+
+/// Every commit that a reference reaches whose name will do.
+pub fn reachable_by(git: &Repository, keeps: impl Fn(&str) -> bool) -> BTreeSet<Oid> {
     let mut walk = git.revwalk().unwrap();
     let mut any = false;
     for reference in git.references().unwrap().flatten() {
-        if !seen && reference.name_bytes().starts_with(b"refs/remotes/") {
+        if !keeps(&String::from_utf8_lossy(reference.name_bytes())) {
             continue;
         }
         if let Ok(commit) = reference.peel_to_commit() {
@@ -256,7 +292,8 @@ pub fn leftovers(git_dir: &Path) -> Vec<PathBuf> {
             // `job.lock` is the private folder's own and stays.
             let stays = private && name == "job.lock";
             let unfinished = private
-                && (["intent", "index-before", "staging", "staging-old"].contains(&&*name) || name.ends_with(".new"));
+                && (["intent", "index-before", "staging", "staging-old", "let-go"].contains(&&*name)
+                    || name.ends_with(".new"));
             if unfinished || (!stays && name.ends_with(".lock")) || name.contains("_git2_") || name.starts_with("tmp_")
             {
                 all.push(path.clone());

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -87,7 +87,11 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     rule: Mutex<Rule>,
     wanted: Mutex<Option<String>>,
+    /// What git's own programs behind it get besides.
+    env: Mutex<Vec<(String, String)>>,
     over: AtomicBool,
+    /// How many connections are being served.
+    busy: AtomicUsize,
     /// All that ever came in, to be searched for secrets.
     bytes: Mutex<Vec<u8>>,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -148,7 +152,9 @@ impl HttpServer {
             seen: Mutex::default(),
             rule: Mutex::new(Box::new(|_, _| None)),
             wanted: Mutex::default(),
+            env: Mutex::default(),
             over: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
             bytes: Mutex::default(),
             tls,
         });
@@ -161,8 +167,10 @@ impl HttpServer {
                     return;
                 }
                 let (server, ended) = (server.clone(), ended.clone());
+                server.busy.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
                     let _ = serve(&server, stream.unwrap(), number, &ended);
+                    server.busy.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -201,6 +209,11 @@ impl HttpServer {
         *self.shared.wanted.lock().unwrap() = Some(format!("Basic {}", base64(&format!("{user}:{secret}"))));
     }
 
+    /// From now on, git's own programs behind it have this in their environment.
+    pub fn env(&self, name: &str, value: &str) {
+        self.shared.env.lock().unwrap().push((name.into(), value.into()));
+    }
+
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
@@ -208,6 +221,11 @@ impl HttpServer {
     /// The requests so far, each in short.
     pub fn log(&self) -> Vec<String> {
         self.seen().iter().map(Seen::short).collect()
+    }
+
+    /// Whether every connection has ended, and git behind it.
+    pub fn is_idle(&self) -> bool {
+        self.shared.busy.load(Ordering::SeqCst) == 0
     }
 
     pub fn forget(&self) {
@@ -489,6 +507,7 @@ fn backend(
         .env("REQUEST_METHOD", &seen.method)
         .env("REMOTE_ADDR", "127.0.0.1")
         .env_remove("CONTENT_LENGTH")
+        .envs(server.env.lock().unwrap().iter().cloned())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
@@ -511,6 +530,8 @@ fn backend(
     drop(input);
     let mut output = BufReader::new(child.stdout.take().unwrap());
     if read.is_err() {
+        // It would look for the rest of a body with a length for ever. Its own child ends with its input.
+        let _ = child.kill();
         let _ = io::copy(&mut output, &mut io::sink());
         let _ = child.wait();
         return read;

@@ -38,6 +38,13 @@ impl Inetd {
         });
         Inetd { address, over, children }
     }
+
+    /// Whether every process that a connection was handed to has ended.
+    pub fn is_idle(&self) -> bool {
+        let mut children = self.children.lock().unwrap();
+        children.retain_mut(|child| child.try_wait().unwrap().is_none());
+        children.is_empty()
+    }
 }
 
 impl Drop for Inetd {

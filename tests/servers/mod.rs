@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use gitsync::transport::{Env, Options, Progress, Session, TransportError};
+use gitsync::transport::{Env, Options, Progress, Session, TokenHost, TransportError};
 
 /// No output, no file and no request to another host may ever hold this.
 pub const CANARY: &str = "canary-7f3a9c51e2";
@@ -183,6 +183,8 @@ pub fn options(variables: &[(&str, &str)]) -> Options {
         deadline: Instant::now() + Duration::from_secs(60),
         idle: Duration::from_secs(20),
         token_file: None,
+        url_secret: None,
+        token_host: TokenHost::Nowhere,
         env: Env::read(&|name| variables.iter().find(|(n, _)| n == name).map(|(_, v)| v.into())),
         allow_insecure_http: false,
         relative_to: PathBuf::from("/"),
@@ -202,7 +204,9 @@ pub fn open(url: &str) -> Session {
     open_with(url, options(&[]), "")
 }
 
+/// Tokens are for the host of `url`, as where an init-sync was given it.
 pub fn open_with(url: &str, options: Options, configured: &str) -> Session {
+    let options = Options { token_host: TokenHost::of_url(url), ..options };
     Session::open(url, &config(configured), options).unwrap()
 }
 

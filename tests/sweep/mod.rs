@@ -8,6 +8,10 @@
 //! pass's PATH that puts strace before the one program meant ([`Children`]).
 #![allow(dead_code, missing_docs, clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod errors;
+pub mod passes;
+pub mod sockets;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
@@ -130,6 +134,8 @@ pub struct Sweep<'a> {
 
 pub const SOME: (usize, usize) = (26, 13);
 pub const FEW: (usize, usize) = (13, 7);
+pub const FEWER: (usize, usize) = (4, 3);
+pub const FEWEST: (usize, usize) = (2, 1);
 
 /// Nothing beyond the guarantees.
 pub fn nothing(_: &Scene) -> Vec<String> {
@@ -143,6 +149,15 @@ pub struct Tally {
     pub struck: usize,
     pub second: usize,
     pub complaints: Vec<String>,
+}
+
+impl Tally {
+    /// Says now and then how far a long sweep is.
+    fn progress(&self, sweep: &Sweep<'_>, of: usize) {
+        if extent() > Extent::Thinned && self.points.is_multiple_of(100) {
+            eprintln!("{}: {} of {of} points, {} complaints", sweep.name, self.points, self.complaints.len());
+        }
+    }
 }
 
 /// The scene as it was before the pass, put aside.
@@ -184,7 +199,7 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 /// Runs a pass with strace before it.
-fn under_strace(plain: &Command, options: &[String]) -> Output {
+pub fn under_strace(plain: &Command, options: &[String]) -> Output {
     let mut traced = Command::new("strace");
     traced.arg("-qq").args(options).arg("--").arg(plain.get_program()).args(plain.get_args());
     for (name, value) in plain.get_envs() {
@@ -268,7 +283,7 @@ pub fn run(sweep: &Sweep<'_>) {
     }
     let start = Start::of(sweep.scene, sweep.unreadable);
     let calls = calls_of(sweep.scene, sweep.pass);
-    run_over(sweep, &start, &calls, None);
+    run_over(sweep, &start, &calls, Target::Pass);
 }
 
 /// Strikes, one after another, every program of git that the pass starts.
@@ -279,10 +294,19 @@ pub fn run_on_children(sweep: &Sweep<'_>) {
     let children = Children::of(sweep.scene);
     let start = Start::of(sweep.scene, sweep.unreadable);
     let calls = children.calls_of(sweep.pass);
-    run_over(sweep, &start, &calls, Some(&children));
+    run_over(sweep, &start, &calls, Target::Children(&children));
 }
 
-fn run_over(sweep: &Sweep<'_>, start: &Start, calls: &[Called], children: Option<&Children<'_>>) {
+/// What is struck.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    Pass,
+    /// The pass, at calls that only look; see [`errors`].
+    Looks,
+    Children(&'a Children<'a>),
+}
+
+fn run_over(sweep: &Sweep<'_>, start: &Start, calls: &[Called], target: Target<'_>) {
     let extent = extent();
     let changing: Vec<Called> = calls.iter().filter(|called| called.changes).cloned().collect();
     let mut points = Vec::new();
@@ -315,10 +339,8 @@ fn run_over(sweep: &Sweep<'_>, start: &Start, calls: &[Called], children: Option
     }
     let mut tally = Tally::default();
     for (i, point) in points.iter().enumerate() {
-        strike(sweep, start, children, point, i, &mut tally);
-        if extent > Extent::Thinned && i % 100 == 99 {
-            eprintln!("{}: {} of {} points, {} complaints", sweep.name, i + 1, points.len(), tally.complaints.len());
-        }
+        strike(sweep, start, target, point, i, &mut tally);
+        tally.progress(sweep, points.len());
     }
     let kills = points.iter().filter(|point| point.blow == Blow::Kill).count();
     eprintln!(
@@ -329,37 +351,31 @@ fn run_over(sweep: &Sweep<'_>, start: &Start, calls: &[Called], children: Option
         tally.struck,
         tally.second
     );
+    finish(sweep, &tally);
+}
+
+/// Fails the test where there is anything to complain of.
+fn finish(sweep: &Sweep<'_>, tally: &Tally) {
+    let most = if extent() > Extent::Thinned { 200 } else { 12 };
+    let shown: Vec<_> = tally.complaints.iter().take(most).cloned().collect();
     let count = tally.complaints.len();
-    let shown = tally
-        .complaints
-        .iter()
-        .take(if extent > Extent::Thinned { 200 } else { 12 })
-        .cloned()
-        .collect::<Vec<_>>()
-        .join("\n\n");
-    assert!(tally.complaints.is_empty(), "{}: {count} complaints\n{shown}", sweep.name);
+    assert!(tally.complaints.is_empty(), "{}: {count} complaints\n{}", sweep.name, shown.join("\n\n"));
 }
 
 fn thin(name: &str, most: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(most)
 }
 
-fn strike(
-    sweep: &Sweep<'_>,
-    start: &Start,
-    children: Option<&Children<'_>>,
-    point: &Point,
-    number: usize,
-    tally: &mut Tally,
-) {
+fn strike(sweep: &Sweep<'_>, start: &Start, target: Target<'_>, point: &Point, number: usize, tally: &mut Tally) {
     let scene = sweep.scene;
     let mut oracle = start.again(scene);
     let mut story = String::new();
     let mut complaints = Vec::new();
     tally.points += 1;
-    let hit = match children {
-        None => blow(scene, sweep.pass, point, &mut story, &mut complaints),
-        Some(children) => children.blow(sweep.pass, point, &mut story, &mut complaints),
+    let hit = match target {
+        Target::Pass => blow(scene, sweep.pass, point, &mut story, &mut complaints),
+        Target::Looks => errors::blow(scene, sweep.pass, point, &mut story, &mut complaints),
+        Target::Children(children) => children.blow(sweep.pass, point, &mut story, &mut complaints),
     };
     tally.struck += usize::from(hit);
     complaints.extend((sweep.at_once)(scene).into_iter().map(|what| format!("right after the blow: {what}")));
@@ -370,7 +386,7 @@ fn strike(
         a_minute_passes(&scene.ours().join(".git"));
     }
     let recovery = sweep.recoveries[number % sweep.recoveries.len()];
-    let second = number % 4 == 1;
+    let second = number % 4 == 1 && !matches!(target, Target::Looks);
     if second {
         // The recovery is killed too, at a point that wanders with the number.
         let n = 1 + (number * 7) % 40;
@@ -406,11 +422,15 @@ fn strike(
         written(&before, &scene.snapshot()).into_iter().map(|path| format!("G7: the third pass writes {path:?}")),
     );
     let mut left = oracle::leftovers(&scene.ours().join(".git"));
-    if point.blow != Blow::Kill && point.call.starts_with("unlink") {
-        // What could not be removed stays until the next start-up, or `git prune`.
+    let looks = matches!(target, Target::Looks);
+    if point.blow != Blow::Kill && (point.call.starts_with("unlink") || looks) {
+        // What could not be removed, or not be seen, stays until the next start-up, or `git prune`.
         left.retain(|path| !path.to_string_lossy().contains("_git2_"));
     }
     complaints.extend(left.into_iter().map(|path| format!("left behind: {path:?}")));
+    if looks {
+        complaints.extend(errors::put_aside(scene));
+    }
     if !complaints.is_empty() {
         let complaint = format!("== {} {point}\n{}\n{story}", sweep.name, complaints.join("\n"));
         if extent() > Extent::Thinned || std::env::var_os("GITSYNC_SWEEP_SHOW").is_some() {
@@ -562,15 +582,18 @@ fn blow(scene: &Scene, pass: &[&str], point: &Point, story: &mut String, complai
 pub struct Hit {
     /// Whether the blow fell before its end.
     pub struck: bool,
+    pub code: Option<i32>,
     pub said: String,
     pub story: String,
 }
 
 /// Runs a command with a blow.
 pub fn strike_one(pass: &Command, log: &Path, point: &Point, complaints: &mut Vec<String>) -> Hit {
-    let Point { child: _, call, n, blow } = point;
+    let Point { child, call, n, blow } = point;
     let inject = blow.inject(call, *n);
-    let options = ["-o".into(), log.display().to_string(), "-e".into(), format!("trace={call}"), "-e".into(), inject];
+    let mut options =
+        vec!["-o".into(), log.display().to_string(), "-e".into(), format!("trace={call}"), "-e".into(), inject];
+    options.extend((child.as_deref() == Some(sockets::ANY_THREAD)).then(|| "-f".to_owned()));
     let out = under_strace(pass, &options);
     let trace = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
     let (struck, at) = match blow {
@@ -589,7 +612,7 @@ pub fn strike_one(pass: &Command, log: &Path, point: &Point, complaints: &mut Ve
     if *blow != Blow::Kill && (out.status.signal().is_some() || matches!(out.status.code(), Some(101 | 134))) {
         complaints.push(format!("the pass crashed: {}", out.status));
     }
-    Hit { struck, said, story }
+    Hit { struck, code: out.status.code(), said, story }
 }
 
 /// Paths that differ between two snapshots, but for the record.

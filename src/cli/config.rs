@@ -1,0 +1,266 @@
+//! What the command line and the environment say, as one value.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::{ArgPredicate, PathBufValueParser, TypedValueParser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args};
+
+use super::values::{self, LogFormat, Of, OnDivergence, Output, Publish};
+use super::{Env, JOB, Subcommand, bad_variable};
+use crate::policy::Mode;
+use crate::transport::TokenHost;
+
+/// What the environment alone says comes at the end; everything else is a flag, and its comment is the flag's help: the
+/// first paragraph for `-h`, all of it for `--help`.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Repository")]
+pub struct Config {
+    /// The repository [default: found from here]
+    ///
+    /// A path that is given is taken as it is: no parent folder is searched. Default: the repository that the current folder
+    /// is in.
+    #[arg(long, value_name = "PATH", env = "GIT_SYNC_REPO")]
+    pub repo: Option<PathBuf>,
+    /// The remote's URL
+    ///
+    /// Default: the URL that the repository has, else $GITHUB_SERVER_URL/$GITHUB_REPOSITORY.git. (sync and tick use a secret
+    /// in GIT_SYNC_REMOTE_URL, and nothing else of it.)
+    #[arg(long, value_name = "URL", env = "GIT_SYNC_REMOTE_URL")]
+    pub remote_url: Option<String>,
+    /// Name of the remote
+    #[arg(long, value_name = "NAME", env = "GIT_SYNC_REMOTE", default_value = "origin", value_parser = values::name)]
+    pub remote: String,
+    /// Name of the branch
+    #[arg(long, value_name = "NAME", env = "GIT_SYNC_BRANCH", default_value = "main", value_parser = values::name)]
+    pub branch: String,
+    /// On divergence, this instance wins
+    ///
+    /// By default the remote wins. Either way the loser's commits are kept under refs/gitsync/rescue/. In the environment:
+    /// true, 1, yes or on.
+    #[arg(long = "alpha", env = "GIT_SYNC_ALPHA", action = ArgAction::SetTrue, value_parser = values::mode)]
+    pub mode: Mode,
+    /// On divergence: policy or rebase
+    #[arg(long, value_name = "HOW", env = "GIT_SYNC_ON_DIVERGENCE", default_value = "policy")]
+    pub on_divergence: OnDivergence,
+    /// How long rescues are kept
+    ///
+    /// What a pass had to replace is kept for this long under refs/gitsync/rescue/.
+    #[arg(long, value_name = "DUR", env = "GIT_SYNC_KEEP_RESCUES", default_value = "90d",
+        value_parser = values::duration, hide_short_help = true)]
+    pub keep_rescues: Duration,
+    /// A file that holds the token
+    ///
+    /// It is read anew in each pass. Without one the token is GIT_SYNC_TOKEN, else GITHUB_TOKEN for the host of
+    /// GITHUB_SERVER_URL, else what git's credential helpers give.
+    #[arg(long, value_name = "PATH", env = "GIT_SYNC_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The host that a token is for: HOST or HOST:PORT
+    ///
+    /// No other host gets it. Default: the host that --remote-url or GITHUB_SERVER_URL named at init-sync.
+    #[arg(long, value_name = "HOST", env = "GIT_SYNC_TOKEN_HOST", help_heading = "Repository")]
+    #[arg(value_parser = values::token_host, hide_short_help = true)]
+    pub token_host: Option<TokenHost>,
+    /// Let a token go over plain http
+    ///
+    /// Without it a token goes over plain http to this machine alone. In the environment: true, 1, yes or on.
+    #[arg(long, env = "GIT_SYNC_ALLOW_INSECURE_HTTP", hide_short_help = true)]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
+    pub allow_insecure_http: bool,
+
+    /// The job, a line for `sh -c`
+    ///
+    /// It runs in the repository. `-- COMMAND ARG…` wins over it.
+    #[arg(long, value_name = "STR", env = "GIT_SYNC_TICK_COMMAND", default_value = "python -m src.main tick",
+        value_parser = values::command, help_heading = "Job and commit")]
+    pub tick_command: String,
+    /// The job as a program and its arguments, where given after `--`.
+    #[arg(skip)]
+    pub tick_argv: Vec<OsString>,
+    /// What to commit; repeatable
+    ///
+    /// A file or folder, relative to the repository's top. Repeat the flag for more; in the environment blanks separate them.
+    /// (init-sync and sync read the variable too: a public dir must not hold one of these paths.)
+    #[arg(long = "path", value_name = "PATH", env = "GIT_SYNC_PATHS", default_values = DEFAULT_PATHS,
+        value_parser = PathBufValueParser::new().try_map(|path| values::inside(&path)), help_heading = "Job and commit")]
+    pub paths: Vec<PathBuf>,
+    /// The commit message
+    ///
+    /// {time} stands for the time in UTC.
+    #[arg(long, value_name = "TEMPLATE", env = "GIT_SYNC_MESSAGE", default_value = "chore(state): tick at {time}",
+        value_parser = values::message, help_heading = "Job and commit")]
+    pub message: String,
+    /// Larger files are left out of the commit
+    ///
+    /// Each is an error: the server would refuse the push, and every later one.
+    #[arg(long, value_name = "SIZE", env = "GIT_SYNC_MAX_FILE_SIZE", default_value = "100MB",
+        value_parser = values::size, hide_short_help = true, help_heading = "Job and commit")]
+    pub max_file_size: u64,
+
+    /// Where the site is published [default: no site]
+    #[arg(long, value_name = "PATH", env = "GIT_SYNC_PUBLIC_DIR", help_heading = "Site")]
+    pub public_dir: Option<PathBuf>,
+    /// Builds the site, a line for `sh -c`
+    ///
+    /// It runs in the repository and builds into {public_dir}. Default with a public dir: python -m src.main build-site
+    /// --output {public_dir}. An empty one with a public dir: nothing is built.
+    #[arg(long, value_name = "STR", env = "GIT_SYNC_BUILD_COMMAND", help_heading = "Site")]
+    #[arg(default_value_if("public_dir", ArgPredicate::IsPresent, BUILD_COMMAND))]
+    pub build_command: Option<String>,
+    /// How the site gets into the public dir
+    #[arg(long, value_name = "HOW", env = "GIT_SYNC_PUBLISH", default_value = "whole", help_heading = "Site")]
+    #[arg(hide_short_help = true)]
+    pub publish: Publish,
+
+    /// Exit 1 if the last good sync is older
+    ///
+    /// Exit 1 if the last good sync is older than this, or never was.
+    #[arg(long, value_name = "DUR", value_parser = values::duration, help_heading = "Health")]
+    pub max_age: Option<Duration>,
+    /// With --max-age: of what, sync or tick
+    #[arg(long, value_name = "WHAT", default_value = "sync", requires = "max_age", help_heading = "Health")]
+    pub of: Of,
+
+    /// Longest wait for another pass
+    #[arg(long, value_name = "DUR", env = "GIT_SYNC_LOCK_WAIT", default_value = "15m",
+        value_parser = values::duration, help_heading = TIME)]
+    pub lock_wait: Duration,
+    /// Time for the network in all
+    ///
+    /// 30 s without a byte end a transfer too.
+    #[arg(long, value_name = "DUR", env = "GIT_SYNC_NETWORK_TIMEOUT", default_value = "5m",
+        value_parser = values::duration, help_heading = TIME)]
+    pub network_timeout: Duration,
+    /// Time for the job
+    #[arg(long, value_name = "DUR", env = "GIT_SYNC_JOB_TIMEOUT", default_value = "10m",
+        value_parser = values::duration, help_heading = TIME)]
+    pub job_timeout: Duration,
+    /// Time for the build
+    #[arg(long, value_name = "DUR", env = "GIT_SYNC_BUILD_TIMEOUT", default_value = "5m",
+        value_parser = values::duration, help_heading = TIME)]
+    pub build_timeout: Duration,
+
+    /// Say what the pass would do, and do nothing
+    ///
+    /// It changes no file and runs neither job nor build. In the environment: true, 1, yes or on.
+    #[arg(long, env = "GIT_SYNC_DRY_RUN", help_heading = "Output")]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
+    pub dry_run: bool,
+    /// How the result is printed: text or json
+    #[arg(long, value_name = "FORM", env = "GIT_SYNC_OUTPUT", default_value = "text", help_heading = "Output")]
+    pub output: Output,
+    /// How events are printed on stderr
+    #[arg(long, value_name = "FORM", env = "GIT_SYNC_LOG_FORMAT", default_value = "auto", help_heading = "Output")]
+    #[arg(hide_short_help = true)]
+    pub log_format: LogFormat,
+    /// A file for Prometheus's textfile collector
+    ///
+    /// Each pass writes its metrics there. Default: none.
+    #[arg(long, value_name = "PATH", env = "GIT_SYNC_METRICS_FILE", help_heading = "Output")]
+    #[arg(hide_short_help = true)]
+    pub metrics_file: Option<PathBuf>,
+    /// Log more; -vv logs everything
+    ///
+    /// RUST_LOG has the finer switches, and wins.
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
+    pub verbose: u8,
+    /// Log errors only
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
+    pub quiet: bool,
+
+    /// `NO_COLOR`: whether colours are unwanted even on a terminal.
+    #[arg(skip)]
+    pub no_color: bool,
+    /// `RUST_LOG`.
+    #[arg(skip)]
+    pub log_filter: Option<String>,
+    /// The identity that the environment names.
+    #[arg(skip)]
+    pub identity: IdentityEnv,
+    /// `HOME`: a folder that is never published over.
+    #[arg(skip)]
+    pub home: Option<PathBuf>,
+}
+
+const TIME: &str = "Time limits (90s, 15m)";
+
+const DEFAULT_PATHS: [&str; 2] = ["state/", "audit/"];
+
+pub(super) const BUILD_COMMAND: &str = "python -m src.main build-site --output {public_dir}";
+
+/// `GIT_AUTHOR_*` and `GIT_COMMITTER_*`, as git reads them.
+#[derive(Clone, Debug, Default)]
+pub struct IdentityEnv {
+    /// `GIT_AUTHOR_NAME`
+    pub author_name: Option<String>,
+    /// `GIT_AUTHOR_EMAIL`
+    pub author_email: Option<String>,
+    /// `GIT_COMMITTER_NAME`
+    pub committer_name: Option<String>,
+    /// `GIT_COMMITTER_EMAIL`
+    pub committer_email: Option<String>,
+}
+
+impl Config {
+    /// -1: errors alone, 0: warnings and what was done, 1: more, 2: everything.
+    pub fn verbosity(&self) -> i8 {
+        if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) }
+    }
+
+    /// The longest that a pass can take by all its limits together, and ten minutes for what has none: the disk.
+    pub fn longest(&self) -> Duration {
+        let limits = [self.lock_wait, self.network_timeout, self.job_timeout, self.build_timeout];
+        limits.into_iter().fold(Duration::from_secs(600), Duration::saturating_add)
+    }
+
+    /// Adds what the environment alone says.
+    pub(super) fn with_environment(
+        mut self,
+        subcommand: Subcommand,
+        matches: &ArgMatches,
+        env: Env<'_>,
+    ) -> Result<Self, String> {
+        let set = |name: &str| env(name).filter(|value| !value.is_empty());
+        let text = |name: &str| set(name).map(|value| value.to_string_lossy().into_owned());
+        if let Ok(Some(job)) = matches.try_get_many::<OsString>(JOB) {
+            self.tick_argv = job.cloned().collect();
+        }
+        if matches.value_source("paths") == Some(ValueSource::EnvVariable) {
+            // clap takes the list for one path. One of blanks alone is an empty list, which is none.
+            let list = text("GIT_SYNC_PATHS").unwrap_or_default();
+            let paths = list.split_whitespace().map(|path| values::inside(Path::new(path)));
+            self.paths = paths.collect::<Result<_, _>>().map_err(|why| bad_variable("GIT_SYNC_PATHS", &list, &why))?;
+            if self.paths.is_empty() {
+                self.paths = DEFAULT_PATHS.map(PathBuf::from).into();
+            }
+        }
+        if subcommand == Subcommand::InitSync && self.remote_url.is_none() {
+            let server = text("GITHUB_SERVER_URL").unwrap_or_else(|| "https://github.com".into());
+            let repository = text("GITHUB_REPOSITORY");
+            self.remote_url = repository.map(|name| format!("{}/{name}.git", server.trim_end_matches('/')));
+        }
+        if self.build_command.as_ref().is_some_and(|command| command.trim().is_empty()) {
+            // Said on purpose: a public dir that nothing is built into.
+            self.build_command = None;
+            if self.public_dir.is_none() {
+                return Err("--build-command is empty: give a command, or leave the option out".into());
+            }
+        }
+        if self.log_format == LogFormat::Auto {
+            let is_action = text("GITHUB_ACTIONS").is_some_and(|word| word == "true");
+            self.log_format = if is_action { LogFormat::Github } else { LogFormat::Text };
+        }
+        self.no_color = set("NO_COLOR").is_some();
+        self.log_filter = text("RUST_LOG");
+        self.identity = IdentityEnv {
+            author_name: text("GIT_AUTHOR_NAME"),
+            author_email: text("GIT_AUTHOR_EMAIL"),
+            committer_name: text("GIT_COMMITTER_NAME"),
+            committer_email: text("GIT_COMMITTER_EMAIL"),
+        };
+        self.home = set("HOME").map(PathBuf::from);
+        Ok(self)
+    }
+}

@@ -1,0 +1,148 @@
+//! The values that a flag or a variable may have: each is checked where it is read, and an error says what to write.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::policy::Mode;
+use crate::transport::TokenHost;
+
+/// How the result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// One word.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// How events are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `github` in a GitHub Actions step (GITHUB_ACTIONS=true), else `text`.
+    Auto,
+    /// One line for each event.
+    Text,
+    /// One JSON object for each event.
+    Json,
+    /// Errors and warnings as annotations of a GitHub Actions step.
+    Github,
+}
+
+/// How the site gets into the public dir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Publish {
+    /// Build aside, then swap the whole folder; inside a mounted volume file by file.
+    Whole,
+    /// Build aside, then file by file: for a folder that others have mounted or opened.
+    Files,
+    /// Build in the public dir itself: for builds that need their old output.
+    InPlace,
+}
+
+/// What happens when the histories diverge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnDivergence {
+    /// The mode decides which side wins.
+    Policy,
+    /// Replay our unpushed commits on the remote's if it only moved forward; on a conflict the mode decides.
+    Rebase,
+}
+
+/// What a health check is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Of {
+    /// The last pass that reached the remote and did what the rule says.
+    Sync,
+    /// The last tick that ended with exit code 0.
+    Tick,
+}
+
+impl Of {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Tick => "tick",
+        }
+    }
+}
+
+/// What a switch in the environment may say.
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" | "" => Ok(false),
+        _ => Err("set it to true, 1, yes or on, or to false, 0, no or off".into()),
+    }
+}
+
+/// `--alpha` as a mode.
+pub fn mode(text: &str) -> Result<Mode, String> {
+    switch(text).map(|alpha| if alpha { Mode::Alpha } else { Mode::NonAlpha })
+}
+
+/// A clock can't be set further ahead than some hundreds of years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A duration with its unit, longer than nothing.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text.trim()) {
+        Ok(duration) if duration.is_zero() => Err("must be longer than nothing, such as 90s or 15m".into()),
+        Ok(duration) if duration > LONGEST => Err("must be less than 100 years".into()),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err("give a number and a unit, such as 90s, 15m or 1h".into()),
+    }
+}
+
+/// A size in bytes, written with its unit, more than nothing.
+pub fn size(text: &str) -> Result<u64, String> {
+    match text.trim().parse::<bytesize::ByteSize>() {
+        Ok(size) if size.as_u64() == 0 => Err("must be more than nothing, such as 100MB".into()),
+        Ok(size) => Ok(size.as_u64()),
+        Err(_) => Err("give a number and a unit, such as 100MB or 512KiB".into()),
+    }
+}
+
+/// The host that a token is for.
+pub fn token_host(text: &str) -> Result<TokenHost, String> {
+    TokenHost::named(text.trim())
+        .ok_or_else(|| "give a host, or a host and a port, such as github.com or git.example:8443".into())
+}
+
+/// A branch's or a remote's name.
+pub fn name(text: &str) -> Result<String, String> {
+    let allowed = git2::Reference::is_valid_name(&format!("refs/heads/{text}"));
+    if allowed { Ok(text.to_owned()) } else { Err("git does not allow this name".into()) }
+}
+
+/// The job's command string.
+pub fn command(text: &str) -> Result<String, String> {
+    not_blank(text, "it is empty: give a command, or leave the option out")
+}
+
+/// A commit message.
+pub fn message(text: &str) -> Result<String, String> {
+    not_blank(text, "it is empty: git refuses a commit without a message")
+}
+
+fn not_blank(text: &str, why: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err(why.into()) } else { Ok(text.to_owned()) }
+}
+
+/// A path in the repository, relative to its top, with its needless parts gone. The repository's own `.git` is none.
+pub fn inside(path: &Path) -> Result<PathBuf, String> {
+    let wrong = || Err("give a path relative to the repository's top, without '..' and outside '.git'".to_owned());
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            // Some file systems fold case; `.GIT` is `.git` there.
+            Component::Normal(name) if name.eq_ignore_ascii_case(".git") => return wrong(),
+            Component::Normal(name) => clean.push(name),
+            Component::RootDir | Component::ParentDir | Component::Prefix(_) => return wrong(),
+        }
+    }
+    if path.as_os_str().is_empty() { wrong() } else { Ok(clean) }
+}

@@ -1,0 +1,161 @@
+//! History as git reads it, also where libgit2 can't: a commit whose author or date is malformed stops libgit2's walks.
+//!
+//! libgit2 is asked first, for it is fast where the two commits are near each other. Where it gives up, the commits are walked
+//! by their bytes.
+
+use std::collections::HashSet;
+
+use super::error::Doing;
+use super::raw::{self, RawCommit};
+use super::{CommitId, Error, Repo, Sort};
+
+impl Repo {
+    /// A commit's tree and parents.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] where it is not here, [`Sort::Unfit`] where not even git can read it.
+    pub(crate) fn raw_commit(&self, id: CommitId) -> Result<RawCommit, Error> {
+        let doing = || format!("reading commit {id}");
+        let odb = self.git.odb().doing(doing())?;
+        let object = odb.read(id).doing(doing())?;
+        let read = (object.kind() == git2::ObjectType::Commit).then(|| raw::commit(object.data())).flatten();
+        read.ok_or_else(|| {
+            let what = format!("{id} is no commit that git can read");
+            Error::new(Sort::Unfit, what, "see `git fsck`; where the remote has it, mend its branch there")
+        })
+    }
+
+    /// The tree of a commit.
+    ///
+    /// # Errors
+    /// As [`Repo::raw_commit`].
+    pub(crate) fn tree_of(&self, commit: CommitId) -> Result<git2::Tree<'_>, Error> {
+        self.git.find_tree(self.raw_commit(commit)?.tree).doing(format!("reading the tree of commit {commit}"))
+    }
+
+    /// Whether a commit is here and can be read.
+    pub(crate) fn has_commit(&self, id: CommitId) -> bool {
+        self.raw_commit(id).is_ok()
+    }
+
+    /// Whether `from` is an ancestor of `tip`, and not `tip` itself.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] where history is missing.
+    pub(crate) fn descends(&self, tip: CommitId, from: CommitId) -> Result<bool, Error> {
+        match self.history().graph_descendant_of(tip, from) {
+            Ok(descends) => Ok(descends),
+            Err(_) => Ok(tip != from && self.with_ancestors(tip)?.contains(&from)),
+        }
+    }
+
+    /// How many commits `ours` has that `theirs` has not, and the other way round.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] where history is missing.
+    pub(crate) fn ahead_behind(&self, ours: CommitId, theirs: CommitId) -> Result<(usize, usize), Error> {
+        if let Ok(counts) = self.history().graph_ahead_behind(ours, theirs) {
+            return Ok(counts);
+        }
+        let (ours, theirs) = (self.with_ancestors(ours)?, self.with_ancestors(theirs)?);
+        Ok((ours.difference(&theirs).count(), theirs.difference(&ours).count()))
+    }
+
+    /// Whether two commits have an ancestor in common.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] where history is missing.
+    pub(crate) fn are_related(&self, one: CommitId, other: CommitId) -> Result<bool, Error> {
+        match self.history().merge_base(one, other) {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(false),
+            Err(_) => Ok(!self.with_ancestors(one)?.is_disjoint(&self.with_ancestors(other)?)),
+        }
+    }
+
+    /// What `ours` has and `theirs` has not, ancestors first; at most `most`.
+    ///
+    /// # Errors
+    /// [`Sort::Corrupt`] where history is missing.
+    pub(crate) fn only_in(&self, ours: CommitId, theirs: CommitId, most: usize) -> Result<Vec<CommitId>, Error> {
+        let fast = || -> Result<Vec<CommitId>, git2::Error> {
+            let mut walk = self.history().revwalk()?;
+            walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::REVERSE)?;
+            walk.push(ours)?;
+            walk.hide(theirs)?;
+            walk.take(most).collect()
+        };
+        if let Ok(commits) = fast() {
+            return Ok(commits);
+        }
+        let mut known = self.with_ancestors(theirs)?;
+        let mut commits = Vec::new();
+        let mut open = vec![(ours, false)];
+        while let Some((id, parents_done)) = open.pop() {
+            if parents_done {
+                commits.push(id);
+            } else if known.insert(id) {
+                open.push((id, true));
+                open.extend(self.parents_of(id)?.into_iter().rev().map(|parent| (parent, false)));
+            }
+        }
+        commits.truncate(most);
+        Ok(commits)
+    }
+
+    fn with_ancestors(&self, tip: CommitId) -> Result<HashSet<CommitId>, Error> {
+        let mut all = HashSet::new();
+        let mut open = vec![tip];
+        while let Some(id) = open.pop() {
+            if all.insert(id) {
+                open.extend(self.parents_of(id)?);
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) fn parents_of(&self, id: CommitId) -> Result<Vec<CommitId>, Error> {
+        let parents = self.raw_commit(id)?.parents;
+        if !self.git.is_shallow() {
+            return Ok(parents);
+        }
+        // What a shallow clone left out is not there to be walked.
+        let odb = self.git.odb().doing("reading history")?;
+        Ok(parents.into_iter().filter(|parent| odb.exists(*parent)).collect())
+    }
+
+    /// Writes a commit. libgit2 makes one only on parents that it can read itself, and its `git_commit_create` says that it did
+    /// also where the object could not be written, on a full disk say.
+    ///
+    /// `author` and `committer`: a name, an address and a time, as git writes them.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub(crate) fn write_commit(
+        &self,
+        tree: git2::Oid,
+        parents: &[CommitId],
+        author: &git2::Signature<'_>,
+        committer: &git2::Signature<'_>,
+        message: &str,
+    ) -> Result<CommitId, Error> {
+        let mut bytes = format!("tree {tree}\n").into_bytes();
+        for parent in parents {
+            bytes.extend(format!("parent {parent}\n").bytes());
+        }
+        for (role, who) in [("author", author), ("committer", committer)] {
+            let (offset, time) = (who.when().offset_minutes(), who.when().seconds());
+            let sign = if offset < 0 { '-' } else { '+' };
+            let (hours, minutes) = (offset.abs() / 60, offset.abs() % 60);
+            bytes.extend(format!("{role} ").bytes());
+            bytes.extend(who.name_bytes());
+            bytes.extend(b" <");
+            bytes.extend(who.email_bytes());
+            bytes.extend(format!("> {time} {sign}{hours:02}{minutes:02}\n").bytes());
+        }
+        bytes.push(b'\n');
+        bytes.extend(message.bytes());
+        let doing = "writing a commit";
+        self.git.odb().and_then(|odb| odb.write(git2::ObjectType::Commit, &bytes)).doing(doing)
+    }
+}

@@ -1,0 +1,250 @@
+//! What a fetch brings, kept apart until it was checked.
+//!
+//! The objects come into a folder of their own, which sees the repository's objects as well. They join them when all that the
+//! fetched commit needs is here, and go with the folder otherwise: a server that sends half a history leaves nothing behind,
+//! neither a reference to it nor an object that a later fetch would take for proof that the rest is here.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::connectivity::{self, Fault};
+use super::error::Doing;
+use super::{CommitId, Error, Place, Repo, Sort};
+use crate::files;
+use crate::private::{remove_if_there, sync_dir};
+
+/// `git prune` removes an old folder of this name, as it does its own.
+const NAME: &str = "objects/tmp_objdir-gitsync";
+
+/// A repository for one fetch, in a folder that goes with it.
+pub(crate) struct Incoming {
+    pub(super) git: git2::Repository,
+    folder: Folder,
+    /// The commits that the repository's references name.
+    known: Vec<CommitId>,
+    /// Where the repository's history is cut.
+    shallow: HashSet<CommitId>,
+    /// Where it is cut for libgit2's walk alone: [`Walk::Short`].
+    cut_short: HashSet<CommitId>,
+}
+
+/// How far libgit2 walks our history to tell the server what is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Walk {
+    /// As far as there is history.
+    Full,
+    /// Up to the first commit that git can read and libgit2 can't: a malformed author or date would end the fetch. More is sent
+    /// then than is needed.
+    Short,
+}
+
+/// A folder that goes when this does.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = files::remove_folder(&self.0);
+    }
+}
+
+/// How much history a fetch asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum History {
+    /// What is new.
+    New,
+    /// What a shallow clone left out as well.
+    Whole,
+}
+
+/// Removes what a fetch that was killed left.
+///
+/// # Errors
+/// Those of the file system.
+pub(super) fn clear(place: &Place) -> Result<(), Error> {
+    let folder = place.git_dir.join(NAME);
+    super::worktree::remove_folder(&folder).doing(format!("removing {}", folder.display()))
+}
+
+impl Incoming {
+    /// Beside the repository's own objects, to join them.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn inside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
+        clear(&repo.place)?;
+        let folder = repo.place.git_dir.join(NAME);
+        fs::create_dir_all(repo.place.git_dir.join("objects")).doing("making the folder of objects")?;
+        fs::DirBuilder::new().mode(0o700).create(&folder).doing(format!("making {}", folder.display()))?;
+        Self::make(repo, Folder(folder), walk)
+    }
+
+    /// Outside the repository, which stays as it is: for dry runs. The name has a number that is free, since process ids come
+    /// again in containers.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn outside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
+        let doing = "making a folder to fetch into";
+        let us = std::process::id();
+        for number in 0..1000 {
+            let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{us}-{number}"));
+            match fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.doing(doing).and_then(|()| Self::make(repo, Folder(folder), walk)),
+            }
+        }
+        Err(Error::io(doing, &io::Error::other("the temporary folder is full of what dry runs left")))
+    }
+
+    /// References tell the server what need not be sent again, and `shallow` where history is cut.
+    #[allow(clippy::disallowed_methods)]
+    fn make(repo: &Repo, folder: Folder, walk: Walk) -> Result<Self, Error> {
+        let doing = "making a repository to fetch into";
+        let (mut known, mut refs) = (Vec::new(), String::from("# pack-refs with: sorted\n"));
+        let mut named = Vec::new();
+        for reference in repo.git.references().doing("reading the references")? {
+            let reference = reference.doing("reading the references")?;
+            match (reference.name(), reference.peel_to_commit()) {
+                (Ok(name), Ok(commit)) => {
+                    named.push((name.to_owned(), commit.id()));
+                    known.push(commit.id());
+                }
+                _ => known.extend(reference.target().filter(|target| repo.has_commit(*target))),
+            }
+        }
+        named.sort();
+        for (name, commit) in named {
+            refs.push_str(&format!("{commit} {name}\n"));
+        }
+        let (at, ours) = (&folder.0, repo.git.commondir());
+        for name in ["objects/pack", "refs"] {
+            fs::create_dir_all(at.join(name)).doing(doing)?;
+        }
+        fs::write(at.join("HEAD"), "ref: refs/heads/none\n").doing(doing)?;
+        fs::write(at.join("packed-refs"), refs).doing(doing)?;
+        let shallow = connectivity::shallow_roots(ours);
+        let cut_short: HashSet<CommitId> = match walk {
+            Walk::Full => HashSet::new(),
+            Walk::Short => repo.children_of_odd(known.iter().copied())?.into_iter().collect(),
+        };
+        write_cut(&at.join("shallow"), shallow.union(&cut_short)).doing(doing)?;
+        // open_bare would not read where history is cut.
+        let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
+        let git = git2::Repository::open_ext(at, flags, std::iter::empty::<&std::ffi::OsStr>()).doing(doing)?;
+        let odb = git.odb().doing(doing)?;
+        odb.add_disk_alternate(&ours.join("objects").to_string_lossy()).doing(doing)?;
+        drop(odb);
+        Ok(Self { git, folder, known, shallow, cut_short })
+    }
+
+    /// Whether a commit is here already with all that it needs, though no reference may reach it: a fetch that was killed
+    /// before it moved the reference leaves that.
+    pub(super) fn has_whole(&self, commit: CommitId) -> bool {
+        self.has(commit) && self.check(commit, History::New).is_ok_and(|checked| checked.is_ok())
+    }
+
+    /// Whether the commit itself is here.
+    pub(super) fn has(&self, commit: CommitId) -> bool {
+        self.git.odb().is_ok_and(|odb| odb.exists(commit))
+    }
+
+    /// Checks that all which the fetched commit needs is here. What the references reach is taken to be whole, but for the
+    /// history that was cut off there and was fetched now.
+    ///
+    /// # Errors
+    /// Where the objects can't be read at all.
+    pub(super) fn check(&self, tip: CommitId, history: History) -> Result<Result<(), Fault>, Error> {
+        let odb = self.git.odb().doing("reading what was fetched")?;
+        let shallow = self.shallow_now();
+        let mut tips = vec![tip];
+        let known = match history {
+            History::New => self.known.as_slice(),
+            History::Whole => {
+                tips.extend(self.shallow.difference(&shallow));
+                &[]
+            }
+        };
+        Ok(connectivity::check(&odb, &tips, known, shallow))
+    }
+
+    /// The fetched objects join the repository's; on disk when this returns.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn join(self, repo: &Repo) -> Result<(), Error> {
+        let doing = "taking in what was fetched";
+        let (from, ours) = (self.folder.0.join("objects/pack"), repo.git.commondir());
+        let to = ours.join("objects/pack");
+        fs::create_dir_all(&to).doing(doing)?;
+        let mut packs: Vec<PathBuf> = files::entries(&from).doing(doing)?.iter().map(files::Entry::path).collect();
+        // A pack is one when its index is there, so that goes last.
+        packs.sort_by_key(|file| file.extension().is_some_and(|kind| kind == "idx"));
+        for file in &packs {
+            if let Some(name) = file.file_name() {
+                fs::rename(file, to.join(name)).doing(doing)?;
+            }
+        }
+        if !packs.is_empty() {
+            sync_dir(&to).doing(doing)?;
+        }
+        self.move_cut(ours).doing("noting where history is cut")?;
+        repo.git.odb().and_then(|odb| odb.refresh()).doing(doing)
+    }
+
+    /// Where the repository's history is cut after the fetch.
+    fn shallow_now(&self) -> HashSet<CommitId> {
+        let mut roots = connectivity::shallow_roots(&self.folder.0);
+        roots.retain(|root| self.shallow.contains(root) || !self.cut_short.contains(root));
+        roots
+    }
+
+    /// Where history is cut, if the fetch has changed that. The objects are on disk by now.
+    fn move_cut(&self, ours: &Path) -> io::Result<()> {
+        let now = self.shallow_now();
+        if now == self.shallow {
+            return Ok(());
+        }
+        let (from, to) = (self.folder.0.join("shallow-now"), ours.join("shallow"));
+        if now.is_empty() {
+            remove_if_there(&to)?;
+        } else {
+            write_cut(&from, now.iter())?;
+            fs::File::open(&from)?.sync_all()?;
+            fs::rename(from, to)?;
+        }
+        sync_dir(ours)
+    }
+
+    /// This process, and no other, sees the fetched objects as if they were the repository's, as long as this is kept.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    pub(super) fn lend(&self, repo: &Repo) -> Result<(), Error> {
+        let odb = repo.git.odb();
+        odb.and_then(|odb| odb.add_disk_alternate(&self.folder.0.join("objects").to_string_lossy()))
+            .doing("reading what was fetched")
+    }
+}
+
+/// Writes the commits at which history is cut, as git does; nothing where there are none.
+fn write_cut<'c>(path: &Path, commits: impl Iterator<Item = &'c CommitId>) -> io::Result<()> {
+    let mut lines: Vec<String> = commits.map(|id| format!("{id}\n")).collect();
+    lines.sort();
+    if lines.is_empty() { Ok(()) } else { fs::write(path, lines.concat()) }
+}
+
+/// What a server sent is not whole: its fault, which may pass, and nothing of it is kept.
+pub(super) fn not_whole(doing: &str, why: impl std::fmt::Display) -> Error {
+    let next = "nothing here was changed, and the next pass fetches again; if it stays so, `git fsck` the repository on the \
+                server (a shallow one needs `git fetch --unshallow`), or push what it lacks from a clone that is whole";
+    Error::new(Sort::Unreachable, format!("{doing}: what the server sent is not whole: {why}"), next)
+}
+
+/// What a server sent is no history that git could follow.
+pub(super) fn not_well_formed(doing: &str, why: impl std::fmt::Display) -> Error {
+    let next = "nothing here was changed; `git fsck` the repository on the server, and push a history without it";
+    Error::new(Sort::Refused, format!("{doing}: what the server sent can't be used: {why}"), next)
+}

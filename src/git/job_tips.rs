@@ -1,0 +1,77 @@
+//! The tips that a job must not lose: a job may use git in the repository, and reset, amend or rebase what nobody else has.
+//!
+//! A tip that only one reference keeps gets a rescue before the job starts: a job that also expires the reflogs and prunes
+//! would leave nothing to rescue afterwards, and the pass may be killed before it can look. Such a rescue goes again where the
+//! job dropped nothing. In the usual state, with the remote at our own tip, nothing is written.
+
+use chrono::{DateTime, Utc};
+
+use super::error::Doing;
+use super::rescue::{self, What};
+use super::{CommitId, Error, Repo};
+
+/// The tips when a job was about to start.
+#[derive(Debug, Default)]
+pub struct JobTips {
+    tips: Vec<(What, CommitId)>,
+    /// Rescue references made for this job alone.
+    made: Vec<(String, CommitId)>,
+}
+
+impl Repo {
+    /// Notes the local tip and the remote's as last seen, and rescues each that the other does not contain.
+    ///
+    /// # Errors
+    /// Where references can't be read or written: then the job must not start.
+    pub fn tips_before_job(&self, when: DateTime<Utc>) -> Result<JobTips, Error> {
+        let (local, seen) = (self.local_tip()?, self.last_seen()?);
+        let mut before = JobTips::default();
+        for (what, tip, other) in [(What::Local, local, seen), (What::Remote, seen, local)] {
+            // One that can't be read nobody can keep.
+            let Some(tip) = tip.filter(|tip| self.has_commit(*tip)) else { continue };
+            before.tips.push((what, tip));
+            // Where that can't be told, it is as if it were not: the job is to run in a damaged history too.
+            let contained = other.is_some_and(|other| self.contains(other, tip).unwrap_or(false));
+            if !contained && let (name, true) = self.rescue_quietly(what, tip, when, "before the job")? {
+                before.made.push((name, tip));
+            }
+        }
+        Ok(before)
+    }
+
+    /// Rescues the tips that neither the branch nor the remote's tip as last seen contains any more, and takes back the
+    /// rescues that turned out needless. Gives the names of those that stay. `who`: what ran, as "the job".
+    ///
+    /// # Errors
+    /// Where references can't be read or written, or the job took a tip's objects away.
+    pub fn keep_tips_after_job(&self, before: JobTips, who: &str, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
+        if !self.place.git_dir.join("HEAD").exists() {
+            // The repository itself is gone, which the pass says in words of its own.
+            return Ok(Vec::new());
+        }
+        let now: Vec<CommitId> = [self.local_tip()?, self.last_seen()?].into_iter().flatten().collect();
+        let mut kept = Vec::new();
+        for (what, tip) in before.tips {
+            let contained = now.iter().any(|holder| self.contains(*holder, tip).unwrap_or(false));
+            let made = before.made.iter().find(|(_, commit)| *commit == tip).map(|(name, _)| name.as_str());
+            match (contained, made) {
+                (true, Some(name)) => self.remove_rescue(name)?,
+                (true, None) => {}
+                (false, Some(name)) => {
+                    rescue::tell(what, name, tip, &format!("{who} dropped it"));
+                    kept.push(name.to_owned());
+                }
+                (false, None) => kept.push(self.rescue(what, tip, when, &format!("{who} dropped it"))?),
+            }
+        }
+        Ok(kept)
+    }
+
+    fn remove_rescue(&self, name: &str) -> Result<(), Error> {
+        match self.git.find_reference(name) {
+            Ok(mut reference) => reference.delete().doing(format!("removing {name}")),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(()),
+            Err(error) => Err(Error::git(format!("reading {name}"), &error)),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Pushing a history that libgit2 can't walk.
+//!
+//! libgit2 walks our history to know what the server has not. At a commit whose author or date is malformed that ends. So
+//! such a push goes through a repository beside ours for which history is cut, as a shallow clone cuts it, before the first
+//! commit of that kind. A fetch does the like in `incoming`. What it costs is that more is sent than is needed.
+
+use std::collections::HashSet;
+use std::fs;
+
+use super::error::Doing;
+use super::{CommitId, Error, Repo};
+
+const BESIDE: &str = "beside";
+
+/// Whether libgit2 gave up at a commit that git can read.
+pub(super) fn is_odd(error: &git2::Error) -> bool {
+    error.message().contains("parse signature") || error.message().contains("parse bad commit")
+}
+
+/// A repository beside ours, as long as this lives.
+pub(super) struct Beside<'r> {
+    repo: &'r Repo,
+    /// Its handle.
+    pub git: git2::Repository,
+}
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        let _ = super::worktree::remove_folder(&self.repo.private.file(BESIDE));
+    }
+}
+
+impl<'r> Beside<'r> {
+    #[allow(clippy::disallowed_methods)]
+    fn make(repo: &'r Repo, cut: &[CommitId]) -> Result<Self, Error> {
+        let doing = "making a repository beside this one";
+        let folder = repo.private.file(BESIDE);
+        super::worktree::remove_folder(&folder).doing(doing)?;
+        let folder = repo.private.folder(BESIDE).doing(doing)?;
+        git2::Repository::init_bare(&folder).doing(doing)?;
+        let lines: String = cut.iter().map(|id| format!("{id}\n")).collect();
+        if !cut.is_empty() {
+            fs::write(folder.join("shallow"), lines).doing(doing)?;
+        }
+        // open_bare would not read where history is cut.
+        let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
+        let none = std::iter::empty::<&std::ffi::OsStr>();
+        let git = git2::Repository::open_ext(&folder, flags, none).doing(doing)?;
+        Ok(Self { repo, git })
+    }
+
+    /// One to push from: it has the commits that the remote has not, with all their files, and no other.
+    pub(super) fn to_push(repo: &'r Repo, commit: CommitId, expected: Option<CommitId>) -> Result<Self, Error> {
+        let doing = "packing what is to be pushed";
+        let new = match expected {
+            Some(expected) => repo.only_in(commit, expected, usize::MAX)?,
+            None => vec![commit],
+        };
+        let known: HashSet<CommitId> = new.iter().copied().collect();
+        let mut cut = Vec::new();
+        let mut pack = repo.git.packbuilder().doing(doing)?;
+        for id in &new {
+            if !repo.raw_commit(*id)?.parents.iter().all(|parent| known.contains(parent)) {
+                cut.push(*id);
+            }
+            pack.insert_commit(*id).doing(doing)?;
+        }
+        let beside = Self::make(repo, &cut)?;
+        pack.write(&beside.git.path().join("objects/pack"), 0o444).doing(doing)?;
+        beside.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
+        Ok(beside)
+    }
+}
+
+impl Repo {
+    /// The commits that libgit2 can read and that have a parent which it can't.
+    pub(super) fn children_of_odd(&self, tips: impl Iterator<Item = CommitId>) -> Result<Vec<CommitId>, Error> {
+        let mut cut = Vec::new();
+        let mut seen = HashSet::new();
+        let mut open: Vec<CommitId> = tips.collect();
+        while let Some(id) = open.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            let parents = self.parents_of(id)?;
+            let odd = |id: &CommitId| self.git.find_commit(*id).is_err();
+            if !odd(&id) && parents.iter().any(odd) {
+                cut.push(id);
+            }
+            open.extend(parents);
+        }
+        Ok(cut)
+    }
+}

@@ -1,0 +1,154 @@
+//! `.gitignore` and `.gitattributes` that are no files.
+//!
+//! libgit2 opens both in each folder of the work tree that it looks into, and waits for ever for the other end of a FIFO. So the
+//! folders that it is about to visit are looked at first, and it is kept out of one with such a file in it; the rest goes on.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::{Error, Repo, Sort, path_of, shown};
+use crate::files;
+
+const NAMES: [&str; 2] = [".gitignore", ".gitattributes"];
+
+/// A folder that libgit2 must not look into.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Blocked {
+    /// Relative to the top of the work tree.
+    pub(crate) folder: PathBuf,
+    /// The file that is none, as relative.
+    pub(crate) file: PathBuf,
+    /// What it is: "a FIFO".
+    pub(crate) kind: &'static str,
+}
+
+impl Blocked {
+    /// Why what is in the folder is left alone.
+    pub(crate) fn why(&self) -> String {
+        format!("is {}: git can't read its rules, so nothing in its folder is looked at", self.kind)
+    }
+
+    fn error(&self) -> Error {
+        let what =
+            format!("{} is {}, and git looks for rules there; nothing was touched", shown(&self.file), self.kind);
+        Error::new(Sort::NotReady, what, "take it away")
+    }
+}
+
+impl Repo {
+    /// Whether libgit2 must not look into this very folder.
+    pub(crate) fn blocked(&self, folder: &Path) -> Option<Blocked> {
+        NAMES.iter().find_map(|name| {
+            let file = folder.join(name);
+            let kind = files::special(&self.place.work_dir.join(&file))?;
+            Some(Blocked { folder: folder.to_owned(), file, kind })
+        })
+    }
+
+    /// Whether libgit2 must not look into one of the folders that lead to a path.
+    pub(crate) fn blocked_on_the_way(&self, path: &Path) -> Option<Blocked> {
+        path.ancestors().skip(1).find_map(|folder| self.blocked(folder))
+    }
+
+    /// Whether libgit2 must not look into a folder, one that leads to it, or one below.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`], naming the file.
+    pub(crate) fn check_rules_around(&self, folder: &Path) -> Result<(), Error> {
+        self.blocked_on_the_way(folder).or_else(|| self.blocked_below(folder)).map_or(Ok(()), |it| Err(it.error()))
+    }
+
+    fn blocked_below(&self, folder: &Path) -> Option<Blocked> {
+        self.blocked(folder).or_else(|| {
+            let entries = files::entries_if_any(&self.place.work_dir.join(folder));
+            entries.iter().filter(|it| it.is_folder()).find_map(|it| self.blocked_below(&folder.join(it.name())))
+        })
+    }
+
+    /// Of the folders with tracked files, those that libgit2 must not look into. Costs two system calls a folder.
+    pub(crate) fn blocked_among_tracked(&self, index: &git2::Index) -> BTreeSet<Blocked> {
+        tracked_folders(index).iter().filter_map(|folder| self.blocked(folder)).collect()
+    }
+
+    /// Refuses a link in a commit by the name of such a file that leads to a FIFO, a socket or a device here: libgit2 follows it as
+    /// it checks out.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`], naming the link.
+    pub(crate) fn check_linked_rules(&self, tree: &git2::Tree<'_>, path: &Path, staging: &Path) -> Result<(), Error> {
+        const LINK: i32 = 0o120_000;
+        if !path.file_name().is_some_and(|name| NAMES.iter().any(|it| name == *it)) {
+            return Ok(());
+        }
+        let Some(entry) = tree.get_path(path).ok().filter(|entry| entry.filemode() == LINK) else { return Ok(()) };
+        let Ok(target) = self.git.find_blob(entry.id()) else { return Ok(()) };
+        let leads_to = staging.join(path.parent().unwrap_or(path)).join(path_of(target.content()));
+        let Some(kind) = files::special(&leads_to) else { return Ok(()) };
+        let what = format!("the commit to follow has a link {} that leads to {kind} here", shown(path));
+        Err(Error::new(Sort::NotReady, what, "take that away, or the link out of the branch"))
+    }
+
+    /// Refuses the work tree where libgit2 must not look into a folder with tracked files.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`], naming the file.
+    pub(crate) fn check_tracked_rules(&self) -> Result<(), Error> {
+        self.blocked_among_tracked(&self.index()?).first().map_or(Ok(()), |it| Err(it.error()))
+    }
+
+    /// Keeps a look at the work tree out of the folders that libgit2 must not look into: `options` gets the paths that
+    /// remain of `root`. Whether any do.
+    pub(crate) fn look_around(
+        &self,
+        root: &Path,
+        blocked: &BTreeSet<Blocked>,
+        index: &git2::Index,
+        options: &mut git2::DiffOptions,
+    ) -> bool {
+        let inside = |at: &Path| blocked.iter().any(|it| it.folder.starts_with(at));
+        let mut any = false;
+        let mut todo = vec![root.to_owned()];
+        while let Some(at) = todo.pop() {
+            if blocked.iter().any(|it| at.starts_with(&it.folder)) {
+                continue;
+            }
+            if inside(&at) {
+                todo.extend(self.names_in(&at, index).iter().map(|name| at.join(name)));
+            } else {
+                options.pathspec(&at);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// What is in a folder, on disk or in the index.
+    fn names_in(&self, folder: &Path, index: &git2::Index) -> BTreeSet<PathBuf> {
+        let here = files::entries_if_any(&self.place.work_dir.join(folder));
+        let tracked = index.iter().filter_map(|entry| {
+            let path = path_of(&entry.path);
+            path.strip_prefix(folder).ok()?.components().next().map(|name| PathBuf::from(name.as_os_str()))
+        });
+        here.iter().map(|it| PathBuf::from(it.name())).chain(tracked).filter(|name| name != Path::new(".git")).collect()
+    }
+}
+
+/// Each folder with a tracked file in it or below it, the top included.
+fn tracked_folders(index: &git2::Index) -> BTreeSet<PathBuf> {
+    let mut folders = BTreeSet::from([PathBuf::new()]);
+    let mut last = Vec::new();
+    for entry in index.iter() {
+        let parent = entry.path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &entry.path[..at]);
+        // Entries are in order, so the files of a folder follow one another.
+        if parent == last {
+            continue;
+        }
+        last = parent.to_vec();
+        for folder in path_of(parent).ancestors() {
+            if !folders.insert(folder.to_owned()) {
+                break;
+            }
+        }
+    }
+    folders
+}

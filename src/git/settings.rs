@@ -1,0 +1,78 @@
+//! Git's configuration where it can't be read: the file and the key, so that a person finds what to mend.
+//!
+//! A setting that is wrong is no damage. Nothing is put aside for it, and the configuration stays as it is.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Error, Place, Sort};
+use crate::files;
+
+/// The settings that libgit2 reads as it opens a repository, and that must be true or false.
+const BOOLEANS: &[&str] = &[
+    "core.bare",
+    "core.filemode",
+    "core.ignorecase",
+    "core.symlinks",
+    "core.logallrefupdates",
+    "core.precomposeunicode",
+    "core.protecthfs",
+    "core.protectntfs",
+    "core.fsyncobjectfiles",
+    "core.trustctime",
+    "core.sparsecheckout",
+    "core.longpaths",
+    "index.threads",
+];
+
+/// What of the configuration keeps a repository from being opened, if `error` comes from there.
+pub(crate) fn refused(place: &Place, error: &git2::Error) -> Option<Error> {
+    let from_there = error.class() == git2::ErrorClass::Config || error.message().contains("parse");
+    files(place).into_iter().find_map(|file| wrong_in(&file, error, from_there))
+}
+
+/// The files that git reads its configuration from, as far as they are there.
+fn files(place: &Place) -> Vec<PathBuf> {
+    let own = ["config", "config.worktree"].map(|name| place.git_dir.join(name));
+    let found = [git2::Config::find_global(), git2::Config::find_xdg(), git2::Config::find_system()];
+    own.into_iter().chain(found.into_iter().flatten()).collect()
+}
+
+fn wrong_in(file: &Path, error: &git2::Error, from_there: bool) -> Option<Error> {
+    let refused = |what: String| {
+        let next = format!("mend {}; nothing was touched", file.display());
+        Some(Error::new(Sort::NotReady, what, next))
+    };
+    match files::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            let error = Error::path("reading git's configuration", file, &error);
+            return if error.sort == Sort::Exhausted { Some(error) } else { refused(error.what) };
+        }
+        Ok(_) => {}
+    }
+    let config = match git2::Config::open(file).and_then(|mut config| config.snapshot()) {
+        Ok(config) => config,
+        // libgit2 names the line, and of an include the file that is included.
+        Err(error) => {
+            return refused(format!("git's configuration {} can't be read: {}", file.display(), error.message()));
+        }
+    };
+    if !from_there {
+        return None;
+    }
+    let mut entries = config.entries(None).ok()?;
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.name().unwrap_or_default().to_ascii_lowercase();
+        if !entry.has_value() {
+            continue;
+        }
+        let value = String::from_utf8_lossy(entry.value_bytes()).into_owned();
+        let named = error.message().contains(&format!("'{value}'"));
+        let not_boolean = BOOLEANS.contains(&name.as_str()) && git2::Config::parse_bool(value.as_str()).is_err();
+        if (named && !value.is_empty()) || not_boolean {
+            return refused(format!("{name} = {value} in {} is no value that git knows for it", file.display()));
+        }
+    }
+    None
+}

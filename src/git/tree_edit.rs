@@ -1,0 +1,194 @@
+//! A tree made from another by changing paths, and what a tree holds that can't be brought about here.
+//!
+//! Only the trees that lead to a changed path are written anew, as git writes them: modes that git writes today, in git's order.
+//! Every other entry keeps its object, whatever is in it. libgit2's own way, through an index of the whole tree, stops at a mode
+//! of 100664 anywhere in it.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::error::Doing;
+use super::raw::{self, RawEntry};
+use super::{CommitId, Error, Repo, Sort, path_of, shown};
+
+/// What is to be at a path: an object with its mode, or nothing.
+type To = Option<(git2::Oid, u32)>;
+
+/// What is to be at each path.
+pub(crate) type Edits = BTreeMap<PathBuf, To>;
+
+/// libgit2 looks at no work tree below so many folders. A file may lie in one folder less.
+pub(crate) const DEEPEST: usize = 100;
+
+/// Edits of one folder: by the name in it, what is to be there, or what changes below.
+enum Edit<'e> {
+    Here(To),
+    Below(Vec<(&'e [u8], To)>),
+}
+
+impl Repo {
+    /// Writes the tree that `base` becomes by `edits`. Folders that end up empty go.
+    ///
+    /// # Errors
+    /// Where a tree can't be read or written.
+    pub(crate) fn edit_tree(&self, base: Option<git2::Oid>, edits: &Edits) -> Result<git2::Oid, Error> {
+        let odb = self.git.odb().doing("writing a tree")?;
+        let edits = edits.iter().map(|(path, to)| (path.as_os_str().as_bytes(), *to)).collect();
+        match edit_folder(&odb, base, edits)? {
+            Some(tree) => Ok(tree),
+            None => odb.write(git2::ObjectType::Tree, b"").doing("writing a tree"),
+        }
+    }
+
+    /// Refuses a commit whose tree can't be brought about here, before anything is touched: folders too deep to be looked at
+    /// again, names that would lead out of the work tree or into `.git`, entries out of order.
+    ///
+    /// Subtrees that `known` has at the same path are not looked at again.
+    ///
+    /// # Errors
+    /// [`Sort::Unfit`], naming the commit and the path.
+    pub(crate) fn check_fit(&self, commit: CommitId, known: Option<CommitId>) -> Result<(), Error> {
+        let tree = self.raw_commit(commit)?.tree;
+        let known = known.and_then(|known| self.raw_commit(known).ok()).map(|known| known.tree);
+        let odb = self.git.odb().doing("reading the tree to follow")?;
+        let mut open = vec![(PathBuf::new(), tree, known)];
+        while let Some((at, id, known)) = open.pop() {
+            if known == Some(id) {
+                continue;
+            }
+            let depth = at.components().count();
+            if depth >= DEEPEST {
+                return Err(unfit(
+                    commit,
+                    &at,
+                    &format!("it lies {depth} folders deep, and {} is the most", DEEPEST - 1),
+                ));
+            }
+            let object = odb.read(id).doing(format!("reading the tree of {}", shown(&at)))?;
+            let Some(entries) = raw::tree(object.data()) else {
+                return Err(unfit(commit, &at, "the folder's tree is not one that git can read"));
+            };
+            let known_object = known.and_then(|id| odb.read(id).ok());
+            let known_entries = known_object.as_ref().and_then(|object| raw::tree(object.data())).unwrap_or_default();
+            let known: BTreeMap<&[u8], git2::Oid> =
+                known_entries.iter().filter(|entry| entry.is_folder()).map(|entry| (entry.name, entry.id)).collect();
+            if let Some((name, why)) = out_of_order(&entries) {
+                return Err(unfit(commit, &at.join(path_of(name)), why));
+            }
+            for entry in entries {
+                let path = at.join(path_of(entry.name));
+                if !is_allowed(entry.name) {
+                    return Err(unfit(commit, &path, "git checks out no such name"));
+                }
+                if entry.is_folder() {
+                    open.push((path, entry.id, known.get(entry.name).copied()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether git checks out an entry of this name.
+fn is_allowed(name: &[u8]) -> bool {
+    // What is `.git` or a way out, to some file system, has one of these in it; to ask libgit2 of each name takes long.
+    let odd = name.starts_with(b".") || name.iter().any(|byte| !byte.is_ascii() || b"~:\\/".contains(byte));
+    !odd || (!name.contains(&b'/') && super::worktree::git_allows(&path_of(name)))
+}
+
+fn unfit(commit: CommitId, path: &Path, why: &str) -> Error {
+    let what = format!("commit {commit} can't be followed: {}: {why}; local state stays as it is", shown(path));
+    Error::new(
+        Sort::Unfit,
+        what,
+        "take it out of the remote's branch; ticks go on committing here, and the next good commit there is followed",
+    )
+}
+
+/// The first entry that does not come after the one before, and what is wrong with it.
+fn out_of_order<'t>(entries: &[RawEntry<'t>]) -> Option<(&'t [u8], &'static str)> {
+    let mut names = std::collections::HashSet::new();
+    for (at, entry) in entries.iter().enumerate() {
+        if !names.insert(entry.name) {
+            return Some((entry.name, "the name is twice in its folder"));
+        }
+        let before = at.checked_sub(1).and_then(|at| entries.get(at));
+        if before.is_some_and(|before| {
+            raw::order((before.name, before.is_folder()), (entry.name, entry.is_folder())).is_gt()
+        }) {
+            return Some((entry.name, "the entries of its folder are not in git's order"));
+        }
+    }
+    None
+}
+
+/// The tree of one folder after its edits; `None` where it is empty.
+fn edit_folder(
+    odb: &git2::Odb<'_>,
+    base: Option<git2::Oid>,
+    edits: Vec<(&[u8], To)>,
+) -> Result<Option<git2::Oid>, Error> {
+    let doing = "writing a tree";
+    let object = base.map(|base| odb.read(base)).transpose().doing("reading a tree")?;
+    let old = object.as_ref().map_or(Some(Vec::new()), |object| raw::tree(object.data()));
+    let old = old.ok_or_else(|| {
+        let what = format!("tree {} is not one that git can read", base.unwrap_or(git2::Oid::ZERO_SHA1));
+        Error::new(Sort::Unfit, what, "see `git fsck`")
+    })?;
+    let mut here: BTreeMap<&[u8], Edit<'_>> = BTreeMap::new();
+    for (path, to) in edits {
+        match path.iter().position(|byte| *byte == b'/').map(|at| path.split_at(at)) {
+            None => {
+                // A file and something below it: what is below was put there to be deleted.
+                if to.is_some() || !here.contains_key(path) {
+                    here.insert(path, Edit::Here(to));
+                }
+            }
+            Some((name, below)) => {
+                let below = (below.get(1..).unwrap_or_default(), to);
+                match here.get_mut(name) {
+                    Some(Edit::Below(all)) => all.push(below),
+                    Some(Edit::Here(Some(_))) if to.is_none() => {}
+                    _ => {
+                        here.insert(name, Edit::Below(vec![below]));
+                    }
+                }
+            }
+        }
+    }
+    let mut entries: BTreeMap<&[u8], (u32, git2::Oid)> =
+        old.iter().map(|entry| (entry.name, (raw::canonical(entry.mode), entry.id))).collect();
+    for (name, edit) in here {
+        let to = match edit {
+            Edit::Here(to) => to.map(|(id, mode)| (raw::canonical(mode), id)),
+            Edit::Below(edits) => {
+                let was = entries.get(name).copied();
+                let folder = was.filter(|(mode, _)| *mode == 0o040_000).map(|(_, id)| id);
+                let only_deletes = edits.iter().all(|(_, to)| to.is_none());
+                match was {
+                    // Nothing is below a file, and it stays.
+                    Some(file) if folder.is_none() && only_deletes => Some(file),
+                    _ => edit_folder(odb, folder, edits)?.map(|id| (0o040_000, id)),
+                }
+            }
+        };
+        match to {
+            Some(to) => entries.insert(name, to),
+            None => entries.remove(name),
+        };
+    }
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let mut sorted: Vec<_> = entries.into_iter().collect();
+    sorted.sort_by(|(one, (a, _)), (other, (b, _))| raw::order((one, *a == 0o040_000), (other, *b == 0o040_000)));
+    let mut bytes = Vec::new();
+    for (name, (mode, id)) in sorted {
+        bytes.extend(format!("{mode:o} ").bytes());
+        bytes.extend(name);
+        bytes.push(0);
+        bytes.extend(id.as_bytes());
+    }
+    odb.write(git2::ObjectType::Tree, &bytes).doing(doing).map(Some)
+}

@@ -1,0 +1,129 @@
+//! The record of which host a token is for: `token-host` in the private folder, a line for each remote.
+//!
+//! It is written by init-sync, or, in a repository that has none, by the first pass, before any job runs. From then on the
+//! repository's configuration has no say in where a token goes. The record holds hosts, no secrets.
+
+use std::io;
+
+use crate::private::PrivateDir;
+use crate::transport::TokenHost;
+
+const NAME: &str = "token-host";
+
+/// What a pass knows of where its tokens may go, the strongest first. The record comes between the second and the third.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// `--token-host`.
+    pub option: Option<&'a TokenHost>,
+    /// The remote's URL as the command line or the environment gives it.
+    pub given_url: Option<&'a str>,
+    /// `GITHUB_SERVER_URL`.
+    pub server_url: Option<&'a str>,
+    /// The remote's URL in the repository's configuration, without git's `insteadOf`.
+    pub stored_url: Option<&'a str>,
+}
+
+/// When the record is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recording {
+    /// Always (init-sync).
+    New,
+    /// Where there is none (the other passes).
+    First,
+    /// Never (a dry run).
+    Never,
+}
+
+/// Finds out where the tokens of this pass may go, and records it.
+///
+/// # Errors
+/// Those of the file system, and [`io::ErrorKind::InvalidData`] where the record is needed and can't be understood.
+pub fn settle(private: &PrivateDir, remote: &str, known: &Known<'_>, recording: Recording) -> io::Result<TokenHost> {
+    let said = known.option.cloned().or_else(|| known.given_url.map(TokenHost::of_url));
+    let recorded = match read(private, remote) {
+        // What is said now counts, and is recorded anew.
+        Err(_) if said.is_some() => None,
+        recorded => recorded?,
+    };
+    let first = || {
+        let server = known.server_url.map(TokenHost::of_url).filter(|host| *host != TokenHost::Nowhere);
+        server.or_else(|| known.stored_url.map(TokenHost::of_url))
+    };
+    let Some(host) = said.or_else(|| recorded.clone()).or_else(first) else { return Ok(TokenHost::Nowhere) };
+    let write = match recording {
+        Recording::New => recorded.as_ref() != Some(&host),
+        Recording::First => recorded.is_none(),
+        Recording::Never => false,
+    };
+    if write {
+        record(private, remote, &host)?;
+    }
+    Ok(host)
+}
+
+fn read(private: &PrivateDir, remote: &str) -> io::Result<Option<TokenHost>> {
+    let text = private.read(NAME)?.unwrap_or_default();
+    let text = String::from_utf8(text).map_err(|_| damaged())?;
+    let found = text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == remote);
+    match found {
+        Some((_, host)) => TokenHost::parse(host).map(Some).ok_or_else(damaged),
+        None if text.lines().any(|line| !line.contains(' ')) => Err(damaged()),
+        None => Ok(None),
+    }
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is not as gitsync writes it")
+}
+
+fn record(private: &PrivateDir, remote: &str, host: &TokenHost) -> io::Result<()> {
+    let old = private.read(NAME)?.unwrap_or_default();
+    let mut text = String::new();
+    for line in String::from_utf8_lossy(&old).lines() {
+        let name = line.split_once(' ').filter(|(_, host)| TokenHost::parse(host).is_some()).map(|(name, _)| name);
+        if name.is_some_and(|name| name != remote) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text.push_str(&format!("{remote} {host}\n"));
+    private.write_durably(NAME, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_said_now_counts_most_and_the_configuration_least() {
+        let folder = tempfile::tempdir().unwrap();
+        let private = PrivateDir::of(folder.path());
+        private.create().unwrap();
+        let text = || private.read(NAME).unwrap().map(|text| String::from_utf8(text).unwrap());
+        let settled =
+            |known: Known<'_>, recording| settle(&private, "origin", &known, recording).map(|h| h.to_string());
+        let (option, found) =
+            (TokenHost::named("named").unwrap(), Known { stored_url: Some("https://c/r"), ..Known::default() });
+        let told = |known: Known<'_>, recording| settled(known, recording).unwrap();
+
+        assert_eq!(told(Known::default(), Recording::New), "-");
+        assert_eq!(told(found, Recording::Never), "https://c");
+        assert_eq!(text(), None, "where nothing is known, and in a dry run, nothing is recorded");
+        let server = Known { server_url: Some("https://s"), ..found };
+        assert_eq!(told(server, Recording::Never), "https://s");
+        assert_eq!(told(Known { server_url: Some("no url"), ..found }, Recording::First), "https://c");
+        assert_eq!(told(server, Recording::New), "https://c", "the record counts more than what is found");
+        let given = Known { given_url: Some("https://u:p@g/r"), ..server };
+        assert_eq!(told(given, Recording::First), "https://g");
+        assert_eq!(text().unwrap(), "origin https://c\n", "a sync records the first alone");
+        assert_eq!(told(given, Recording::New), "https://g");
+        assert_eq!(told(Known { option: Some(&option), ..given }, Recording::First), "named");
+        assert_eq!(text().unwrap(), "origin https://g\n");
+
+        private.write(NAME, b"other https://o\norigin nonsense/\nhalf a\x00 line\n").unwrap();
+        assert_eq!(settled(found, Recording::New).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(told(given, Recording::New), "https://g");
+        assert_eq!(text().unwrap(), "other https://o\norigin https://g\n");
+    }
+}
