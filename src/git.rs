@@ -22,6 +22,7 @@ pub mod remote;
 pub mod replay;
 pub mod rescue;
 pub(crate) mod rules;
+pub mod scratch;
 pub mod settings;
 pub(crate) mod special;
 pub mod tree_dir;
@@ -52,6 +53,18 @@ pub struct Place {
     /// Whether the user named it, rather than its being found from the current folder. What is named is trusted, whoever
     /// owns it.
     pub named: bool,
+    /// Whether the `.git` folder is a copy that a dry run may write to, apart from the work tree.
+    pub is_scratch: bool,
+}
+
+impl Place {
+    /// What libgit2 opens, and makes a repository in.
+    pub(crate) fn home(&self) -> &Path {
+        match self.git_dir.parent() {
+            Some(home) if self.is_scratch => home,
+            _ => &self.work_dir,
+        }
+    }
 }
 
 /// The names a pass works with.
@@ -113,6 +126,8 @@ pub struct Repo {
     pub names: Names,
     /// Where a dry run fetched to.
     scratch: std::cell::RefCell<Option<incoming::Incoming>>,
+    /// The local tip once a dry run had finished the follow that an earlier pass was cut short in.
+    assumed_tip: std::cell::Cell<Option<CommitId>>,
     /// A second handle, for questions about history: the first one remembers where history was cut before it was fetched
     /// whole.
     uncut: std::cell::OnceCell<git2::Repository>,
@@ -216,7 +231,7 @@ fn place(folder: &Path, named: bool) -> Result<Place, Error> {
     if dot_git.is_dir() {
         // As git has it, this may be a link to where the folder is.
         let git_dir = dot_git.canonicalize().doing(format!("looking at {}", dot_git.display()))?;
-        return Ok(Place { git_dir, work_dir, named });
+        return Ok(Place { git_dir, work_dir, named, is_scratch: false });
     }
     // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
     let text = files::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
@@ -234,7 +249,7 @@ fn place(folder: &Path, named: bool) -> Result<Place, Error> {
         ));
     }
     let git_dir = git_dir.canonicalize().doing(format!("following {}", dot_git.display()))?;
-    Ok(Place { work_dir, git_dir, named })
+    Ok(Place { work_dir, git_dir, named, is_scratch: false })
 }
 
 impl Repo {
@@ -273,6 +288,7 @@ impl Repo {
             private: PrivateDir::of(&place.git_dir),
             names,
             scratch: None.into(),
+            assumed_tip: None.into(),
             uncut: std::cell::OnceCell::new(),
         };
         repo.check_configured_files()?;
@@ -294,6 +310,9 @@ impl Repo {
     /// # Errors
     /// [`Sort::Corrupt`] for a reference that can't be read.
     pub fn local_tip(&self) -> Result<Option<CommitId>, Error> {
+        if let Some(assumed) = self.assumed_tip.get() {
+            return Ok(Some(assumed));
+        }
         self.tip_of(&self.branch_ref())
     }
 
@@ -381,7 +400,7 @@ impl Repo {
     /// Whether history is cut here, as a shallow clone cuts it. Ancestry that is seen is true all the same; ancestry that is
     /// not seen may be missing.
     pub fn history_is_cut(&self) -> bool {
-        self.git.is_shallow()
+        self.history().is_shallow()
     }
 
     /// Whether `commit` is `tip` or one of its ancestors. One that is not here is not.
@@ -573,7 +592,10 @@ impl Repo {
     pub(crate) fn index(&self) -> Result<git2::Index, Error> {
         let doing = "reading the index";
         let mut index = self.git.index().doing(doing)?;
-        index.read(false).doing(doing)?;
+        // A dry run's may be in memory alone.
+        if index.path().is_some() {
+            index.read(false).doing(doing)?;
+        }
         Ok(index)
     }
 
@@ -680,7 +702,12 @@ pub(crate) fn check_format(git_dir: &Path) -> Result<(), Error> {
 /// The one place where libgit2 opens a repository.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
-    git2::Repository::open(&place.work_dir).map_err(|error| {
+    let opened = git2::Repository::open(place.home());
+    let with_files = |git: git2::Repository| match place.is_scratch {
+        true => git.set_workdir(&place.work_dir, false).map(|()| git),
+        false => Ok(git),
+    };
+    opened.and_then(with_files).map_err(|error| {
         if error.code() == git2::ErrorCode::Owner {
             return Error::new(
                 Sort::NotReady,

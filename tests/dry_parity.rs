@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 mod scene;
+mod servers;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use scene::{Scene, snapshot_of, write};
+use servers::CANARY;
+use servers::http::{Fault, HttpServer};
 
 /// A pass as given on the command line, in either mode.
 const PASSES: &[&[&str]] = &[
@@ -201,8 +204,237 @@ scenes! {
         s.env("GIT_SYNC_PUBLIC_DIR", s.ours().join("state").to_str().unwrap());
     }
     a_site: |s| {
-        s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", "true");
+        s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", "echo built > {public_dir}/built");
         s.rival_pushes("index.html");
     }
     a_metrics_file_that_is_a_device: |s| { s.env("GIT_SYNC_METRICS_FILE", "/dev/null"); }
+    a_site_that_nothing_builds: |s| {
+        s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", "");
+        write(&s.public().join("old"), "old");
+    }
+    a_public_dir_in_the_work_tree: |s| {
+        s.we_write("web/mine", "mine\n").env("GIT_SYNC_PUBLIC_DIR", s.ours().join("web").to_str().unwrap());
+        s.env("GIT_SYNC_BUILD_COMMAND", "echo built > {public_dir}/built").rival_pushes("index.html");
+    }
+    a_lock_on_the_branch: |s| { write(&s.ours().join(".git/refs/heads/main.lock"), ""); }
+    an_old_lock_on_the_index: |s| {
+        write(&s.ours().join(".git/index.lock"), "");
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        fs::File::options().write(true).open(s.ours().join(".git/index.lock")).unwrap().set_modified(old).unwrap();
+        s.rival_pushes("index.html");
+    }
+    a_pass_that_died: |s| {
+        write(&s.private().join("lock"), r#"{"pid":1,"command":"tick","since":"2026-01-01T00:00:00Z"}"#);
+        write(&s.ours().join(".git/index.lock"), "");
+        s.we_write("state/b", "b\n");
+    }
+    an_empty_index: |s| { write(&s.ours().join(".git/index"), ""); }
+    no_index_and_state_changed: |s| {
+        fs::remove_file(s.ours().join(".git/index")).unwrap();
+        s.we_write("state/a", "changed\n").we_write("state/b", "b\n");
+    }
+    no_index_behind: |s| {
+        fs::remove_file(s.ours().join(".git/index")).unwrap();
+        s.rival_pushes("index.html");
+    }
+    a_split_index: |s| { s.git_ours(&["update-index", "--split-index"]); }
+    a_rebase_half_done: |s| {
+        s.we_commit("index.html").rival_pushes("index.html").git_ours(&["fetch", "-q", "origin"]);
+        let _ = s.git_command(&s.ours()).args(["rebase", "origin/main"]).output();
+    }
+    another_branch_with_a_commit: |s| {
+        s.git_ours(&["checkout", "-q", "-b", "other"]);
+        s.we_commit("a.txt");
+    }
+    an_unborn_other_branch: |s| { s.git_ours(&["checkout", "-q", "--orphan", "other"]); }
+    a_branch_that_is_a_symbolic_reference: |s| {
+        s.git_ours(&["checkout", "-q", "-b", "other"]);
+        s.git_ours(&["symbolic-ref", "refs/heads/main", "refs/heads/other"]);
+    }
+    no_objects: |s| { fs::remove_dir_all(s.ours().join(".git/objects")).unwrap(); }
+    no_references: |s| { fs::remove_dir_all(s.ours().join(".git/refs")).unwrap(); }
+    no_local_branch: |s| {
+        s.git_ours(&["update-ref", "-d", "refs/heads/main"]);
+        let _ = fs::remove_file(s.ours().join(".git/logs/refs/heads/main"));
+    }
+    no_local_branch_and_the_remote_away: |s| {
+        s.git_ours(&["update-ref", "-d", "refs/heads/main"]);
+        let _ = fs::remove_file(s.ours().join(".git/logs/refs/heads/main"));
+        s.upstream_goes_away();
+    }
+    an_object_of_no_length: |s| {
+        s.we_commit("a.txt");
+        let tip = s.our_tip();
+        let object = s.ours().join(".git/objects").join(&tip[..2]).join(&tip[2..]);
+        fs::remove_file(&object).unwrap();
+        write(&object, "");
+    }
+    a_damaged_object_and_the_remote_away: |s| {
+        s.we_commit("a.txt");
+        let tip = s.our_tip();
+        let object = s.ours().join(".git/objects").join(&tip[..2]).join(&tip[2..]);
+        fs::remove_file(&object).unwrap();
+        write(&object, "no object");
+        s.upstream_goes_away();
+    }
+    damaged_packed_references: |s| {
+        s.git_ours(&["pack-refs", "--all"]);
+        write(&s.ours().join(".git/packed-refs"), "nonsense\n");
+    }
+    no_tracking_reference: |s| { s.we_commit("a.txt").git_ours(&["update-ref", "-d", "refs/remotes/origin/main"]); }
+    no_tracking_reference_and_the_branch_is_gone: |s| {
+        s.git_ours(&["update-ref", "-d", "refs/remotes/origin/main"]);
+        s.rival_deletes_branch();
+    }
+    a_work_tree_elsewhere: |s| { s.git_ours(&["config", "core.worktree", s.root().to_str().unwrap()]); }
+    grafts: |s| { write(&s.ours().join(".git/info/grafts"), &format!("{}\n", s.our_tip())); }
+    another_format: |s| { s.git_ours(&["config", "core.repositoryFormatVersion", "7"]); }
+    a_mistyped_configuration: |s| { write(&s.ours().join(".git/config"), "[core\n"); }
+    a_private_folder_that_is_a_file: |s| {
+        let _ = fs::remove_dir_all(s.private());
+        write(&s.private(), "");
+    }
+    a_folder_in_the_place_of_the_lock: |s| {
+        let _ = fs::remove_file(s.private().join("lock"));
+        fs::create_dir_all(s.private().join("lock")).unwrap();
+    }
+    a_damaged_intent: |s| { write(&s.private().join("intent"), "nonsense"); }
+    an_intent_of_another_branch: |s| {
+        let tip = s.our_tip();
+        let intent = format!(r#"{{"branch":"other","old":null,"target":"{tip}","why":"following"}}"#);
+        write(&s.private().join("intent"), &intent);
+    }
+    a_damaged_record_of_the_token_host: |s| { write(&s.private().join("token-host"), "nonsense"); }
+    a_marker_that_says_nothing: |s| {
+        s.we_commit("a.txt").rival_pushes("b.txt");
+        write(&s.private().join("force-push-pending"), "");
+    }
+    a_marker_and_the_branch_gone: |s| { s.rival_deletes_branch().run(&["sync", "--alpha"]).exits(0); }
+    a_history_that_began_here: |s| {
+        s.git_in(&s.rival(), &["checkout", "-q", "--orphan", "fresh"]);
+        s.rival_commits("a beginning").git_in(&s.rival(), &["push", "-q", "--force", "origin", "fresh:main"]);
+        write(&s.private().join("begun"), "");
+    }
+    the_remote_was_rewound_below_our_commit: |s| {
+        s.we_commit("a.txt").git_in(&s.rival(), &["push", "-q", "--force", "origin", "HEAD~1:main"]);
+    }
+    state_to_commit_and_a_rival_with_rebase: |s| {
+        s.we_commit("a.txt").we_write("state/b", "b\n").rival_pushes("b.txt").arg("--on-divergence").arg("rebase");
+    }
+    a_commit_that_the_remote_has_otherwise_with_rebase: |s| {
+        s.we_commit("a.txt");
+        fs::copy(s.ours().join("a.txt"), s.rival().join("a.txt")).unwrap();
+        s.rival_commits("the same").git_in(&s.rival(), &["push", "-q", "origin", "HEAD:main"]);
+        s.arg("--on-divergence").arg("rebase");
+    }
+    the_same_state_on_both_sides: |s| {
+        s.we_write("state/b", "b\n").rival_writes("state/b", "b\n").rival_commits("the same");
+        s.git_in(&s.rival(), &["push", "-q", "origin", "HEAD:main"]);
+    }
+    other_state_on_the_remote: |s| {
+        s.we_write("state/a", "ours\n").rival_writes("state/a", "theirs\n").rival_commits("theirs");
+        s.git_in(&s.rival(), &["push", "-q", "origin", "HEAD:main"]);
+    }
+    a_commit_that_cannot_be_followed: |s| {
+        s.rival_writes(&format!("{}file", "d/".repeat(120)), "deep\n").rival_commits("deep");
+        s.git_in(&s.rival(), &["push", "-q", "origin", "HEAD:main"]);
+    }
+    a_commit_that_cannot_be_followed_and_state_to_commit: |s| {
+        s.rival_writes(&format!("{}file", "d/".repeat(120)), "deep\n").rival_commits("deep");
+        s.git_in(&s.rival(), &["push", "-q", "origin", "HEAD:main"]);
+        s.we_write("state/b", "b\n");
+    }
+    a_state_that_is_a_link: |s| {
+        fs::rename(s.ours().join("state"), s.ours().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", s.ours().join("state")).unwrap();
+    }
+    an_ignored_state: |s| { s.we_write(".gitignore", "state/b\n").we_write("state/b", "b\n"); }
+    no_url_and_no_repository_to_speak_of: |s| {
+        fs::remove_dir_all(s.ours()).unwrap();
+        fs::create_dir_all(s.ours().join(".git")).unwrap();
+    }
+    a_clone_that_was_killed: |s| {
+        fs::remove_dir_all(s.ours()).unwrap();
+        s.git_in(s.root(), &["init", "-q", "-b", "main", "ours"]);
+        s.git_ours(&["remote", "add", "origin", s.upstream().to_str().unwrap()]);
+    }
+    somebodys_files_and_no_repository: |s| {
+        fs::remove_dir_all(s.ours()).unwrap();
+        s.we_write("index.html", "mine\n").env("GIT_SYNC_REMOTE_URL", s.upstream().to_str().unwrap());
+    }
+    a_url_that_is_given_anew: |s| {
+        s.git_in(s.root(), &["clone", "-q", "--bare", "upstream.git", "other.git"]);
+        s.rival_pushes("index.html").env("GIT_SYNC_REMOTE_URL", s.root().join("other.git").to_str().unwrap());
+    }
+    a_url_that_no_transport_takes: |s| { s.env("GIT_SYNC_REMOTE_URL", "nothing://here"); }
+}
+
+/// Where the remote is on a server.
+fn over_http(name: &str, make: impl FnOnce(&Scene, &HttpServer)) {
+    let s = Scene::new();
+    let server = HttpServer::over(s.root(), false);
+    s.git_upstream(&["config", "http.receivepack", "true"]);
+    s.git_ours(&["remote", "set-url", "origin", &format!("{}/upstream.git", server.origin())]);
+    make(&s, &server);
+    agrees(name, &s);
+}
+
+#[test]
+fn a_server() {
+    over_http("behind", |s, _| {
+        s.rival_pushes("index.html");
+    });
+    over_http("diverged", |s, _| {
+        s.we_commit("a.txt").rival_pushes("b.txt");
+    });
+}
+
+#[test]
+fn a_server_that_does_not_find_it() {
+    over_http("404", |_, server| server.always(Fault::status(404)));
+    over_http("404, state to commit", |s, server| {
+        s.we_write("state/b", "b\n");
+        server.always(Fault::status(404));
+    });
+}
+
+#[test]
+fn a_server_that_is_out_of_order() {
+    over_http("503", |_, server| server.always(Fault::status(503)));
+}
+
+#[test]
+fn a_server_that_wants_a_token() {
+    over_http("no token", |_, server| server.wants("x-access-token", CANARY));
+    over_http("a wrong token", |s, server| {
+        s.env("GIT_SYNC_TOKEN", "wrong");
+        server.wants("x-access-token", CANARY);
+    });
+    over_http("a token in the URL of the environment alone", |s, server| {
+        s.we_write("state/b", "b\n");
+        server.wants("x-access-token", CANARY);
+        let url = format!("http://x-access-token:{CANARY}@{}/upstream.git", server.address);
+        s.env("GIT_SYNC_REMOTE_URL", &url);
+    });
+    over_http("a token in the stored URL", |s, server| {
+        server.wants("x-access-token", CANARY);
+        let url = format!("http://x-access-token:{CANARY}@{}/upstream.git", server.address);
+        s.git_ours(&["remote", "set-url", "origin", &url]);
+    });
+}
+
+#[test]
+fn somebody_who_holds_the_lock() {
+    let s = Scene::new();
+    s.sync().arg("--lock-wait").arg("0s");
+    let lock = fs::File::options().write(true).open(s.private().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let folder = fs::File::open(s.ours().join(".git")).unwrap();
+    folder.lock().unwrap();
+    for pass in PASSES {
+        let mut dry = pass.to_vec();
+        dry.insert(1, "--dry-run");
+        s.run(&dry).exits(75).says("error").logs("has held the lock");
+        s.run(pass).exits(75).says("error").logs("has held the lock");
+    }
 }

@@ -10,8 +10,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use gitsync::outcome::Failure;
+use gitsync::plan::{self, Plan, Push, RemoteTip, Step, View};
 use gitsync::policy::{self, Mode, SyncState};
-use gitsync::steps::{self as plan, Plan, Push, RemoteTip, Step, View};
 use stateright::{Checker, Model, Property};
 
 type Id = u8;
@@ -227,7 +227,18 @@ impl Gitsync {
             None if running.gone => RemoteTip::Gone,
             None => RemoteTip::Absent,
         };
-        View { local, last_seen, remote, state, replayed, marked: self.is_marked(w, i, running.tip) }
+        View {
+            local,
+            last_seen,
+            remote,
+            state,
+            replayed,
+            marked: self.is_marked(w, i, running.tip),
+            unforceable: false,
+            unfit: None,
+            put_aside: None,
+            rewritten: running.rewritten,
+        }
     }
 
     /// The marker is for the tips it names: ours may have moved on, the remote's may not.
@@ -262,7 +273,8 @@ impl Gitsync {
                 Step::ClearMarker => acts.push(Act::ClearMarker { followed: plan.follows().is_some() }),
                 Step::RunJob => acts.push(Act::Job),
                 Step::Commit => acts.extend([Act::Commit, Act::DecidePush]),
-                Step::Follow { .. } | Step::Build | Step::Warn(_) | Step::Fail(_) => {}
+                Step::Follow { .. } | Step::Rest | Step::LeaveForTick | Step::StandOnUnborn => {}
+                Step::Build | Step::EmptySite | Step::Warn(_) | Step::Fail(_) => {}
             }
         }
         acts
@@ -272,12 +284,12 @@ impl Gitsync {
         let view = self.view(w, i);
         let nothing = || Failure::person("", "");
         let running = w.instances[i].running.as_mut().unwrap();
-        if running.mode == Mode::NonAlpha && view.marked && matches!(running.pass, Pass::Tick { .. }) {
-            running.mode = Mode::Alpha;
+        if matches!(running.pass, Pass::Tick { .. }) {
+            running.mode = view.tick_mode(running.mode);
         }
         let mode = running.mode;
         let plan = match running.pass {
-            Pass::InitSync => plan::init_sync(&view, false, false),
+            Pass::InitSync => plan::init_sync(&view, false),
             Pass::Sync => plan::sync(&view, mode, nothing(), false),
             Pass::Tick { .. } => plan::tick(&view, mode, nothing()),
         };

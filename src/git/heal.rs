@@ -44,6 +44,32 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 /// [`Sort::Busy`] where a live git process holds a lock, and those of the file system.
 pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, start_up: bool) -> Result<(), Error> {
     let git_dir = &place.git_dir;
+    for (lock, age) in stale_locks(place, held, branch, remote, start_up)? {
+        remove_if_there(&lock).doing(format!("removing the stale lock {}", lock.display()))?;
+        tracing::warn!(lock = %lock.display(), age_s = age.as_secs(), "removed a stale lock file");
+    }
+    // One that failed to remove it came to its end all the same.
+    super::incoming::clear(place)?;
+    if start_up || held.one_died_before_us() {
+        clear_half_written(&git_dir.join("objects"))?;
+        clear_half_written(&git_dir.join("objects/pack"))?;
+        PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
+    }
+    bring_back_index(place)
+}
+
+/// The lock files that [`clear_leftovers`] would remove, with their age. Nothing is written.
+///
+/// # Errors
+/// [`Sort::Busy`] where a git process may be at work.
+pub fn stale_locks(
+    place: &Place,
+    held: &Held,
+    branch: &str,
+    remote: &str,
+    start_up: bool,
+) -> Result<Vec<(PathBuf, Duration)>, Error> {
+    let git_dir = &place.git_dir;
     let ours_died = held.one_died_before_us();
     let mut locks: Vec<PathBuf> = ["index", "HEAD", "config", "packed-refs", "shallow"]
         .iter()
@@ -54,6 +80,7 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
     // A rescue is made once and its lock is in nobody's way, until the rescue has been kept long enough and is to go.
     let refs = if start_up || ours_died { "refs" } else { "refs/gitsync" };
     collect_locks(&git_dir.join(refs), &mut locks);
+    let mut stale = Vec::new();
     for lock in locks {
         let Ok(meta) = lock.symlink_metadata() else { continue };
         let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default();
@@ -62,21 +89,13 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
             return Err(Error::new(Sort::Busy, what, "the next pass tries again"));
         }
         if start_up || ours_died || age >= STALE_AFTER {
-            remove_if_there(&lock).doing(format!("removing the stale lock {}", lock.display()))?;
-            tracing::warn!(lock = %lock.display(), age_s = age.as_secs(), "removed a stale lock file");
+            stale.push((lock, age));
         } else {
             let what = format!("{} is there: another git process may be at work", lock.display());
             return Err(Error::new(Sort::Busy, what, "the next pass tries again, and clears it once it is old"));
         }
     }
-    // One that failed to remove it came to its end all the same.
-    super::incoming::clear(place)?;
-    if start_up || ours_died {
-        clear_half_written(&git_dir.join("objects"))?;
-        clear_half_written(&git_dir.join("objects/pack"))?;
-        PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
-    }
-    bring_back_index(place)
+    Ok(stale)
 }
 
 /// The index that was there before the last one was written, where a power loss took the bytes of that one. Made again from
@@ -239,7 +258,7 @@ pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
     take_over(place)?;
     let mut options = git2::RepositoryInitOptions::new();
     options.initial_head(branch).external_template(false).mkdir(false);
-    git2::Repository::init_opts(&place.work_dir, &options)
+    git2::Repository::init_opts(place.home(), &options)
         .doing(format!("making a repository in {}", place.work_dir.display()))?;
     for name in ["HEAD", "config", "objects", "refs", ""] {
         fs::File::open(place.git_dir.join(name)).and_then(|it| it.sync_all()).doing("waiting for the disk")?;
@@ -439,22 +458,8 @@ impl Repo {
     /// # Errors
     /// Those of [`Repo::follow`].
     pub fn heal_index(&self, when: DateTime<Utc>, thoroughly: bool) -> Result<bool, Error> {
-        let Some(head) = self.tip_of("HEAD")? else { return Ok(false) };
+        let Some(head) = self.index_to_make_again(thoroughly)? else { return Ok(false) };
         let path = self.place.git_dir.join("index");
-        if begins_as_index(&path) && !thoroughly {
-            return Ok(false);
-        }
-        let unread = self.git.index().err();
-        if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
-            // A split index, say: sound, and not ours to replace.
-            let what = format!("the index has a format that gitsync can't read ({})", error.message());
-            let next = "write it in git's plain format: `git update-index --no-split-index`";
-            return Err(Error::new(Sort::NotReady, what, next));
-        }
-        // Read again by other means: what is staged is not to be lost to a disk that would not read once.
-        if !super::damage::index_is_damaged(&self.place.git_dir)? {
-            return Ok(false);
-        }
         tracing::warn!("the index is missing or damaged and is made again from HEAD");
         if path.exists() {
             fs::rename(&path, self.private.free_file(DAMAGED_INDEX)).doing("setting the damaged index aside")?;
@@ -472,6 +477,26 @@ impl Repo {
             self.index_to_disk(&mut index)?;
         }
         Ok(true)
+    }
+
+    /// The commit that [`Repo::heal_index`] would make the index again from, where there is need of it. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`] for an index in a format that libgit2 does not read, and where it can't be known.
+    pub fn index_to_make_again(&self, thoroughly: bool) -> Result<Option<CommitId>, Error> {
+        let Some(head) = self.tip_of("HEAD")? else { return Ok(None) };
+        if begins_as_index(&self.place.git_dir.join("index")) && !thoroughly {
+            return Ok(None);
+        }
+        let unread = self.git.index().err();
+        if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
+            // A split index, say: sound, and not ours to replace.
+            let what = format!("the index has a format that gitsync can't read ({})", error.message());
+            let next = "write it in git's plain format: `git update-index --no-split-index`";
+            return Err(Error::new(Sort::NotReady, what, next));
+        }
+        // Read again by other means: what is staged is not to be lost to a disk that would not read once.
+        Ok(super::damage::index_is_damaged(&self.place.git_dir)?.then_some(head))
     }
 
     /// What a merge, a rebase or the like that was left half done would drop is kept, and so is a detached HEAD's commit.
