@@ -48,6 +48,11 @@ fn take_lock(pass: &mut Pass<'_>, place: &Place) -> Result<Result<Held, Word>, F
         let doing = format!("making the private folder {}", private.path().display());
         private.check().map_err(|error| git::Error::io(doing, &error))?;
     }
+    let lock = private.file("lock").symlink_metadata();
+    if command == Command::InitSync && lock.is_ok_and(|meta| !meta.is_file()) {
+        pass.would("move aside what stands in the place of the lock");
+        return Ok(Ok(Held::of_nothing()));
+    }
     let taken = {
         let _has_a_limit = pass.watch.excuse();
         let queued = command != Command::InitSync;
@@ -64,6 +69,11 @@ fn take_lock(pass: &mut Pass<'_>, place: &Place) -> Result<Result<Held, Word>, F
 fn init_sync(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
     git::check_files(place, &pass.names())?;
     heal::stale_locks(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
+    // What the copy would not show: who owns it, and where its files are.
+    match Repo::open(place, held, pass.names()) {
+        Err(error) if error.sort == Sort::NotReady => return Err(error.into()),
+        _ => {}
+    }
     let scratch = Scratch::of(place)?;
     tracing::debug!("what init-sync mends is mended in a copy");
     pass.copied_from = Some(place.clone());
@@ -183,6 +193,7 @@ fn say_follow(
         pass.would(format!("keep {count} uncommitted files as a rescue: {}", some(&follow.uncommitted)));
     }
     pass.replaced.extend(follow.paths);
+    pass.settled_on = Some(target);
     Ok(())
 }
 
@@ -195,7 +206,14 @@ fn say_site(pass: &mut Pass<'_>, repo: &Repo, step: &Step<CommitId>) {
 
 fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Failure> {
     let changed = repo.changed_under(&pass.settings.paths, pass.settings.max_file_size)?;
-    let paths: Vec<PathBuf> = changed.paths.into_iter().filter(|path| !pass.replaced.contains(path)).collect();
+    // What the commit that was followed has is as it has it by then.
+    let has = |path: &PathBuf| pass.settled_on.map_or(Ok(false), |commit| repo.has_path(commit, path));
+    let mut paths = Vec::new();
+    for path in changed.paths {
+        if !pass.replaced.contains(&path) && !has(&path)? {
+            paths.push(path);
+        }
+    }
     if paths.is_empty() {
         pass.would("commit what the job changes (nothing is changed before it)");
     } else {

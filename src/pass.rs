@@ -60,7 +60,7 @@ pub struct Pass<'a> {
     site: Option<Site>,
     /// Whether a follow of this pass changed, or in a dry run would change, anything.
     pub files_changed: bool,
-    /// The commit that a dry run's work tree would equal, once what was cut short is finished.
+    /// The commit that a dry run's work tree would equal by now, where it would have followed one.
     pub settled_on: Option<CommitId>,
     /// The paths that a dry run would replace before the job runs.
     pub replaced: BTreeSet<PathBuf>,

@@ -209,7 +209,7 @@ scenes! {
     }
     a_metrics_file_that_is_a_device: |s| { s.env("GIT_SYNC_METRICS_FILE", "/dev/null"); }
     a_site_that_nothing_builds: |s| {
-        s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", "");
+        s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).arg("--build-command").arg("");
         write(&s.public().join("old"), "old");
     }
     a_public_dir_in_the_work_tree: |s| {
@@ -426,7 +426,7 @@ fn a_server_that_wants_a_token() {
 #[test]
 fn somebody_who_holds_the_lock() {
     let s = Scene::new();
-    s.sync().arg("--lock-wait").arg("0s");
+    s.sync().arg("--lock-wait").arg("100ms");
     let lock = fs::File::options().write(true).open(s.private().join("lock")).unwrap();
     lock.lock().unwrap();
     let folder = fs::File::open(s.ours().join(".git")).unwrap();

@@ -595,8 +595,13 @@ impl Model for Gitsync {
 }
 
 fn world(modes: &[Mode], rebase: bool) -> Gitsync {
-    let deep = std::env::var("GITSYNC_PLAN_MODEL").is_ok_and(|value| value == "deep");
-    let (commits, person, kills) = if deep { (6, 3, 2) } else { (4, 1, 1) };
+    let asked = std::env::var("GITSYNC_PLAN_MODEL").unwrap_or_default();
+    let numbers: Vec<u8> = asked.split(',').filter_map(|number| number.parse().ok()).collect();
+    let (commits, person, kills) = match (asked.as_str(), numbers.as_slice()) {
+        ("deep", _) => (5, 2, 1),
+        (_, &[commits, person, kills]) => (usize::from(commits), person, kills),
+        _ => (4, 1, 0),
+    };
     Gitsync { modes: modes.to_vec(), rebase, commits, person, kills, bug: None }
 }
 

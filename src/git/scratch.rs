@@ -64,6 +64,14 @@ impl Repo {
         odb.add_new_mempack_backend(1000).map(drop).doing(doing)
     }
 
+    /// Whether a commit has something at a path.
+    ///
+    /// # Errors
+    /// Where the commit can't be read.
+    pub fn has_path(&self, commit: CommitId, path: &Path) -> Result<bool, Error> {
+        Ok(self.tree_of(commit)?.get_path(path).is_ok())
+    }
+
     /// From here on the local branch is taken to be at `tip`.
     pub fn assume_tip(&self, tip: CommitId) {
         self.assumed_tip.set(Some(tip));
