@@ -25,6 +25,7 @@ pub mod remote;
 pub mod replay;
 pub mod rescue;
 pub(crate) mod rules;
+pub mod scratch;
 pub mod settings;
 pub(crate) mod special;
 mod stage;
@@ -95,6 +96,8 @@ pub struct Repo {
     pub names: Names,
     /// Where a dry run fetched to.
     scratch: std::cell::RefCell<Option<incoming::Incoming>>,
+    /// The local tip once a dry run had finished the follow that an earlier pass was cut short in.
+    assumed_tip: std::cell::Cell<Option<CommitId>>,
     /// A second handle, for questions about history: the first one remembers where history was cut before it was fetched
     /// whole.
     uncut: std::cell::OnceCell<git2::Repository>,
@@ -183,6 +186,7 @@ impl Repo {
             private: PrivateDir::of(&place.git_dir),
             names,
             scratch: None.into(),
+            assumed_tip: None.into(),
             uncut: std::cell::OnceCell::new(),
         };
         repo.check_configured_files()?;
@@ -204,6 +208,9 @@ impl Repo {
     /// # Errors
     /// [`Sort::Corrupt`] for a reference that can't be read.
     pub fn local_tip(&self) -> Result<Option<CommitId>, Error> {
+        if let Some(assumed) = self.assumed_tip.get() {
+            return Ok(Some(assumed));
+        }
         self.tip_of(&self.branch_ref())
     }
 
@@ -253,7 +260,7 @@ impl Repo {
     /// Whether history is cut here, as a shallow clone cuts it. Ancestry that is seen is true all the same; ancestry that is
     /// not seen may be missing.
     pub fn history_is_cut(&self) -> bool {
-        self.git.is_shallow()
+        self.history().is_shallow()
     }
 
     /// Whether `commit` is `tip` or one of its ancestors. One that is not here is not.
@@ -345,7 +352,10 @@ impl Repo {
     pub(crate) fn index(&self) -> Result<git2::Index, Error> {
         let doing = "reading the index";
         let mut index = self.git.index().doing(doing)?;
-        index.read(false).doing(doing)?;
+        // A dry run's may be in memory alone.
+        if index.path().is_some() {
+            index.read(false).doing(doing)?;
+        }
         Ok(index)
     }
 

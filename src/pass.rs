@@ -24,7 +24,7 @@ use crate::record::Record;
 use crate::report::metrics;
 use crate::token_host::{self, Recording};
 use crate::transport::TokenHost;
-use crate::{init_sync, marker, plan, report, sync, tick, transport};
+use crate::{dry_run, init_sync, marker, report, sync, tick, transport};
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 const SITE_STALE: &str = "site-stale";
@@ -58,6 +58,16 @@ pub struct Pass<'a> {
     /// The user and the secret of the given URL, or of a stored one that init-sync took it out of.
     pub url_secret: Option<(String, String)>,
     site: Option<Site>,
+    /// Whether a follow of this pass changed, or in a dry run would change, anything.
+    pub files_changed: bool,
+    /// The commit that a dry run's work tree would equal by now, where it would have followed one.
+    pub settled_on: Option<CommitId>,
+    /// The paths that a dry run would replace before the job runs.
+    pub replaced: BTreeSet<PathBuf>,
+    /// Whether a dry run found something to commit.
+    pub would_commit: bool,
+    /// The repository, where a dry run works on a copy of it.
+    pub copied_from: Option<Place>,
 }
 
 /// The private folder of the repository whose lock this process has, for [`record_end`].
@@ -85,6 +95,11 @@ pub fn run(command: Command, settings: &Config, network: transport::Env, watch: 
         token_host: TokenHost::Nowhere,
         url_secret: None,
         site: None,
+        files_changed: false,
+        settled_on: None,
+        replaced: BTreeSet::new(),
+        would_commit: false,
+        copied_from: None,
     };
     let (told, locked) = match settings.metrics_file.as_deref().map_or(Ok(()), metrics::check) {
         Ok(()) => pass.go(clock),
@@ -170,7 +185,10 @@ impl Pass<'_> {
         if let Some(place) = &place {
             self.site = self.check_site(place, &here)?;
         }
-        plan::run(self, place.as_ref())
+        match (dry_run::run(self, place.as_ref()), place) {
+            (Err(failure), Some(place)) if failure.suspicion => Err(self.second_look(&place, failure)),
+            (planned, _) => planned,
+        }
     }
 
     /// Finds the repository and takes its lock; `None` where another of our kind waits for it already.
@@ -261,6 +279,9 @@ impl Pass<'_> {
             Ok(Some(damage)) => Failure { what: format!("{}: {}", failure.what, damage.what), ..failure },
             Ok(None) => match damage::index_is_damaged(&place.git_dir) {
                 Ok(true) => Failure { what: format!("{}: the index is damaged", failure.what), ..failure },
+                Ok(false) if !place.git_dir.join("HEAD").exists() => {
+                    Failure { what: format!("{}: HEAD is missing", failure.what), ..failure }
+                }
                 Ok(false) => Failure::retry(
                     format!("{}; read again, everything is sound", failure.what),
                     "the next pass tries again; if it comes again, run it with -vv for more",
@@ -526,7 +547,7 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// A usage error that names one of them.
-    fn may_publish(&self, repo: &Repo) -> Result<(), Failure> {
+    pub fn may_publish(&self, repo: &Repo) -> Result<(), Failure> {
         let Some(site) = &self.site else { return Ok(()) };
         let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) else { return Ok(()) };
         let noted = site.public_dir().as_os_str().as_bytes();
@@ -538,7 +559,7 @@ impl Pass<'_> {
                 "name a folder that git ignores or that is empty: publishing removes what is not of the site",
             ));
         }
-        if !ours {
+        if !ours && !self.settings.dry_run {
             let written = repo.private.write_durably(SITE_OURS, noted);
             written.map_err(|error| git::Error::io("noting whose the public dir is", &error))?;
         }

@@ -241,6 +241,10 @@ fn a_call_that_fails_once_is_no_damage() {
         // The first are the loader's and the runtime's own.
         for at in (30.min(all - 1)..=all).step_by((all / 40).max(1)) {
             trace(Some(format!("inject={calls}:error={error}:when={at}")));
+            if s.last().stderr.contains("error while loading shared libraries") {
+                // The loader's own too: how many it makes depends on where it is told to look.
+                continue;
+            }
             nothing_is_put_aside(&s);
             assert!(!s.private().join("damaged-config").exists(), "{}", s.last());
             assert!(!s.private().join("damaged-index").exists(), "{}", s.last());

@@ -47,6 +47,8 @@ pub struct WouldFollow {
     pub paths: Vec<PathBuf>,
     /// Those of them whose present content is in no commit.
     pub uncommitted: Vec<PathBuf>,
+    /// Whether there is anything to do: paths, the branch, HEAD, or something left half done.
+    pub changed: bool,
 }
 
 /// A follow under way, on disk.
@@ -71,8 +73,7 @@ impl Repo {
         let old = self.local_tip()?;
         let mut rescue_refs = Vec::new();
         let changes = self.differing(target)?;
-        let in_order = self.head_branch()?.as_deref() == Some(&self.branch_ref())
-            && self.git.state() == git2::RepositoryState::Clean;
+        let in_order = self.is_on_branch_alone()?;
         if changes.is_empty() && old == Some(target) && in_order {
             return Ok(Followed::default());
         }
@@ -113,6 +114,8 @@ impl Repo {
     /// Where the repository can't be read.
     pub fn would_follow(&self, target: CommitId) -> Result<WouldFollow, Error> {
         let doing = "looking for uncommitted files";
+        let old = self.local_tip()?;
+        let in_order = self.is_on_branch_alone()?;
         let paths: Vec<PathBuf> = self.differing(target)?.into_keys().collect();
         let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
         let known = self.known_trees(target)?;
@@ -122,7 +125,18 @@ impl Repo {
                 self.survey_one(&top, path, &known, &mut survey)?;
             }
         }
-        Ok(WouldFollow { paths, uncommitted: survey.unsaved.into_keys().collect() })
+        let changed = !paths.is_empty() || old != Some(target) || !in_order;
+        if changed {
+            self.check_branch_is_ours_alone()?;
+            old.map_or_else(|| self.check_branch_has_a_place(), |_| Ok(()))?;
+        }
+        Ok(WouldFollow { paths, uncommitted: survey.unsaved.into_keys().collect(), changed })
+    }
+
+    /// Whether HEAD is on the branch and nothing is left half done.
+    fn is_on_branch_alone(&self) -> Result<bool, Error> {
+        let on_branch = self.head_branch()?.as_deref() == Some(&self.branch_ref());
+        Ok(on_branch && self.git.state() == git2::RepositoryState::Clean)
     }
 
     /// Keeps a commit that `target` does not contain.
@@ -147,9 +161,37 @@ impl Repo {
     /// # Errors
     /// As [`Repo::follow`].
     pub fn finish_follow(&self, when: DateTime<Utc>) -> Result<Option<Followed>, Error> {
-        let Some(text) = self.private.read(INTENT).doing("reading the intent of an earlier pass")? else {
+        let Some((intent, target, mine)) = self.intent()? else {
             // Cut short before it had an intent: nothing has happened yet, but for what was staged.
             self.clear_staging()?;
+            return Ok(None);
+        };
+        if !mine {
+            tracing::warn!(
+                branch = %intent.branch, target = %intent.target,
+                "a follow that an earlier pass was cut short in is taken back: its branch is another now, or was moved since"
+            );
+            self.take_back(&intent, target, when)?;
+            return Ok(None);
+        }
+        tracing::info!(target = %intent.target, "finishing a follow that an earlier pass was cut short in");
+        let mut rescue_refs = Vec::new();
+        let changes = self.differing(target)?;
+        let paths = self.carry_out(&intent, target, &changes, when, false, &mut rescue_refs)?;
+        Ok(Some(Followed { changed: true, paths, rescue_refs }))
+    }
+
+    /// Where the branch is once [`Repo::finish_follow`] has finished a follow that was cut short. Nothing is written.
+    ///
+    /// # Errors
+    /// As [`Repo::finish_follow`].
+    pub fn unfinished_follow(&self) -> Result<Option<CommitId>, Error> {
+        Ok(self.intent()?.filter(|(_, _, mine)| *mine).map(|(_, target, _)| target))
+    }
+
+    /// What an earlier pass meant to follow, and whether that still is to be done.
+    fn intent(&self) -> Result<Option<(Intent, CommitId, bool)>, Error> {
+        let Some(text) = self.private.read(INTENT).doing("reading the intent of an earlier pass")? else {
             return Ok(None);
         };
         let intent: Intent = serde_json::from_slice(&text).map_err(|error| {
@@ -165,19 +207,7 @@ impl Repo {
         let tip = self.tip_of(&format!("refs/heads/{}", intent.branch))?;
         let expected = [intent.old.clone(), Some(intent.target.clone())];
         let mine = intent.branch == self.names.branch && expected.contains(&tip.map(|id| id.to_string()));
-        if !mine {
-            tracing::warn!(
-                branch = %intent.branch, target = %intent.target,
-                "a follow that an earlier pass was cut short in is taken back: its branch is another now, or was moved since"
-            );
-            self.take_back(&intent, target, when)?;
-            return Ok(None);
-        }
-        tracing::info!(target = %intent.target, "finishing a follow that an earlier pass was cut short in");
-        let mut rescue_refs = Vec::new();
-        let changes = self.differing(target)?;
-        let paths = self.carry_out(&intent, target, &changes, when, false, &mut rescue_refs)?;
-        Ok(Some(Followed { changed: true, paths, rescue_refs }))
+        Ok(Some((intent, target, mine)))
     }
 
     /// Drops what an earlier pass meant to do, because what follows makes it moot (init-sync).

@@ -17,7 +17,7 @@ mod state;
 use std::path::PathBuf;
 
 pub(super) use self::locks::live_git;
-pub use self::locks::{clear_leftovers, drop_half_written};
+pub use self::locks::{clear_leftovers, drop_half_written, stale_locks};
 pub use self::repair::make_or_mend;
 use crate::files;
 use crate::private::PrivateDir;

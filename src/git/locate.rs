@@ -18,6 +18,18 @@ pub struct Place {
     /// Whether the user named it, rather than its being found from the current folder. What is named is trusted, whoever
     /// owns it.
     pub named: bool,
+    /// Whether the `.git` folder is a copy that a dry run may write to, apart from the work tree.
+    pub is_scratch: bool,
+}
+
+impl Place {
+    /// What libgit2 opens, and makes a repository in.
+    pub(crate) fn home(&self) -> &Path {
+        match self.git_dir.parent() {
+            Some(home) if self.is_scratch => home,
+            _ => &self.work_dir,
+        }
+    }
 }
 
 /// Finds the repository, without opening it.
@@ -71,7 +83,7 @@ fn place(folder: &Path, named: bool) -> Result<Place, Error> {
     if dot_git.is_dir() {
         // As git has it, this may be a link to where the folder is.
         let git_dir = dot_git.canonicalize().doing(format!("looking at {}", dot_git.display()))?;
-        return Ok(Place { git_dir, work_dir, named });
+        return Ok(Place { git_dir, work_dir, named, is_scratch: false });
     }
     // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
     let text = files::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
@@ -89,13 +101,18 @@ fn place(folder: &Path, named: bool) -> Result<Place, Error> {
         ));
     }
     let git_dir = git_dir.canonicalize().doing(format!("following {}", dot_git.display()))?;
-    Ok(Place { work_dir, git_dir, named })
+    Ok(Place { work_dir, git_dir, named, is_scratch: false })
 }
 
 /// The one place where libgit2 opens a repository.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
-    git2::Repository::open(&place.work_dir).map_err(|error| {
+    let opened = git2::Repository::open(place.home());
+    let with_files = |git: git2::Repository| match place.is_scratch {
+        true => git.set_workdir(&place.work_dir, false).map(|()| git),
+        false => Ok(git),
+    };
+    opened.and_then(with_files).map_err(|error| {
         if error.code() == git2::ErrorCode::Owner {
             return Error::new(
                 Sort::NotReady,

@@ -288,9 +288,25 @@ impl Remote<'_> {
     /// # Errors
     /// As [`Remote::fetch`].
     pub fn fetch_beside(&self) -> Result<Option<CommitId>, Error> {
+        self.fetch_beside_deep(History::New)
+    }
+
+    /// [`Remote::fetch_beside`], and with it all history that a shallow clone left out.
+    ///
+    /// # Errors
+    /// As [`Remote::fetch`].
+    pub fn fetch_whole_beside(&self) -> Result<Option<CommitId>, Error> {
+        self.fetch_beside_deep(History::Whole)
+    }
+
+    fn fetch_beside_deep(&self, history: History) -> Result<Option<CommitId>, Error> {
         let make = |walk| Incoming::outside(self.repo, walk);
-        let Some((incoming, tip)) = self.download(make, History::New)? else { return Ok(None) };
+        let Some((incoming, tip)) = self.download(make, history)? else { return Ok(None) };
         incoming.lend(self.repo)?;
+        if history == History::Whole {
+            // Set twice only where a second fetch found nothing more.
+            let _ = self.repo.uncut.set(incoming.opened_again()?);
+        }
         // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
         self.repo.raw_commit(tip)?;
         *self.repo.scratch.borrow_mut() = Some(incoming);

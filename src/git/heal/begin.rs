@@ -18,7 +18,7 @@ pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
     take_over(place)?;
     let mut options = git2::RepositoryInitOptions::new();
     options.initial_head(branch).external_template(false).mkdir(false);
-    git2::Repository::init_opts(&place.work_dir, &options)
+    git2::Repository::init_opts(place.home(), &options)
         .doing(format!("making a repository in {}", place.work_dir.display()))?;
     for name in ["HEAD", "config", "objects", "refs", ""] {
         fs::File::open(place.git_dir.join(name)).and_then(|it| it.sync_all()).doing("waiting for the disk")?;

@@ -26,6 +26,32 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 /// [`Sort::Busy`] where a live git process holds a lock, and those of the file system.
 pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, start_up: bool) -> Result<(), Error> {
     let git_dir = &place.git_dir;
+    for (lock, age) in stale_locks(place, held, branch, remote, start_up)? {
+        remove_if_there(&lock).doing(format!("removing the stale lock {}", lock.display()))?;
+        tracing::warn!(lock = %lock.display(), age_s = age.as_secs(), "removed a stale lock file");
+    }
+    // One that failed to remove it came to its end all the same.
+    crate::git::incoming::clear(place)?;
+    if start_up || held.one_died_before_us() {
+        clear_half_written(&git_dir.join("objects"))?;
+        clear_half_written(&git_dir.join("objects/pack"))?;
+        PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
+    }
+    bring_back_index(place)
+}
+
+/// The lock files that [`clear_leftovers`] would remove, with their age. Nothing is written.
+///
+/// # Errors
+/// [`Sort::Busy`] where a git process may be at work.
+pub fn stale_locks(
+    place: &Place,
+    held: &Held,
+    branch: &str,
+    remote: &str,
+    start_up: bool,
+) -> Result<Vec<(PathBuf, Duration)>, Error> {
+    let git_dir = &place.git_dir;
     let ours_died = held.one_died_before_us();
     let mut locks: Vec<PathBuf> = ["index", "HEAD", "config", "packed-refs", "shallow"]
         .iter()
@@ -36,6 +62,7 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
     // A rescue is made once and its lock is in nobody's way, until the rescue has been kept long enough and is to go.
     let refs = if start_up || ours_died { "refs" } else { "refs/gitsync" };
     collect_locks(&git_dir.join(refs), &mut locks);
+    let mut stale = Vec::new();
     for lock in locks {
         let Ok(meta) = lock.symlink_metadata() else { continue };
         let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default();
@@ -44,21 +71,13 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
             return Err(Error::new(Sort::Busy, what, "the next pass tries again"));
         }
         if start_up || ours_died || age >= STALE_AFTER {
-            remove_if_there(&lock).doing(format!("removing the stale lock {}", lock.display()))?;
-            tracing::warn!(lock = %lock.display(), age_s = age.as_secs(), "removed a stale lock file");
+            stale.push((lock, age));
         } else {
             let what = format!("{} is there: another git process may be at work", lock.display());
             return Err(Error::new(Sort::Busy, what, "the next pass tries again, and clears it once it is old"));
         }
     }
-    // One that failed to remove it came to its end all the same.
-    crate::git::incoming::clear(place)?;
-    if start_up || ours_died {
-        clear_half_written(&git_dir.join("objects"))?;
-        clear_half_written(&git_dir.join("objects/pack"))?;
-        PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
-    }
-    bring_back_index(place)
+    Ok(stale)
 }
 
 /// The index that was there before the last one was written, where a power loss took the bytes of that one. Made again from

@@ -218,22 +218,8 @@ impl Repo {
     /// # Errors
     /// Those of [`Repo::follow`].
     pub fn heal_index(&self, when: DateTime<Utc>, thoroughly: bool) -> Result<bool, Error> {
-        let Some(head) = self.tip_of("HEAD")? else { return Ok(false) };
+        let Some(head) = self.index_to_make_again(thoroughly)? else { return Ok(false) };
         let path = self.place.git_dir.join("index");
-        if begins_as_index(&path) && !thoroughly {
-            return Ok(false);
-        }
-        let unread = self.git.index().err();
-        if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
-            // A split index, say: sound, and not ours to replace.
-            let what = format!("the index has a format that gitsync can't read ({})", error.message());
-            let next = "write it in git's plain format: `git update-index --no-split-index`";
-            return Err(Error::new(Sort::NotReady, what, next));
-        }
-        // Read again by other means: what is staged is not to be lost to a disk that would not read once.
-        if !index_is_damaged(&self.place.git_dir)? {
-            return Ok(false);
-        }
         tracing::warn!("the index is missing or damaged and is made again from HEAD");
         if path.exists() {
             fs::rename(&path, self.private.free_file(DAMAGED_INDEX)).doing("setting the damaged index aside")?;
@@ -251,5 +237,25 @@ impl Repo {
             self.index_to_disk(&mut index)?;
         }
         Ok(true)
+    }
+
+    /// The commit that [`Repo::heal_index`] would make the index again from, where there is need of it. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Sort::NotReady`] for an index in a format that libgit2 does not read, and where it can't be known.
+    pub fn index_to_make_again(&self, thoroughly: bool) -> Result<Option<CommitId>, Error> {
+        let Some(head) = self.tip_of("HEAD")? else { return Ok(None) };
+        if begins_as_index(&self.place.git_dir.join("index")) && !thoroughly {
+            return Ok(None);
+        }
+        let unread = self.git.index().err();
+        if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
+            // A split index, say: sound, and not ours to replace.
+            let what = format!("the index has a format that gitsync can't read ({})", error.message());
+            let next = "write it in git's plain format: `git update-index --no-split-index`";
+            return Err(Error::new(Sort::NotReady, what, next));
+        }
+        // Read again by other means: what is staged is not to be lost to a disk that would not read once.
+        Ok(index_is_damaged(&self.place.git_dir)?.then_some(head))
     }
 }
