@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use needs::needs;
 use scene::{Scene, write};
 
 /// The repositories put aside.
@@ -206,14 +207,9 @@ fn too_few_file_descriptors_are_no_damage() {
 }
 
 /// `read`, `stat` and `open` fail once, at one call after another.
+#[needs(strace)]
 #[test]
 fn a_call_that_fails_once_is_no_damage() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-        assert!(!ci, "strace is missing");
-        eprintln!("SKIPPED, NOTHING WAS TESTED: strace is missing");
-        return;
-    }
     for (calls, error) in
         [("read,pread64", "EIO"), ("openat", "EMFILE"), ("newfstatat,statx,access", "EIO"), ("mmap", "ENOMEM")]
     {
