@@ -18,8 +18,8 @@ make_chroot() {
     suite=${BARE_SUITE:-$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)}
     mirror=$(cat /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null |
         sed -nE 's/^URIs: *([^ ]+).*/\1/p; s/^deb (\[[^]]*\] )?([^ ]+) .*/\2/p' | head -n 1) || true
-    debootstrap --variant=minbase --include=gcc,libc6-dev,git,ca-certificates "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
-        { tail -n 20 "$root.log" >&2; return 1; }
+    debootstrap --variant=minbase --include=gcc,libc6-dev,git,ca-certificates "$suite" "$root" "$mirror" >"$root/log" 2>&1 ||
+        { tail -n 20 "$root/log" >&2; return 1; }
     mkdir -p "$root/opt" "$root/src" "$root/cargo"
     cp -a "$(rustc --print sysroot)" "$root/opt/rust"
     cargo fetch --locked
@@ -36,10 +36,11 @@ if [ "${1:-}" != --inside ]; then
     command -v debootstrap >/dev/null || { echo "install debootstrap" >&2; exit 1; }
     root=${BARE_ROOT:-$(mktemp -d)}
     running=
+    # shellcheck disable=SC2317 # The trap calls it.
     tidy() {
         # Killing the first process of the namespace kills all of them.
         [ -z "$running" ] || { kill -KILL "$running" && wait "$running"; } 2>/dev/null || true
-        [ -n "${BARE_ROOT:-}" ] || rm -rf --one-file-system "$root" "$root.log"
+        [ -n "${BARE_ROOT:-}" ] || rm -rf --one-file-system "$root"
     }
     trap tidy EXIT
     trap 'exit 130' INT
