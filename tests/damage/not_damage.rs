@@ -1,16 +1,14 @@
 //! What is no damage puts no repository aside: what the remote or the job holds, what the system is short of, what a person has
 //! set. What is damage puts it aside once, and never on nothing.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
-
-mod scene;
+#![allow(clippy::disallowed_methods)]
 
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::scene::{Scene, write};
 use needs::needs;
-use scene::{Scene, write};
 
 /// The repositories put aside.
 fn put_aside(s: &Scene) -> Vec<PathBuf> {
