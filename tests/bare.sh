@@ -88,7 +88,7 @@ run_as() {
     # Its own environment, which is what a login would give and a toolchain; the tests' files go to memory.
     env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" su "$user" -s /bin/sh -c "
         cd /src && export PATH=/opt/rust/bin:/usr/local/bin:/usr/bin:/bin CARGO_HOME=/cargo CARGO_NET_OFFLINE=true \
-            CARGO_TERM_COLOR=never TMPDIR=/dev/shm
+            CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never TMPDIR=/dev/shm
         exec $command" </dev/null
 }
 
