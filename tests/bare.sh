@@ -27,6 +27,7 @@ make_chroot() {
     for part in registry config.toml; do
         [ ! -e "$home/$part" ] || cp -aL "$home/$part" "$root/cargo/"
     done
+    printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
     chroot "$root" useradd --create-home --shell /bin/sh tester
     touch "$root/made"
 }

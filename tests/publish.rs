@@ -895,9 +895,10 @@ fn a_publisher_without_rights_does_what_it_may() {
     for folder in [".", "repo", "repo/.git", "repo/.git/gitsync", "sealed/ours"] {
         std::os::unix::fs::chown(bench.at(folder), Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    // Where this program was built others may not get to.
+    // Where this program was built others may not get to. `cp` writes it: were it open here, what another test starts meanwhile
+    // would inherit it, and a file that is open for writing can't be run.
     let program = bench.at("program");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    assert!(Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap().success());
     let mut command = plays_by(&program, "publish without rights", bench.dir.path());
     let done = command.uid(NOBODY).gid(NOBODY).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
     let done = done.unwrap();
