@@ -11,6 +11,7 @@ mod sweep;
 
 use std::fs;
 
+use needs::needs;
 use scene::Scene;
 use servers::http::HttpServer;
 use servers::inetd::Sshd;
@@ -198,61 +199,73 @@ const LOSES_A_RACE: Served<'_> = Served {
     ..PUSHES
 };
 
+#[needs(strace)]
 #[test]
 fn http_init_sync_clones() {
     CLONES.over_http();
 }
 
+#[needs(strace)]
 #[test]
 fn http_sync_behind() {
     BEHIND.over_http();
 }
 
+#[needs(strace)]
 #[test]
 fn http_sync_diverged() {
     DIVERGED.over_http();
 }
 
+#[needs(strace)]
 #[test]
 fn http_tick_pushes() {
     PUSHES.over_http();
 }
 
+#[needs(strace)]
 #[test]
 fn http_tick_alpha_overwrites() {
     OVERWRITES.over_http();
 }
 
+#[needs(strace)]
 #[test]
 fn http_tick_loses_a_race() {
     LOSES_A_RACE.over_http();
 }
 
+#[needs(sshd, strace)]
 #[test]
 fn ssh_init_sync_clones() {
     CLONES.over_ssh();
 }
 
+#[needs(sshd, strace)]
 #[test]
 fn ssh_sync_behind() {
     BEHIND.over_ssh();
 }
 
+#[needs(sshd, strace)]
 #[test]
 fn ssh_sync_diverged() {
     DIVERGED.over_ssh();
 }
 
+#[needs(sshd, strace)]
 #[test]
 fn ssh_tick_pushes() {
     PUSHES.over_ssh();
 }
 
+#[needs(sshd, strace)]
 #[test]
 fn ssh_tick_alpha_overwrites() {
     OVERWRITES.over_ssh();
 }
 
+#[needs(sshd, strace)]
 #[test]
 fn ssh_tick_loses_a_race() {
     LOSES_A_RACE.over_ssh();

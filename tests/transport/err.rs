@@ -1,15 +1,12 @@
 //! What a server says in an `ERR` packet is shown, whenever it says it and whichever way the remote is reached.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod servers;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::servers::http::{Fault, HttpServer};
+use crate::servers::{CANARY, Local, Upstream, decent, open, open_with, options};
 use gitsync::transport::{Kind, Session, TransportError};
-use servers::http::{Fault, HttpServer};
-use servers::{CANARY, Local, Upstream, decent, open, open_with, options};
 
 const MAIN: &str = "refs/heads/main";
 const WORDS: &str = "Repository not found.";

@@ -1,14 +1,11 @@
 //! Remotes behind programs: paths, ssh, and the git daemon.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod servers;
 
 use std::time::{Duration, Instant};
 
+use crate::servers::inetd::{Sshd, git_daemon, user};
+use crate::servers::{Local, Upstream, config, decent, open, open_with, options};
 use gitsync::transport::{Kind, Options, Session};
 use needs::needs;
-use servers::inetd::{Sshd, git_daemon, user};
-use servers::{Local, Upstream, config, decent, open, open_with, options};
 
 const MAIN: &str = "refs/heads/main";
 

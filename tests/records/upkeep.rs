@@ -1,15 +1,12 @@
 //! A tick packs the repository's objects together where that is due, by git's own rules, and loses nothing by it.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
-
-mod scene;
-mod servers;
+#![allow(clippy::disallowed_methods)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use scene::{Scene, until};
-use servers::http::HttpServer;
+use crate::scene::{Scene, until};
+use crate::servers::http::HttpServer;
 
 fn count(s: &Scene, what: &str) -> usize {
     let told = s.git_ours(&["count-objects", "-v"]);

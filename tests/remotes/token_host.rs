@@ -1,14 +1,10 @@
 //! A token goes to the host that init-sync was given, whatever a job makes of the repository's configuration.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod scene;
-mod servers;
 
 use std::os::unix::fs::PermissionsExt;
 
-use scene::Scene;
-use servers::CANARY;
-use servers::http::{HttpServer, base64};
+use crate::scene::Scene;
+use crate::servers::CANARY;
+use crate::servers::http::{HttpServer, base64};
 
 fn url(server: &HttpServer) -> String {
     server.url().replace("repo.git", "upstream.git")

@@ -1,13 +1,10 @@
 //! Smart HTTP, against `git http-backend` on loopback.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod servers;
 
 use std::time::{Duration, Instant};
 
+use crate::servers::http::{Fault, HttpServer};
+use crate::servers::{CANARY, Local, Upstream, decent, open, open_with, options};
 use gitsync::transport::Kind;
-use servers::http::{Fault, HttpServer};
-use servers::{CANARY, Local, Upstream, decent, open, open_with, options};
 
 const MAIN: &str = "refs/heads/main";
 

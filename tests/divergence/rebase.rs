@@ -1,8 +1,6 @@
 //! `--on-divergence rebase`: a person's edit and the machine's tick never cost each other anything.
-#![allow(clippy::unwrap_used, missing_docs)]
 
-mod scene;
-use scene::{Scene, write};
+use crate::scene::{Scene, write};
 
 fn rebasing() -> Scene {
     let s = Scene::new();

@@ -1,13 +1,10 @@
 //! Secrets: which one goes to whom, and where none may go.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod servers;
 
 use std::os::unix::fs::PermissionsExt;
 
+use crate::servers::http::{Fault, HttpServer, base64};
+use crate::servers::{CANARY, Local, Upstream, decent, open, open_with, options};
 use gitsync::transport::{Kind, Options, Session, TransportError, split_url_secret};
-use servers::http::{Fault, HttpServer, base64};
-use servers::{CANARY, Local, Upstream, decent, open, open_with, options};
 
 const MAIN: &str = "refs/heads/main";
 const POST: &str = "POST git-upload-pack";

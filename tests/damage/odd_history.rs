@@ -1,13 +1,10 @@
 //! Histories that git takes and libgit2 does not: modes and identities of another time. They are followed as git follows them,
 //! and nothing of ours is made in their way.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod scene;
 
 use std::io::Write;
 use std::process::Stdio;
 
-use scene::Scene;
+use crate::scene::Scene;
 
 fn object(s: &Scene, kind: &str, bytes: &[u8]) -> String {
     let mut git = s.git_command(&s.upstream());

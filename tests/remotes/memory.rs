@@ -1,15 +1,11 @@
 //! A large transfer is streamed: what it is made of is at no time in memory as a whole.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod scene;
-mod servers;
 
 use std::io::Write;
 use std::process::Command;
 
+use crate::scene::Scene;
+use crate::servers::http::HttpServer;
 use needs::needs;
-use scene::Scene;
-use servers::http::HttpServer;
 
 /// Of what comes and goes, in bytes, together with the rest of the program more than may be in memory; and that, in
 /// kilobytes.

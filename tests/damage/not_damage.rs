@@ -1,15 +1,14 @@
 //! What is no damage puts no repository aside: what the remote or the job holds, what the system is short of, what a person has
 //! set. What is damage puts it aside once, and never on nothing.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
-
-mod scene;
+#![allow(clippy::disallowed_methods)]
 
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use scene::{Scene, write};
+use crate::scene::{Scene, write};
+use needs::needs;
 
 /// The repositories put aside.
 fn put_aside(s: &Scene) -> Vec<PathBuf> {
@@ -206,14 +205,9 @@ fn too_few_file_descriptors_are_no_damage() {
 }
 
 /// `read`, `stat` and `open` fail once, at one call after another.
+#[needs(strace)]
 #[test]
 fn a_call_that_fails_once_is_no_damage() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-        assert!(!ci, "strace is missing");
-        eprintln!("SKIPPED, NOTHING WAS TESTED: strace is missing");
-        return;
-    }
     for (calls, error) in
         [("read,pread64", "EIO"), ("openat", "EMFILE"), ("newfstatat,statx,access", "EIO"), ("mmap", "ENOMEM")]
     {

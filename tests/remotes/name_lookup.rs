@@ -2,15 +2,12 @@
 //!
 //! The pass runs in a network of its own, in which a socket takes the questions and says nothing. That needs
 //! root.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod scene;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::scene::Scene;
 use needs::needs;
-use scene::Scene;
 
 /// Runs a command where every name is asked of a socket that takes the question and never answers; says how many
 /// questions came, and what they asked for, on the last line of its stderr.

@@ -1,12 +1,9 @@
 //! The force-push-pending marker says what it was set for, and is only that (G3).
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod scene;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use scene::{Scene, write};
+use crate::scene::{Scene, write};
 use serde_json::Value;
 
 const NAME: &str = "force-push-pending";

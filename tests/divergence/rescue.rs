@@ -1,12 +1,9 @@
 //! What was rescued: how to get it back. When it is let go is in `clock.rs`.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod scene;
 
 use std::fs;
 use std::process::Command;
 
-use scene::Scene;
+use crate::scene::Scene;
 
 /// The commands that the last run's log gives for getting work back.
 fn ways_back(s: &Scene) -> Vec<String> {

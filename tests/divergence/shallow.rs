@@ -1,8 +1,6 @@
 //! Shallow clones, as CI checkouts make them: never judged diverged because history is missing.
-#![allow(clippy::unwrap_used, missing_docs)]
 
-mod scene;
-use scene::Scene;
+use crate::scene::Scene;
 
 /// Ours is a shallow clone of depth 1, over the upstream that the scene's `serve` gives.
 fn shallow() -> Scene {

@@ -1,15 +1,12 @@
 //! Hosts that are addresses, IPv6 ones above all, and proxies for them.
 //!
 //! `0.0.0.0` and `[::]` lead to this machine and do not count as it: they stand for other hosts here.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod servers;
-
+use crate::servers::http::{HttpServer, Proxy};
+use crate::servers::inetd::{Sshd, git_daemon_at, user};
+use crate::servers::{CANARY, Local, Upstream, open, open_with, options};
 use gitsync::transport::Session;
 use needs::needs;
-use servers::http::{HttpServer, Proxy};
-use servers::inetd::{Sshd, git_daemon_at, user};
-use servers::{CANARY, Local, Upstream, open, open_with, options};
 
 const MAIN: &str = "refs/heads/main";
 

@@ -1,10 +1,8 @@
 //! `gitsync status`: what it tells, that it only looks, and when it calls an instance healthy.
-#![allow(clippy::unwrap_used, missing_docs)]
 
-mod scene;
 use std::fs;
 
-use scene::{Scene, until};
+use crate::scene::{Scene, until};
 use serde_json::Value;
 
 fn json(s: &Scene, args: &[&str]) -> Value {

@@ -1,8 +1,4 @@
 //! How a long transfer is told: a bar on a terminal, else a line every few seconds, and of a short one nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod scene;
-mod servers;
 
 use std::fs::File;
 use std::io::Read;
@@ -12,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use crate::scene::{Scene, until};
+use crate::servers::http::{Fault, HttpServer};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use scene::{Scene, until};
-use servers::http::{Fault, HttpServer};
 
 /// A scene with something to fetch, that takes ten times as long as what is called short if it comes drop by drop: the
 /// pack has that many.

@@ -1,11 +1,8 @@
 //! Proxies, and hosts other than this one, which only a proxy on loopback can stand for.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod servers;
-
+use crate::servers::http::{HttpServer, Proxy};
+use crate::servers::{CANARY, Upstream, decent, open_with, options};
 use gitsync::transport::{Kind, Options};
-use servers::http::{HttpServer, Proxy};
-use servers::{CANARY, Upstream, decent, open_with, options};
 
 const MAIN: &str = "refs/heads/main";
 

@@ -1,17 +1,13 @@
 //! The built program against remotes that misbehave: what it answers, how many requests it makes, and that no secret
 //! is anywhere afterwards.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod scene;
-mod servers;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::scene::Scene;
+use crate::servers::CANARY;
+use crate::servers::http::{Fault, HttpServer};
 use needs::needs;
-use scene::Scene;
-use servers::CANARY;
-use servers::http::{Fault, HttpServer};
 
 const POLL: &str = "POST git-upload-pack";
 
@@ -275,7 +271,7 @@ fn a_signal_ends_a_pass_that_waits_for_a_server() {
         server.forget();
         server.always(Fault::StallBefore);
         let child = scene.start(&["sync"]);
-        scene::until("the request is there", || !server.log().is_empty());
+        crate::scene::until("the request is there", || !server.log().is_empty());
         let start = Instant::now();
         rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
         scene.wait(child).exits(code);
@@ -395,7 +391,7 @@ fn a_server_that_dies_in_the_middle_of_an_answer_ends_the_pass_at_once() {
         "#!/bin/sh\nif [ \"$LISTS\" ] && mkdir '{0}/asked' 2>/dev/null; then exec '{real}/git' \"$@\"; fi\n'{real}/git' \"$@\" | {{ dd bs=1 count=\"$CUT\" 2>&-; kill -9 0; }}\n",
         bin.display()
     );
-    scene::write(&bin.join("git"), &script);
+    crate::scene::write(&bin.join("git"), &script);
     std::fs::set_permissions(bin.join("git"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = std::env::var("PATH").unwrap();
     s.env("PATH", &format!("{}:{path}", bin.display()));
@@ -432,7 +428,7 @@ fn a_pass_does_its_work_before_a_server_has_ended_its_answer() {
     let start = Instant::now();
     let child = scene.start(&["sync"]);
     let record = scene.private().join("status.json");
-    scene::until("the pass is on record", || {
+    crate::scene::until("the pass is on record", || {
         std::fs::read_to_string(&record).is_ok_and(|text| text.contains("\"up-to-date\""))
     });
     // Not because it gave up waiting.

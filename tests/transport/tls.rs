@@ -1,13 +1,10 @@
 //! https, with an authority made in the test.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod servers;
 
 use std::time::Duration;
 
+use crate::servers::http::{Fault, HttpServer};
+use crate::servers::{CANARY, Local, Upstream, decent, open_with, options};
 use gitsync::transport::{Kind, Options};
-use servers::http::{Fault, HttpServer};
-use servers::{CANARY, Local, Upstream, decent, open_with, options};
 
 const MAIN: &str = "refs/heads/main";
 

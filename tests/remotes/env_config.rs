@@ -1,12 +1,8 @@
 //! Configuration given to git in the environment (`GIT_CONFIG_COUNT`) counts here too.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod scene;
-mod servers;
-
-use scene::Scene;
-use servers::CANARY;
-use servers::http::{Fault, HttpServer, base64};
+use crate::scene::Scene;
+use crate::servers::CANARY;
+use crate::servers::http::{Fault, HttpServer, base64};
 
 /// A scene behind a server that wants the token, and an instance that has cloned it before that.
 fn guarded() -> (Scene, HttpServer) {

@@ -1,14 +1,11 @@
 //! What a pass tells a GitHub Actions step, and what it tells Prometheus.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod scene;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use scene::{Scene, until};
+use crate::scene::{Scene, until};
 
 // ---- a workflow
 
@@ -146,7 +143,7 @@ fn the_file_tells_where_the_instance_stands_and_what_its_passes_did() {
     assert!(told.contains_key(r#"gitsync_last_success_timestamp_seconds{command="tick"}"#));
 
     // The page has each of them, and no other.
-    let page = include_str!("../docs/usage.md");
+    let page = include_str!("../../docs/usage.md");
     let in_docs: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("| `gitsync_")?.split('`').next()).collect();
     let written: BTreeSet<&str> =

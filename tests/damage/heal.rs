@@ -1,15 +1,12 @@
 //! Whatever state a repository is in, `init-sync` brings it to the remote's latest, and what can still be read of its own
 //! commits is kept. What is safe also in `sync` and `tick` is healed there.
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod scene;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use scene::{Scene, until, write};
+use crate::scene::{Scene, until, write};
 
 const LOCKS: &[&str] = &[
     "index.lock",
