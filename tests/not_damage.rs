@@ -355,6 +355,42 @@ fn what_is_put_aside_is_named_and_put_aside_once_for_one_cause() {
     assert_eq!(put_aside(&s).len(), 2);
 }
 
+/// libgit2 walks all references to tell a server what is here. What it could not read there was said to be the server's fault: exit 75
+/// in each pass and at each start, for ever, and no push either.
+#[test]
+fn damage_of_another_branch_is_ours_and_not_the_servers() {
+    let s = Scene::new();
+    s.git_ours(&["switch", "-q", "-c", "side"]);
+    s.we_commit("one").we_commit("two").we_commit("three");
+    let id = s.rev(&s.ours(), "HEAD~1");
+    lose(&s, "HEAD~1");
+    s.git_ours(&["switch", "-q", "main"]);
+    s.rival_pushes("news");
+    s.sync().exits(1).logs(&format!("commit {id}, which refs/heads/side needs, is missing")).logs("init-sync");
+    nothing_is_put_aside(&s);
+    s.init_sync().exits(0).says("cloned").ours_equals_upstream().fsck();
+    assert_eq!(put_aside(&s).len(), 1);
+    s.sync().exits(0).says("up-to-date");
+}
+
+/// A format of the index that libgit2 does not know was said to be damage, with init-sync for its remedy, which it is not.
+#[test]
+fn an_index_in_another_format_is_no_damage() {
+    for (make, remedy) in [
+        (["update-index", "--split-index"].as_slice(), "git update-index --no-split-index"),
+        (&["sparse-checkout", "set", "--sparse-index", "state"], "git sparse-checkout disable"),
+    ] {
+        let s = Scene::new();
+        s.rival_pushes("news/new").sync();
+        s.git_ours(make);
+        s.rival_pushes("more");
+        for args in [&["sync"] as &[&str], &["tick", "--", "true"], &["init-sync"]] {
+            s.run(args).exits(1).logs(remedy).logs_not("damaged");
+        }
+        nothing_is_put_aside(&s);
+    }
+}
+
 #[test]
 fn putting_aside_that_was_cut_short_is_gone_on_with() {
     let s = Scene::new();

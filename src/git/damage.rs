@@ -169,7 +169,8 @@ pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Da
 /// Whether the index is damaged, by its own bytes.
 ///
 /// # Errors
-/// Where it can't be known: the file is there and the system would not read it.
+/// Where it can't be known: the file is there and the system would not read it, or it is in a format of git's that libgit2 does
+/// not know.
 pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
     let path = git_dir.join("index");
     match files::read(&path) {
@@ -179,6 +180,13 @@ pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
         Err(error) => return Err(Error::path("reading", &path, &error)),
     }
     let Err(error) = git2::Index::open(&path) else { return Ok(false) };
+    if error.message().contains("mandatory extension") {
+        // A split or a sparse index, say: sound, and not ours to replace.
+        let what = format!("the index has a format that gitsync can't read ({})", error.message());
+        let next =
+            "write it in git's plain format: `git update-index --no-split-index`, or `git sparse-checkout disable`";
+        return Err(Error::new(Sort::NotReady, what, next));
+    }
     match Error::git("reading the index", &error) {
         error if error.sort == Sort::Exhausted => Err(error),
         // libgit2 does not always say why it could not read. What the disk refused once it gives the next time.

@@ -444,13 +444,6 @@ impl Repo {
         if begins_as_index(&path) && !thoroughly {
             return Ok(false);
         }
-        let unread = self.git.index().err();
-        if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
-            // A split index, say: sound, and not ours to replace.
-            let what = format!("the index has a format that gitsync can't read ({})", error.message());
-            let next = "write it in git's plain format: `git update-index --no-split-index`";
-            return Err(Error::new(Sort::NotReady, what, next));
-        }
         // Read again by other means: what is staged is not to be lost to a disk that would not read once.
         if !super::damage::index_is_damaged(&self.place.git_dir)? {
             return Ok(false);
