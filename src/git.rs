@@ -16,6 +16,7 @@ pub mod history;
 mod incoming;
 pub mod job_tips;
 pub mod let_go;
+pub mod misplaced;
 mod odd;
 pub mod raw;
 pub mod remote;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Config;
 use crate::git::remote::Fetched;
-use crate::git::{self, Place, Repo, Sort, aside, damage, heal};
+use crate::git::{self, Place, Repo, Sort, aside, damage, heal, misplaced};
 use crate::lock::Held;
 use crate::marker;
 use crate::outcome::{Failure, Word};
@@ -71,6 +71,7 @@ fn no_url(folder: &Path) -> Failure {
 /// What keeps the pass from its end.
 pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
     git::check_files(place, &pass.names())?;
+    misplaced::set_aside_misplaced(place, &pass.names(), held)?;
     heal::clear_leftovers(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
     let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
     let mut repo = match open(pass, place, held) {

@@ -192,14 +192,7 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     // A power loss leaves files of no length. Each of these can be made again from what is around it.
     fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
     fs::create_dir_all(git_dir.join("objects/pack")).doing("making a folder for packs")?;
-    let head = if has("HEAD") { files::read(&git_dir.join("HEAD")).doing("reading HEAD")? } else { Vec::new() };
-    let head_ok = head.starts_with(b"ref: refs/")
-        || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
-        || String::from_utf8_lossy(&head).trim().len() == 40;
-    if !head_ok {
-        tracing::warn!("HEAD was missing or damaged and is put on '{branch}'");
-        fs::write(git_dir.join("HEAD"), format!("ref: refs/heads/{branch}\n")).doing("mending HEAD")?;
-    }
+    mend_head(git_dir, branch)?;
     let config = git_dir.join("config");
     if config_is_damaged {
         tracing::warn!("the repository's configuration was missing or damaged and is made anew");
@@ -212,6 +205,28 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     bring_back_branch(git_dir, branch)?;
     set_aside_empty_objects(git_dir, &private, when)?;
     Ok(false)
+}
+
+/// Puts HEAD on the branch where it is missing or damaged. As a link, which git took it for long ago, it is written as a file: libgit2
+/// would read the commit of the reference that it leads to, and write there.
+fn mend_head(git_dir: &Path, branch: &str) -> Result<(), Error> {
+    let path = git_dir.join("HEAD");
+    let doing = "mending HEAD";
+    if let Ok(target) = fs::read_link(&path)
+        && let Some(target) = target.to_str().filter(|target| target.starts_with("refs/"))
+    {
+        tracing::warn!("HEAD was a link to {target} and is made a file");
+        return replace_file(&path, &format!("ref: {target}")).doing(doing);
+    }
+    let head = match files::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        head => head.doing("reading HEAD")?,
+    };
+    if head.starts_with(b"ref: refs/") || String::from_utf8_lossy(&head).trim().len() == 40 {
+        return Ok(());
+    }
+    tracing::warn!("HEAD was missing or damaged and is put on '{branch}'");
+    replace_file(&path, &format!("ref: refs/heads/{branch}")).doing(doing)
 }
 
 /// Whether a repository has neither an object nor a reference: one that was begun and no more.
@@ -329,11 +344,11 @@ pub(super) fn broken(private: &PrivateDir) -> Vec<PathBuf> {
     all
 }
 
-/// A reference's file, replaced whole.
-fn replace_ref(path: &Path, id: &str) -> io::Result<()> {
+/// A file of one line, a reference's say, replaced whole. Of a link, the link itself is replaced.
+pub(super) fn replace_file(path: &Path, line: &str) -> io::Result<()> {
     let fresh = path.with_extension("gitsync.lock");
     remove_if_there(&fresh)?;
-    fs::write(&fresh, format!("{id}\n"))?;
+    fs::write(&fresh, format!("{line}\n"))?;
     fs::File::open(&fresh)?.sync_all()?;
     fs::rename(&fresh, path)
 }
@@ -364,7 +379,7 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
         match last {
             Some(id) => {
                 tracing::warn!(reference = %name.display(), commit = %id, "a damaged reference is mended from its log");
-                replace_ref(&path, &id).doing(format!("mending {}", name.display()))?;
+                replace_file(&path, &id).doing(format!("mending {}", name.display()))?;
             }
             None => {
                 private.folder(DAMAGED_REFS).doing("setting a damaged reference aside")?;
@@ -391,7 +406,7 @@ fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
     let Some(id) = last_in_log(git_dir, Path::new(&name)) else { return Ok(()) };
     tracing::warn!(reference = %name, commit = %id, "the branch was gone and is brought back from its log");
     let path = git_dir.join(&name);
-    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| replace_ref(&path, &id));
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| replace_file(&path, &id));
     made.doing(format!("bringing back {name}"))
 }
 
@@ -402,7 +417,7 @@ fn last_in_log(git_dir: &Path, name: &Path) -> Option<String> {
     line.split(' ').nth(1).filter(|id| is_commit_id(id)).map(str::to_owned)
 }
 
-fn is_commit_id(text: &str) -> bool {
+pub(super) fn is_commit_id(text: &str) -> bool {
     text.len() == 40 && CommitId::from_str(text).is_ok_and(|id| !id.is_zero())
 }
 
