@@ -4,7 +4,7 @@
 //! So its word is a suspicion. The proof is a second reading that shares nothing with the first: a handle of its own, and for
 //! the object that this one can't read either, the files themselves, one at a time.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -209,7 +209,8 @@ fn cut_commits(git_dir: &Path) -> Result<HashSet<CommitId>, Error> {
 
 /// Every reference that names an object, by its own file; or what is damaged of them.
 fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>, Error> {
-    let mut all = Vec::new();
+    // By name, since there may be tens of thousands.
+    let mut all = BTreeMap::new();
     let damaged = |what: String| Damage { cause: what.clone(), what };
     let packed = git_dir.join("packed-refs");
     let text = match files::read(&packed) {
@@ -219,7 +220,7 @@ fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>,
     };
     for line in String::from_utf8_lossy(&text).lines().filter(|line| !line.starts_with(['#', '^'])) {
         match line.split_once(' ').map(|(id, name)| (CommitId::from_str(id), name)) {
-            Some((Ok(id), name)) if name.starts_with("refs/") => all.push((name.to_owned(), id)),
+            Some((Ok(id), name)) if name.starts_with("refs/") => drop(all.insert(name.to_owned(), id)),
             _ => return Ok(Err(damaged("packed-refs has a line that names no reference".into()))),
         }
     }
@@ -240,16 +241,14 @@ fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>,
             match CommitId::from_str(&text) {
                 Ok(id) if text.len() == 40 => {
                     // The loose one is the newer.
-                    all.retain(|(known, _)| *known != name);
-                    all.push((name, id));
+                    all.insert(name, id);
                 }
                 _ if text.starts_with("ref: ") => {}
                 _ => return Ok(Err(damaged(format!("the reference {name} names no commit")))),
             }
         }
     }
-    all.sort();
-    Ok(Ok(all))
+    Ok(Ok(all.into_iter().collect()))
 }
 
 /// Where objects are: the repository's own store, and those that it borrows from.
