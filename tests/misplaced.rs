@@ -133,3 +133,50 @@ fn of_such_a_list_the_lines_that_git_can_read_stay() {
     assert_eq!(fs::read_to_string(git_dir(&s).join("shallow")).unwrap(), cut);
     assert!(!s.private().join("broken").exists());
 }
+
+/// A folder in the place of `token-host` ended each start with exit 1.
+#[test]
+fn what_stands_in_the_place_of_a_file_of_ours_is_moved_aside() {
+    for name in [
+        "lock",
+        "job.lock",
+        "status.json",
+        "intent",
+        "index-before",
+        "ages.json",
+        "begun",
+        "putting-aside",
+        "token-host",
+        "force-push-pending",
+        "site-stale",
+        "gc-failed",
+    ] {
+        let s = parted();
+        let own = s.our_tip();
+        remove(&s.private().join(name));
+        write(&s.private().join(name).join("within"), "somebody's\n");
+        s.init_sync().exits(0).ours_equals_upstream().is_kept(&own);
+        s.tick_with("echo 1 > state/a").exits(0).says("pushed").ours_equals_upstream();
+        s.sync().exits(0).says("up-to-date");
+        let aside = fs::read_dir(s.private().join("aside")).unwrap().map(|entry| entry.unwrap().path()).next().unwrap();
+        assert!(aside.join("within").exists(), "{name}");
+    }
+}
+
+/// So is a link in the place of a folder of ours, and nothing is written where it leads.
+#[test]
+fn a_link_in_the_place_of_a_folder_of_ours_is_moved_aside() {
+    for name in ["broken", "damaged-refs", "empty-objects", "staging", "staging-old", "beside", "reading"] {
+        let s = parted();
+        let outside = s.root().join("outside");
+        write(&outside.join("within"), "somebody's\n");
+        remove(&s.private().join(name));
+        std::os::unix::fs::symlink(&outside, s.private().join(name)).unwrap();
+        write(&git_dir(&s).join("refs/heads/junk"), "junk\n");
+        let tree = s.rev(&s.ours(), "HEAD^{tree}");
+        fs::remove_file(git_dir(&s).join(format!("objects/{}/{}", &tree[..2], &tree[2..]))).unwrap();
+        s.init_sync().exits(0).says("cloned").ours_equals_upstream();
+        s.sync().exits(0).says("up-to-date");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "{name}");
+    }
+}
