@@ -568,7 +568,20 @@ impl Pass<'_> {
         what: impl FnOnce(&mut Self) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let before = repo.tips_before_job(now())?;
+        let record = token_host::before_job(&repo.private);
         let done = what(self);
+        if repo.place.git_dir.is_dir() {
+            // The next pass would take the host from the configuration, which a job can change as well.
+            match token_host::put_back(&repo.private, record.as_deref()) {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!("{who} changed the record of the host that tokens are for; it is written again")
+                }
+                Err(error) => {
+                    self.outcome.fail(git::Error::io("writing the host that tokens are for again", &error).into())
+                }
+            }
+        }
         match repo.keep_tips_after_job(before, who, now()) {
             Ok(names) => self.outcome.rescue_refs.extend(names),
             Err(error) => self.outcome.fail(error.into()),
