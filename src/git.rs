@@ -260,6 +260,12 @@ impl Repo {
                 "take it away (`git replace --convert-graft-file` keeps what it says)",
             ));
         }
+        if git.is_bare() {
+            let what = format!("{} is a bare repository: it has no files to keep in step", place.git_dir.display());
+            let next =
+                "`git config core.bare false` where its files are beside it, else name a clone of it with --repo";
+            return Err(Error::new(Sort::NotReady, what, next));
+        }
         if let Some(elsewhere) = git.workdir().filter(|dir| dir.canonicalize().is_ok_and(|dir| dir != place.work_dir)) {
             let what = format!(
                 "core.worktree says that the files of {} are in {}",
@@ -429,11 +435,6 @@ impl Repo {
     /// # Errors
     /// [`Sort::NotReady`], saying what to do.
     pub fn check_ready(&self) -> Result<(), Error> {
-        if self.git.is_bare() {
-            let what =
-                format!("{} is a bare repository: it has no files to keep in step", self.place.git_dir.display());
-            return Err(Error::new(Sort::NotReady, what, "name a clone of it with --repo"));
-        }
         let heal = "or let `gitsync init-sync` do it: it keeps what is there under refs/gitsync/rescue/";
         let doing = match self.git.state() {
             git2::RepositoryState::Clean => None,

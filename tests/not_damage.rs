@@ -373,6 +373,44 @@ fn damage_of_another_branch_is_ours_and_not_the_servers() {
     s.sync().exits(0).says("up-to-date");
 }
 
+/// In a format of its own git keeps a file in the place of `refs/heads`; a setting makes a repository bare; a partial clone marks its
+/// packs by files without content. None of them is touched.
+#[test]
+fn what_only_looks_out_of_place_stays() {
+    let s = Scene::new();
+    let dot_git = s.ours().join(".git");
+    s.git_ours(&["config", "core.repositoryformatversion", "1"]);
+    s.git_ours(&["config", "extensions.refStorage", "reftable"]);
+    fs::remove_dir_all(dot_git.join("refs/heads")).unwrap();
+    write(&dot_git.join("refs/heads"), "this repository uses the reftable format\n");
+    s.init_sync().exits(1).logs("has a format that gitsync can't read");
+    assert!(dot_git.join("refs/heads").is_file(), "{}", s.last());
+
+    let s = Scene::new();
+    s.git_ours(&["config", "core.bare", "true"]);
+    for args in [&["sync"] as &[&str], &["init-sync"]] {
+        s.run(args).exits(1).logs("bare repository").logs("git config core.bare false");
+    }
+
+    let s = Scene::without_ours();
+    s.rival_pushes("news");
+    s.git_upstream(&["config", "uploadpack.allowFilter", "true"]);
+    let url = format!("file://{}", s.upstream().display());
+    s.git_in(s.root(), &["clone", "-q", "--filter=blob:none", &url, s.ours().to_str().unwrap()]);
+    // Before the last one the files are not here, which the mark alone says is right.
+    s.rival_writes("news", "other\n").rival_commits("other");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    let marks = || {
+        let packs = fs::read_dir(s.ours().join(".git/objects/pack")).unwrap().map(|entry| entry.unwrap().path());
+        packs.filter(|path| path.extension().is_some_and(|end| end == "promisor")).count()
+    };
+    let before = marks();
+    assert!(before > 0);
+    s.init_sync().exits(0).ours_equals_upstream();
+    assert_eq!(marks(), before, "{}", s.last());
+    assert!(!s.private().join("empty-objects").exists());
+}
+
 /// A format of the index that libgit2 does not know was said to be damage, with init-sync for its remedy, which it is not.
 #[test]
 fn an_index_in_another_format_is_no_damage() {

@@ -430,8 +430,10 @@ fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<
                 continue;
             }
             let name = object.path();
-            // A pack's keep file is empty by nature; what was being written when its writer died is cleared, not kept.
-            if name.extension() == Some(OsStr::new("keep")) || is_half_written(object.name()) {
+            // Marks beside a pack are empty by nature: without its promisor mark git takes what a partial clone left out for missing.
+            // What was being written when its writer died is cleared, not kept.
+            let is_mark = name.extension().is_some_and(|end| end == "keep" || end == "promisor");
+            if is_mark || is_half_written(object.name()) {
                 continue;
             }
             let aside = private.folder(EMPTY_OBJECTS).doing(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());

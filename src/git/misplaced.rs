@@ -39,9 +39,11 @@ const FOLDERS: [&str; 16] = [
 /// Sets aside what is of the wrong kind, and the lines of `shallow` that name no commit.
 ///
 /// # Errors
-/// Those of the file system.
+/// Those of the file system, and [`super::Sort::NotReady`] for a repository in a format that can't be read.
 pub fn set_aside_misplaced(place: &Place, names: &Names, _held: &Held) -> Result<(), Error> {
     let git_dir = &place.git_dir;
+    // With references in another format, git itself keeps a file in the place of refs/heads.
+    super::check_format(git_dir)?;
     let private = PrivateDir::of(git_dir);
     for name in FILES {
         if git_dir.join(name).symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
