@@ -177,6 +177,26 @@ fn like(command: &mut Command, plain: &Command) {
     command.current_dir(plain.get_current_dir().unwrap()).stdin(Stdio::null());
 }
 
+/// With hardly any, a trace of calls came, exit 1, and not a word on stdout.
+#[test]
+fn what_is_short_as_a_pass_begins_is_named() {
+    let s = Scene::new();
+    let mut refused = 0;
+    for most in 4..12 {
+        for args in [["sync"].as_slice(), &["tick", "--", "true"], &["status"]] {
+            s.run_this(with_open_files(&s, most, args));
+            let last = s.last();
+            // With fewer not even the system's libraries are opened.
+            if last.code != Some(127) {
+                assert!(!last.stderr.contains("BACKTRACE"), "{most}: {last}");
+                assert!(matches!(last.code, Some(0 | 1 | 75)), "{most}: {last}");
+                refused += usize::from(last.code == Some(75) && last.stderr.contains("the watchdog can't be started"));
+            }
+        }
+    }
+    assert!(refused > 0, "descriptors were never short");
+}
+
 #[test]
 fn too_few_file_descriptors_are_no_damage() {
     let s = Scene::new();
