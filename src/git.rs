@@ -6,7 +6,7 @@
 
 pub mod ages;
 pub mod aside;
-mod carry_over;
+pub mod carry_over;
 pub mod commit;
 mod connectivity;
 pub mod damage;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::Config;
+use crate::git::carry_over::Here;
 use crate::git::remote::Fetched;
 use crate::git::{self, Place, Repo, Sort, aside, damage, heal, misplaced};
 use crate::lock::Held;
@@ -218,7 +219,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
     pass.outcome.rescue_refs.extend(fetched.rescue_ref);
     let Some(tip) = fetched.tip else { return empty_remote(pass, repo) };
     pass.outcome.remote = Some(tip.to_string());
-    carry_over(pass, repo)?;
+    carry_over(pass, repo, Here::Remotes)?;
     let local = repo.local_tip()?;
     let unborn = local.is_none();
     if let Some(local) = local {
@@ -256,8 +257,8 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Err
 
 /// Brings what repositories put aside still hold into this one. It takes of the time for the network: a pass has no other
 /// that it may spend so long before it is ready.
-fn carry_over(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), git::Error> {
-    let kept = pass.in_network_time("carrying over what was put aside", |until| repo.carry_over(now(), until))?;
+fn carry_over(pass: &mut Pass<'_>, repo: &Repo, here: Here) -> Result<(), git::Error> {
+    let kept = pass.in_network_time("carrying over what was put aside", |until| repo.carry_over(here, now(), until))?;
     pass.outcome.rescue_refs.extend(kept);
     Ok(())
 }
@@ -267,7 +268,7 @@ fn offline(pass: &mut Pass<'_>, repo: &Repo, error: git::Error) -> Result<Word, 
     let mut local = repo.local_tip()?;
     if local.is_none() {
         // A repository was put aside, in this pass or an earlier one. On nothing, a commit would begin a history of its own.
-        carry_over(pass, repo)?;
+        carry_over(pass, repo, Here::NotRemotes)?;
         local = repo.newest_put_aside()?;
         if let Some(tip) = local {
             let why = "standing on the newest commit that could be read; the remote can't be had";
@@ -288,7 +289,7 @@ fn offline(pass: &mut Pass<'_>, repo: &Repo, error: git::Error) -> Result<Word, 
 /// The remote has no such branch: the first tick's push makes it.
 fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
     pass.outcome.rescue_refs.extend(repo.forget_seen(now())?);
-    carry_over(pass, repo)?;
+    carry_over(pass, repo, Here::Remotes)?;
     match repo.local_tip()? {
         Some(tip) => {
             let followed = repo.follow(tip, "healing at start-up; the remote has no such branch", now())?;

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use gitsync::git::carry_over::Here;
 use gitsync::git::{Identity, Names, Repo, find};
 use gitsync::lock::{self, Taken};
 use gitsync::private::PrivateDir;
@@ -118,7 +119,7 @@ fn what_ends_early_is_kept_and_gone_on_with() {
     let (mut passes, mut before) = (0, 0);
     while !is_carried(&s) {
         let repo = Repo::open(&place, &held, names.clone()).unwrap();
-        repo.carry_over(gitsync::deadline::now(), Instant::now() + time).unwrap();
+        repo.carry_over(Here::Remotes, gitsync::deadline::now(), Instant::now() + time).unwrap();
         let kept = s.rescues("").len();
         assert!(kept >= before, "{kept} of {before}");
         assert!(time > Duration::ZERO || (kept == 0 && !is_carried(&s)));

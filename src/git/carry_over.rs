@@ -22,6 +22,15 @@ use crate::files;
 /// After so many objects what was copied is written and gets its references, so that it stays whatever comes.
 const BATCH: usize = 100_000;
 
+/// What is here when commits are carried over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Here {
+    /// The remote's history, as far as the remote has one: a commit that still lacks something can't be had.
+    Remotes,
+    /// Not the remote's history, which our commits may be built on: what can't be carried over now may be later.
+    NotRemotes,
+}
+
 impl Repo {
     /// Carries over from repositories that were put aside what is not here: each branch, rescue and log's last commit that
     /// can still be read, with its history, as rescue references; of a commit that can't, the ancestors that can. What is
@@ -29,7 +38,7 @@ impl Repo {
     ///
     /// # Errors
     /// Where this repository can't be read or written.
-    pub fn carry_over(&self, when: DateTime<Utc>, until: Instant) -> Result<Vec<String>, Error> {
+    pub fn carry_over(&self, here: Here, when: DateTime<Utc>, until: Instant) -> Result<Vec<String>, Error> {
         let doing = "reading the repository put aside";
         // Several, where a pass was killed in the middle of putting one aside: what one names another may hold. One that was
         // carried over long ago may hold what was lost since.
@@ -63,13 +72,13 @@ impl Repo {
             false
         });
         let (held, kept): (Vec<CommitId>, Vec<String>) = copy.kept.into_iter().unzip();
-        let here = self.git.odb().doing(doing)?;
+        let odb = self.git.odb().doing(doing)?;
         let cut = connectivity::shallow_roots(self.git.commondir());
-        if let Err(fault) = connectivity::check(&here, &held, &ours.tips, cut) {
+        if let Err(fault) = connectivity::check(&odb, &held, &ours.tips, cut) {
             tracing::warn!("what was carried over is not whole: {fault}; the next init-sync tries again");
             complete = false;
         }
-        if complete {
+        if complete && here == Here::Remotes {
             for old in fresh {
                 fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
             }
