@@ -124,6 +124,10 @@ impl Error {
             | (git2::ErrorClass::Index, git2::ErrorCode::GenericError) => {
                 Self::new(Sort::Corrupt, text, MAY_BE_DAMAGED)
             }
+            // libgit2 says so of a file that the system would not look at, and not of one that is missing.
+            (git2::ErrorClass::Config, _) if error.message().starts_with("failed to stat") => {
+                Self::new(Sort::Exhausted, text, "see whether the disk gives the file; the next pass tries again")
+            }
             (git2::ErrorClass::Config, code) if code != git2::ErrorCode::NotFound => {
                 Self::new(Sort::NotReady, text, "mend git's configuration; `git config --list --show-origin` shows it")
             }
