@@ -17,6 +17,7 @@ mod index;
 pub mod job_tips;
 pub mod let_go;
 mod locate;
+pub mod misplaced;
 mod odd;
 mod place;
 pub mod raw;
@@ -171,6 +172,12 @@ impl Repo {
                 what,
                 "take it away (`git replace --convert-graft-file` keeps what it says)",
             ));
+        }
+        if git.is_bare() {
+            let what = format!("{} is a bare repository: it has no files to keep in step", place.git_dir.display());
+            let next =
+                "`git config core.bare false` where its files are beside it, else name a clone of it with --repo";
+            return Err(Error::new(Sort::NotReady, what, next));
         }
         if let Some(elsewhere) = git.workdir().filter(|dir| dir.canonicalize().is_ok_and(|dir| dir != place.work_dir)) {
             let what = format!(

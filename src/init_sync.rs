@@ -9,7 +9,7 @@ use crate::act::{self, Basis};
 use crate::cli::Config;
 use crate::git::heal::carry_over::Carry;
 use crate::git::heal::{aside, damage};
-use crate::git::{self, Place, Repo, Sort, heal};
+use crate::git::{self, Place, Repo, Sort, heal, misplaced};
 use crate::lock::Held;
 use crate::outcome::{Failure, Word};
 use crate::pass::{Pass, now};
@@ -73,6 +73,7 @@ fn no_url(folder: &Path) -> Failure {
 /// What keeps the pass from its end.
 pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
     git::check_files(place, &pass.names())?;
+    misplaced::set_aside_misplaced(place, &pass.names(), held)?;
     heal::clear_leftovers(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
     let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
     if fresh && pass.settings.dry_run {

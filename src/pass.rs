@@ -209,7 +209,7 @@ impl Pass<'_> {
             Command::Sync | Command::Tick => true,
         };
         if command == Command::InitSync {
-            set_aside_what_is_no_file(&private)?;
+            set_aside_misplaced(&private)?;
         }
         let taken = {
             let _has_a_limit = self.watch.excuse();
@@ -589,7 +589,20 @@ impl Pass<'_> {
         what: impl FnOnce(&mut Self) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let before = repo.tips_before_job(now())?;
+        let record = token_host::before_job(&repo.private);
         let done = what(self);
+        if repo.place.git_dir.is_dir() {
+            // The next pass would take the host from the configuration, which a job can change as well.
+            match token_host::put_back(&repo.private, record.as_deref()) {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!("{who} changed the record of the host that tokens are for; it is written again")
+                }
+                Err(error) => {
+                    self.outcome.fail(git::Error::io("writing the host that tokens are for again", &error).into())
+                }
+            }
+        }
         match repo.keep_tips_after_job(before, who, now()) {
             Ok(names) => self.outcome.rescue_refs.extend(names),
             Err(error) => self.outcome.fail(error.into()),
@@ -633,14 +646,31 @@ impl Pass<'_> {
     }
 }
 
-/// What a job or a person has put in the place of our own files, such as a folder where the lock belongs.
-fn set_aside_what_is_no_file(private: &PrivateDir) -> Result<(), git::Error> {
-    let names = ["lock", "waiting-sync", "waiting-tick", "job.lock", "status.json", "intent", "index-before"];
-    let others = [SITE_STALE, SITE_OURS, GC_FAILED];
+/// Moves aside what a job or a person has put in the place of our own files and folders, such as a folder where the lock belongs.
+fn set_aside_misplaced(private: &PrivateDir) -> Result<(), git::Error> {
+    let files = [
+        "lock",
+        "waiting-sync",
+        "waiting-tick",
+        "job.lock",
+        "status.json",
+        "intent",
+        "index-before",
+        "ages.json",
+        "begun",
+        "putting-aside",
+        "token-host",
+        "force-push-pending",
+        SITE_STALE,
+        SITE_OURS,
+        GC_FAILED,
+    ];
+    let folders =
+        ["broken", "damaged-refs", "empty-objects", "staging", "staging-old", "site-staging", "beside", "reading"];
     let stamp = deadline::now().format("%Y%m%dT%H%M%SZ").to_string();
-    let moved = private.set_aside_what_is_no_file(&[names.as_slice(), &others].concat(), &stamp);
-    for (from, to) in moved.map_err(|error| git::Error::io("moving aside what is no file", &error))? {
-        tracing::warn!(from = %from.display(), to = %to.display(), "moved aside: a file of gitsync belongs there");
+    let moved = private.set_aside_misplaced(&files, &folders, &stamp);
+    for (from, to) in moved.map_err(|error| git::Error::io("moving aside what is in the place of our own", &error))? {
+        tracing::warn!(from = %from.display(), to = %to.display(), "moved aside: a file or folder of gitsync's belongs there");
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 pub(super) use self::locks::live_git;
 pub use self::locks::{clear_leftovers, drop_half_written, stale_locks};
 pub use self::repair::make_or_mend;
+pub(super) use self::repair::{is_commit_id, replace_file};
 use crate::files;
 use crate::private::PrivateDir;
 

@@ -12,11 +12,6 @@ impl Repo {
     /// # Errors
     /// [`Sort::NotReady`], saying what to do.
     pub fn check_ready(&self) -> Result<(), Error> {
-        if self.git.is_bare() {
-            let what =
-                format!("{} is a bare repository: it has no files to keep in step", self.place.git_dir.display());
-            return Err(Error::new(Sort::NotReady, what, "name a clone of it with --repo"));
-        }
         let heal = "or let `gitsync init-sync` do it: it keeps what is there under refs/gitsync/rescue/";
         let doing = match self.git.state() {
             git2::RepositoryState::Clean => None,

@@ -386,7 +386,8 @@ impl Remote<'_> {
         for tip in [self.repo.local_tip()?, self.repo.last_seen()?].into_iter().flatten() {
             self.repo.check_whole(tip)?;
         }
-        Ok(())
+        // libgit2 and our own check walk from all references.
+        self.repo.check_histories()
     }
 
     /// Pushes `commit` to the branch, if the remote's tip is still `expected`.

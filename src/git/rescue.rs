@@ -63,13 +63,14 @@ impl Repo {
         why: &str,
     ) -> Result<(String, bool), Error> {
         let ages = Ages::read(&self.private);
-        for (name, kept) in self.rescues()? {
-            if kept == commit && name.contains(&format!("-{}-", what.word())) && is_recent(&ages, &name, kept, when) {
+        let hex = commit.to_string();
+        // Not each that is there: there may be thousands, and as many are made in one pass.
+        for (name, kept) in self.rescues_like(&format!("*-{}-{}", what.word(), &hex[..7]))? {
+            if kept == commit && is_recent(&ages, &name, kept, when) {
                 return Ok((name, false));
             }
         }
         self.objects_to_disk()?;
-        let hex = commit.to_string();
         let mut stamp = when;
         let name = loop {
             let name = format!("{PREFIX}{}-{}-{}", stamp.format(STAMP), what.word(), &hex[..7]);
@@ -89,9 +90,13 @@ impl Repo {
     /// # Errors
     /// Where references can't be read.
     pub fn rescues(&self) -> Result<Vec<(String, CommitId)>, Error> {
+        self.rescues_like("*")
+    }
+
+    fn rescues_like(&self, pattern: &str) -> Result<Vec<(String, CommitId)>, Error> {
         let doing = "reading refs/gitsync/rescue/";
         let mut all = Vec::new();
-        for reference in self.git.references_glob(&format!("{PREFIX}*")).doing(doing)? {
+        for reference in self.git.references_glob(&format!("{PREFIX}{pattern}")).doing(doing)? {
             let reference = reference.doing(doing)?;
             if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
                 all.push((name.to_owned(), target));

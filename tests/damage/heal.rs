@@ -196,6 +196,53 @@ fn what_was_left_half_done_is_ended_and_its_heads_are_kept() {
     }
 }
 
+/// Each of the heads of a rebase was looked for from every reference by a walk of its own: minutes, and in a container that limits
+/// its start, no start ever.
+#[test]
+fn heads_left_half_done_are_looked_for_in_one_walk() {
+    let s = Scene::new();
+    let mut stream = String::new();
+    for number in 0..10_000 {
+        let from = if number == 0 { "from refs/heads/main^0\n" } else { "" };
+        stream += &format!(
+            "commit refs/heads/main\nmark :{0}\ncommitter a <a@example.org> {1} +0000\n",
+            number + 1,
+            1_700_000_000 + number
+        );
+        stream += &format!("data 2\nc\n{from}M 644 inline state/n\ndata {}\n{number}\n", number.to_string().len());
+        if number % 10 == 0 {
+            stream += &format!("reset refs/tags/t{number}\nfrom :{}\n", number + 1);
+        }
+    }
+    let input = s.root().join("history");
+    write(&input, &stream);
+    let feed =
+        s.git_command(&s.ours()).args(["fast-import", "--quiet"]).stdin(fs::File::open(&input).unwrap()).status();
+    assert!(feed.unwrap().success());
+    s.git_ours(&["reset", "-q", "--hard"]);
+    s.git_ours(&["push", "-q", "origin", "main"]);
+    s.git_ours(&["switch", "-q", "-c", "topic", "HEAD~3"]);
+    s.we_commit("state/n");
+    let topic = s.rev(&s.ours(), "HEAD");
+    s.git_ours(&["switch", "-q", "main"]);
+    let rebase = s.git_command(&s.ours()).args(["rebase", "topic"]).output().unwrap();
+    assert!(!rebase.status.success());
+    s.git_ours(&["branch", "-q", "-D", "topic"]);
+    let before = work_of_children();
+    s.init_sync().exits(0).is_kept(&topic);
+    let work = work_of_children() - before;
+    assert!(work < Duration::from_secs(8), "{work:?}");
+}
+
+/// The processor time of the children that have ended. The time on the clock would tell of what else the machine does.
+fn work_of_children() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    // cutime and cstime, in hundredths of a second.
+    let ticks: u64 = fields[13..15].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 #[test]
 fn commits_on_a_detached_head_and_on_another_branch_are_kept() {
     let s = Scene::new();

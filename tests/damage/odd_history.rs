@@ -142,6 +142,21 @@ fn histories_that_parted_on_an_odd_one_are_judged_by_the_rule() {
     });
 }
 
+/// The odd commits are ours alone then, as far as the remote's branch tells, and libgit2 can't pack them. No push was ever made.
+#[test]
+fn alpha_overwrites_a_remote_that_took_an_odd_history_back() {
+    some_oddities(|scene| {
+        let s = scene();
+        s.init_sync().exits(0);
+        s.we_commit("state/ours");
+        let tree = s.rev(&s.upstream(), "main^{tree}");
+        let theirs = s.git_upstream(&["commit-tree", &tree, "-m", "begun anew"]);
+        s.git_upstream(&["update-ref", "refs/heads/main", &theirs]);
+        s.alpha();
+        s.tick_with("echo 1 > state/a").exits(0).says("pushed").ours_equals_upstream().is_kept(&theirs);
+    });
+}
+
 #[test]
 fn our_commits_are_replayed_on_an_odd_history() {
     some_oddities(|scene| {

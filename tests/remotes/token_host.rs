@@ -68,6 +68,20 @@ fn a_token_stays_with_the_host_that_init_sync_was_given() {
     }
 }
 
+/// The next pass took the host that the job had configured for the first one, and sent it the token.
+#[test]
+fn a_job_that_removes_the_record_sends_no_token_elsewhere() {
+    for remove in ["rm .git/gitsync/token-host", "rm -r .git/gitsync", "echo origin $OTHER > .git/gitsync/token-host"] {
+        let (scene, server, other) = cloned();
+        other.wants("x-access-token", "another");
+        let job = format!("OTHER={}; {remove}; git config remote.origin.url {}", other.origin(), url(&other));
+        scene.tick_with(&job).logs("written again");
+        scene.sync().exits(1).logs("was not sent").logs(&server.origin());
+        heard_nothing_secret(&other, &scene);
+        assert!(!other.log().is_empty(), "the job's rewriting did nothing");
+    }
+}
+
 #[test]
 fn every_token_is_held_to_its_host() {
     let (scene, server, other) = guarded();

@@ -91,10 +91,7 @@ impl Repo {
         let doing = "reading what is here";
         let odb = self.git.odb().doing(doing)?;
         let cut = connectivity::shallow_roots(self.git.commondir());
-        let mut tips = Vec::new();
-        for reference in self.git.references().doing(doing)? {
-            tips.extend(reference.and_then(|reference| reference.peel_to_commit()).ok().map(|commit| commit.id()));
-        }
+        let mut tips = self.ref_tips()?;
         let is_whole = |tips: &[CommitId]| match connectivity::check(&odb, tips, &[], cut.clone()) {
             Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
             checked => Ok(checked.is_ok()),

@@ -4,7 +4,7 @@
 //! So its word is a suspicion. The proof is a second reading that shares nothing with the first: a handle of its own, and for
 //! the object that this one can't read either, the files themselves, one at a time.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -169,7 +169,8 @@ pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Da
 /// Whether the index is damaged, by its own bytes.
 ///
 /// # Errors
-/// Where it can't be known: the file is there and the system would not read it.
+/// Where it can't be known: the file is there and the system would not read it, or it is in a format of git's that libgit2 does
+/// not know.
 pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
     let path = git_dir.join("index");
     match files::read(&path) {
@@ -179,6 +180,13 @@ pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
         Err(error) => return Err(Error::path("reading", &path, &error)),
     }
     let Err(error) = git2::Index::open(&path) else { return Ok(false) };
+    if error.message().contains("mandatory extension") {
+        // A split or a sparse index, say: sound, and not ours to replace.
+        let what = format!("the index has a format that gitsync can't read ({})", error.message());
+        let next =
+            "write it in git's plain format: `git update-index --no-split-index`, or `git sparse-checkout disable`";
+        return Err(Error::new(Sort::NotReady, what, next));
+    }
     match Error::git("reading the index", &error) {
         error if error.sort == Sort::Exhausted => Err(error),
         // libgit2 does not always say why it could not read. What the disk refused once it gives the next time.
@@ -207,7 +215,8 @@ fn cut_commits(git_dir: &Path) -> Result<HashSet<CommitId>, Error> {
 
 /// Every reference that names an object, by its own file; or what is damaged of them.
 fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>, Error> {
-    let mut all = Vec::new();
+    // By name, since there may be tens of thousands.
+    let mut all = BTreeMap::new();
     let damaged = |what: String| Damage { cause: what.clone(), what };
     let packed = git_dir.join("packed-refs");
     let text = match files::read(&packed) {
@@ -217,7 +226,7 @@ fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>,
     };
     for line in String::from_utf8_lossy(&text).lines().filter(|line| !line.starts_with(['#', '^'])) {
         match line.split_once(' ').map(|(id, name)| (CommitId::from_str(id), name)) {
-            Some((Ok(id), name)) if name.starts_with("refs/") => all.push((name.to_owned(), id)),
+            Some((Ok(id), name)) if name.starts_with("refs/") => drop(all.insert(name.to_owned(), id)),
             _ => return Ok(Err(damaged("packed-refs has a line that names no reference".into()))),
         }
     }
@@ -238,16 +247,14 @@ fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>,
             match CommitId::from_str(&text) {
                 Ok(id) if text.len() == 40 => {
                     // The loose one is the newer.
-                    all.retain(|(known, _)| *known != name);
-                    all.push((name, id));
+                    all.insert(name, id);
                 }
                 _ if text.starts_with("ref: ") => {}
                 _ => return Ok(Err(damaged(format!("the reference {name} names no commit")))),
             }
         }
     }
-    all.sort();
-    Ok(Ok(all))
+    Ok(Ok(all.into_iter().collect()))
 }
 
 /// Where objects are: the repository's own store, and those that it borrows from.

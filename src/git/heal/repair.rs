@@ -15,7 +15,7 @@ use super::locks::is_half_written;
 use super::{DAMAGED_CONFIG, DAMAGED_INDEX, DAMAGED_REFS, EMPTY_OBJECTS};
 use crate::files;
 use crate::git::error::Doing;
-use crate::git::{CommitId, Error, Place, Repo, Sort};
+use crate::git::{CommitId, Error, Place, Repo};
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there};
 
@@ -46,14 +46,7 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     // A power loss leaves files of no length. Each of these can be made again from what is around it.
     fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
     fs::create_dir_all(git_dir.join("objects/pack")).doing("making a folder for packs")?;
-    let head = if has("HEAD") { files::read(&git_dir.join("HEAD")).doing("reading HEAD")? } else { Vec::new() };
-    let head_ok = head.starts_with(b"ref: refs/")
-        || CommitId::from_str(&String::from_utf8_lossy(&head)).is_ok()
-        || String::from_utf8_lossy(&head).trim().len() == 40;
-    if !head_ok {
-        tracing::warn!("HEAD was missing or damaged and is put on '{branch}'");
-        fs::write(git_dir.join("HEAD"), format!("ref: refs/heads/{branch}\n")).doing("mending HEAD")?;
-    }
+    mend_head(git_dir, branch)?;
     let config = git_dir.join("config");
     if config_is_damaged {
         tracing::warn!("the repository's configuration was missing or damaged and is made anew");
@@ -66,6 +59,28 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     bring_back_branch(git_dir, branch)?;
     set_aside_empty_objects(git_dir, &private, when)?;
     Ok(false)
+}
+
+/// Puts HEAD on the branch where it is missing or damaged. As a link, which git took it for long ago, it is written as a file: libgit2
+/// would read the commit of the reference that it leads to, and write there.
+fn mend_head(git_dir: &Path, branch: &str) -> Result<(), Error> {
+    let path = git_dir.join("HEAD");
+    let doing = "mending HEAD";
+    if let Ok(target) = fs::read_link(&path)
+        && let Some(target) = target.to_str().filter(|target| target.starts_with("refs/"))
+    {
+        tracing::warn!("HEAD was a link to {target} and is made a file");
+        return replace_file(&path, &format!("ref: {target}")).doing(doing);
+    }
+    let head = match files::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        head => head.doing("reading HEAD")?,
+    };
+    if head.starts_with(b"ref: refs/") || String::from_utf8_lossy(&head).trim().len() == 40 {
+        return Ok(());
+    }
+    tracing::warn!("HEAD was missing or damaged and is put on '{branch}'");
+    replace_file(&path, &format!("ref: refs/heads/{branch}")).doing(doing)
 }
 
 /// Whether a repository has neither an object nor a reference: one that was begun and no more.
@@ -108,11 +123,11 @@ fn is_damaged_config(place: &Place) -> Result<bool, Error> {
     }
 }
 
-/// A reference's file, replaced whole.
-fn replace_ref(path: &Path, id: &str) -> io::Result<()> {
+/// A file of one line, a reference's say, replaced whole. Of a link, the link itself is replaced.
+pub(in crate::git) fn replace_file(path: &Path, line: &str) -> io::Result<()> {
     let fresh = path.with_extension("gitsync.lock");
     remove_if_there(&fresh)?;
-    fs::write(&fresh, format!("{id}\n"))?;
+    fs::write(&fresh, format!("{line}\n"))?;
     fs::File::open(&fresh)?.sync_all()?;
     fs::rename(&fresh, path)
 }
@@ -143,7 +158,7 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
         match last {
             Some(id) => {
                 tracing::warn!(reference = %name.display(), commit = %id, "a damaged reference is mended from its log");
-                replace_ref(&path, &id).doing(format!("mending {}", name.display()))?;
+                replace_file(&path, &id).doing(format!("mending {}", name.display()))?;
             }
             None => {
                 private.folder(DAMAGED_REFS).doing("setting a damaged reference aside")?;
@@ -170,7 +185,7 @@ fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
     let Some(id) = last_in_log(git_dir, Path::new(&name)) else { return Ok(()) };
     tracing::warn!(reference = %name, commit = %id, "the branch was gone and is brought back from its log");
     let path = git_dir.join(&name);
-    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| replace_ref(&path, &id));
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| replace_file(&path, &id));
     made.doing(format!("bringing back {name}"))
 }
 
@@ -181,7 +196,7 @@ fn last_in_log(git_dir: &Path, name: &Path) -> Option<String> {
     line.split(' ').nth(1).filter(|id| is_commit_id(id)).map(str::to_owned)
 }
 
-fn is_commit_id(text: &str) -> bool {
+pub(in crate::git) fn is_commit_id(text: &str) -> bool {
     text.len() == 40 && CommitId::from_str(text).is_ok_and(|id| !id.is_zero())
 }
 
@@ -194,8 +209,10 @@ fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<
                 continue;
             }
             let name = object.path();
-            // A pack's keep file is empty by nature; what was being written when its writer died is cleared, not kept.
-            if name.extension() == Some(OsStr::new("keep")) || is_half_written(object.name()) {
+            // Marks beside a pack are empty by nature: without its promisor mark git takes what a partial clone left out for missing.
+            // What was being written when its writer died is cleared, not kept.
+            let is_mark = name.extension().is_some_and(|end| end == "keep" || end == "promisor");
+            if is_mark || is_half_written(object.name()) {
                 continue;
             }
             let aside = private.folder(EMPTY_OBJECTS).doing(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());
@@ -247,13 +264,6 @@ impl Repo {
         let Some(head) = self.tip_of("HEAD")? else { return Ok(None) };
         if begins_as_index(&self.place.git_dir.join("index")) && !thoroughly {
             return Ok(None);
-        }
-        let unread = self.git.index().err();
-        if let Some(error) = unread.as_ref().filter(|error| error.message().contains("mandatory extension")) {
-            // A split index, say: sound, and not ours to replace.
-            let what = format!("the index has a format that gitsync can't read ({})", error.message());
-            let next = "write it in git's plain format: `git update-index --no-split-index`";
-            return Err(Error::new(Sort::NotReady, what, next));
         }
         // Read again by other means: what is staged is not to be lost to a disk that would not read once.
         Ok(index_is_damaged(&self.place.git_dir)?.then_some(head))

@@ -1,6 +1,6 @@
 //! A merge, a rebase or the like that was left half done: what it would drop is kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -72,11 +72,16 @@ impl Repo {
 
     /// Whether a commit is reachable from any reference.
     fn is_kept(&self, commit: CommitId) -> Result<bool, Error> {
-        let doing = "looking at the references";
-        for reference in self.git.references().doing(doing)? {
-            let Ok(tip) = reference.and_then(|reference| reference.peel_to_commit()) else { continue };
-            if tip.id() == commit || self.git.graph_descendant_of(tip.id(), commit).unwrap_or(false) {
+        let mut open = self.ref_tips()?;
+        // One walk for all references: there may be thousands.
+        let mut seen = HashSet::new();
+        while let Some(id) = open.pop() {
+            if id == commit {
                 return Ok(true);
+            }
+            if seen.insert(id) {
+                // What is behind a commit that can't be read is not kept by it.
+                open.extend(self.parents_of(id).unwrap_or_default());
             }
         }
         Ok(false)
