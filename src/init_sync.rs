@@ -102,6 +102,10 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
         other => other,
     };
     let word = brought?;
+    // What a build has put in the way is said by the next pass; nothing here waits for it.
+    if pass.outcome.site_built.is_some() && repo.check_files().is_err() {
+        return Ok(word);
+    }
     pass.outcome.local = repo.local_tip()?.map(|id| id.to_string());
     if !pass.settings.dry_run {
         pass.let_go_of_old(&repo);

@@ -360,8 +360,9 @@ impl Stores {
         let mut damaged = None;
         for index in entries.iter().map(files::Entry::path) {
             let pack = index.with_extension("pack");
-            if index.extension().is_some_and(|end| end == "pack") && !index.with_extension("idx").exists() {
-                damaged = Some(index.with_extension("idx"));
+            let of_pack = index.with_extension("idx");
+            if index.extension().is_some_and(|end| end == "pack") && !entries.iter().any(|it| it.path() == of_pack) {
+                damaged = Some(of_pack);
             }
             if index.extension().is_none_or(|end| end != "idx") {
                 continue;
@@ -397,7 +398,10 @@ impl Stores {
             odb.add_disk_alternate(&store.to_string_lossy())?;
             odb.read(id).map(drop)
         });
+        // libgit2 does not say why it found nothing: what it had to look at must be there to be looked at.
+        let looked: Result<Vec<_>, _> = [index, pack].iter().map(|file| rustix::fs::stat(*file)).collect();
         files::remove_folder(&store).doing(doing)?;
+        looked.doing(doing)?;
         match read {
             Ok(()) => Ok(true),
             Err(error) => match Error::git(doing, &error) {
