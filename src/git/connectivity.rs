@@ -156,18 +156,6 @@ impl Repo {
         inspection.history_and_files(commit).map_err(|fault| fault.ours(doing))
     }
 
-    /// The commits that references name, as far as they can be read.
-    ///
-    /// # Errors
-    /// Where the references can't be read.
-    pub(super) fn ref_tips(&self) -> Result<Vec<CommitId>, Error> {
-        let mut tips = Vec::new();
-        for reference in self.git.references().doing("reading the references")? {
-            tips.extend(reference.and_then(|reference| reference.peel_to_commit()).ok().map(|commit| commit.id()));
-        }
-        Ok(tips)
-    }
-
     /// Checks that every commit that a reference reaches can be read.
     ///
     /// # Errors
