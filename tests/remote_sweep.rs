@@ -186,7 +186,8 @@ const LOSES_A_RACE: Served<'_> = Served {
     name: "tick that loses a race",
     make: to_lose_a_race,
     pass: RACING,
-    recoveries: &[[RACING, TICK], [TICK, RACING]],
+    // Killed before its job ran, a pass that races must come first: after a tick's push the rival has nothing to push onto.
+    recoveries: &[[RACING, TICK], [RACING, RACING]],
     comes_to: &|s| {
         let mut all = same_as_upstream(s);
         let rivals = s.rev(&s.rival(), "HEAD");

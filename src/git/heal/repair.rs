@@ -105,7 +105,7 @@ fn holds_nothing(git_dir: &Path) -> Result<bool, Error> {
 /// libgit2 reads the latter as empty and then can't write it. What a person has mistyped is theirs to mend.
 ///
 /// # Errors
-/// [`Sort::NotReady`] where it says something that git can't read.
+/// [`crate::git::Sort::NotReady`] where it says something that git can't read.
 fn is_damaged_config(place: &Place) -> Result<bool, Error> {
     let path = place.git_dir.join("config");
     let content = match files::read(&path) {
@@ -259,7 +259,7 @@ impl Repo {
     /// The commit that [`Repo::heal_index`] would make the index again from, where there is need of it. Nothing is written.
     ///
     /// # Errors
-    /// [`Sort::NotReady`] for an index in a format that libgit2 does not read, and where it can't be known.
+    /// [`crate::git::Sort::NotReady`] for an index in a format that libgit2 does not read, and where it can't be known.
     pub fn index_to_make_again(&self, thoroughly: bool) -> Result<Option<CommitId>, Error> {
         let Some(head) = self.tip_of("HEAD")? else { return Ok(None) };
         if begins_as_index(&self.place.git_dir.join("index")) && !thoroughly {
