@@ -6,9 +6,10 @@
 set -euo pipefail
 
 declare -A package_of=(
-    [strace]=strace [faketime]=faketime [mkfs.btrfs]=btrfs-progs [nginx]=nginx-light [sshd]=openssh-server [supervisord]=supervisor [shellcheck]=shellcheck
-    [hyperfine]=hyperfine [git]=git [curl]=curl [python3]=python3 [supercronic]=supercronic [tini]=tini
-    [systemd-analyze]=systemd [faketime]=faketime
+    [strace]=strace [faketime]=faketime [nginx]=nginx-light [sshd]=openssh-server [supervisord]=supervisor
+    [shellcheck]=shellcheck [hyperfine]=hyperfine [git]=git [curl]=curl [perl]=perl [python3]=python3
+    [supercronic]=supercronic [tini]=tini [systemd-analyze]=systemd [mkfs.btrfs]=btrfs-progs [mkfs.ext4]=e2fsprogs
+    [findmnt]=util-linux
 )
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 

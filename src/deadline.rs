@@ -91,27 +91,6 @@ fn boot() -> Option<Boot> {
     None
 }
 
-/// Where a pass takes the time of day from: it is read once and handed on, so that a test can say when it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Clock {
-    /// The machine's own.
-    #[default]
-    Machine,
-    /// Stopped at this time.
-    Fixed(DateTime<Utc>),
-}
-
-impl Clock {
-    /// The time of day, UTC, by this clock.
-    #[must_use]
-    pub fn now(self) -> DateTime<Utc> {
-        match self {
-            Clock::Machine => now(),
-            Clock::Fixed(at) => at,
-        }
-    }
-}
-
 /// Why the process must end now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {

@@ -1,10 +1,10 @@
 //! A command and all it has started: who they are, how to end them.
 //!
 //! Members are the process group of the command, every child of ours that was not there before the command (the subreaper's
-//! foundlings), and everything below these. Where there is no `/proc` only the group is known.
+//! orphans), and everything below these. Where there is no `/proc` only the group is known.
 //!
 //! Used for the job and the build, and for the programs that reach a remote. Two families at a time can't tell their
-//! foundlings apart; a pass runs one after the other.
+//! orphans apart; a pass runs one after the other.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -197,7 +197,7 @@ impl Family {
         }
     }
 
-    /// Takes the exit status of the foundlings, which nobody wants but which keeps them as zombies.
+    /// Takes the exit status of the orphans, which nobody wants but which keeps them as zombies.
     pub(crate) fn reap_adopted(&self) {
         let (us, leader) = (getpid().as_raw_pid(), self.leader.as_raw_pid());
         for process in Process::all() {

@@ -26,12 +26,12 @@ pub fn prepare_libgit2(verify_owner: bool) {
     });
 }
 
-/// The folders where libgit2 looks for the configuration of a level.
-pub(crate) fn search_path(level: git2::ConfigLevel) -> Vec<std::path::PathBuf> {
+/// The folders where libgit2 looks for the configuration of a level, as one list with colons.
+pub(crate) fn search_path(level: git2::ConfigLevel) -> Vec<u8> {
     // SAFETY: libgit2 keeps its search paths in a list without a lock, so they must not be set at the same time; nothing in this
     // crate sets them after libgit2's initialisation, which `prepare_libgit2` has done.
     let list = unsafe { git2::opts::get_search_path(level) };
-    list.map(|list| crate::git::special::folders(list.as_bytes())).unwrap_or_default()
+    list.map(|list| list.as_bytes().to_vec()).unwrap_or_default()
 }
 
 /// Registers a transport with libgit2 for URLs that begin with `scheme://`, the first time it is called.

@@ -5,18 +5,19 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::act::{self, Basis};
 use crate::cli::Config;
-use crate::git::carry_over::Carry;
-use crate::git::remote::Fetched;
-use crate::git::{self, Place, Repo, Sort, aside, damage, heal};
+use crate::git::heal::carry_over::Carry;
+use crate::git::heal::{aside, damage};
+use crate::git::{self, Place, Repo, Sort, heal, misplaced};
 use crate::lock::Held;
-use crate::marker;
 use crate::outcome::{Failure, Word};
 use crate::pass::{Pass, now};
+use crate::plan::{self, RemoteTip};
 use crate::policy::SyncState;
 use crate::private::PrivateDir;
 use crate::token_host::Recording;
-use crate::transport;
+use crate::{dry_run, look, transport};
 
 /// Where the repository is or will be. Its folder and an empty `.git` are made, so that there is a place for the lock.
 ///
@@ -66,17 +67,21 @@ fn no_url(folder: &Path) -> Failure {
     )
 }
 
-/// The pass.
+/// The pass, or with `--dry-run` what it would do: then `place` is a scratch copy of the repository, and may be mended.
 ///
 /// # Errors
 /// What keeps the pass from its end.
 pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
     git::check_files(place, &pass.names())?;
+    misplaced::set_aside_misplaced(place, &pass.names(), held)?;
     heal::clear_leftovers(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
     let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
+    if fresh && pass.settings.dry_run {
+        pass.would("make a repository, fetch the remote, and check its branch out");
+    }
     let mut repo = match open(pass, place, held) {
         Err(Opened::Damaged(error)) if !fresh => {
-            put_aside_if_damaged(pass, place, held, error)?;
+            put_aside_if_damaged(pass, place, held, &error.what)?;
             fresh = true;
             open(pass, place, held)
         }
@@ -87,25 +92,23 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
         pass.outcome.local_before = repo.local_tip().ok().flatten().map(|id| id.to_string());
     }
     let brought = match bring(pass, &repo, fresh) {
-        Err(error) if error.sort == Sort::Corrupt && !fresh => {
+        Err(failure) if failure.suspicion && !fresh => {
             // What it holds open would be missing to the second reading.
             drop(repo);
-            put_aside_if_damaged(pass, place, held, error)?;
+            put_aside_if_damaged(pass, place, held, &failure.what)?;
             repo = open(pass, place, held).map_err(Opened::into_failure)?;
             bring(pass, &repo, true)
         }
         other => other,
     };
     let word = brought?;
+    // What a build has put in the way is said by the next pass; nothing here waits for it.
+    if pass.outcome.site_built.is_some() && repo.check_files().is_err() {
+        return Ok(word);
+    }
     pass.outcome.local = repo.local_tip()?.map(|id| id.to_string());
-    pass.let_go_of_old(&repo);
-    let remote = repo.last_seen()?;
-    // On a branch without a commit there is nothing to build from, and no fault in that: the first tick makes the commit and
-    // the site.
-    if pass.builds_site() && pass.outcome.local.is_some() {
-        pass.build_site(&repo, remote, pass.settings.mode);
-    } else {
-        pass.empty_site(&repo)?;
+    if !pass.settings.dry_run {
+        pass.let_go_of_old(&repo);
     }
     Ok(word)
 }
@@ -114,12 +117,13 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
 ///
 /// # Errors
 /// What failed, where everything can be read after all, and what keeps the repository from being put aside.
-fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: git::Error) -> Result<(), git::Error> {
-    tracing::warn!("{}; reading everything again", suspicion.what);
-    match damage::prove(place, &pass.names(), damage::Reading::Full)? {
+fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: &str) -> Result<(), git::Error> {
+    tracing::warn!("{suspicion}; reading everything again");
+    let original = pass.copied_from.as_ref().unwrap_or(place);
+    match damage::prove(original, &pass.names(), damage::Reading::Full)? {
         Some(damage) => aside::begin_anew(place, held, &pass.settings.branch, now(), &damage),
         None => {
-            let what = format!("{}; read again, everything is sound, and nothing was put aside", suspicion.what);
+            let what = format!("{suspicion}; read again, everything is sound, and nothing was put aside");
             let next = "the next pass tries again; if it comes again, run it with -vv for more";
             Err(git::Error::new(Sort::Exhausted, what, next))
         }
@@ -190,68 +194,47 @@ fn absolute(url: &str) -> String {
 }
 
 /// Brings branch, index and files to the remote's state.
-fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, git::Error> {
-    match repo.finish_follow(now()) {
-        Ok(finished) => pass.outcome.rescue_refs.extend(finished.unwrap_or_default().rescue_refs),
-        // The follow below brings everything to the remote's state, and keeps what it replaces.
-        Err(error) if matches!(error.sort, Sort::NotReady | Sort::Corrupt) => repo.drop_intent()?,
-        Err(error) => return Err(error),
+fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Failure> {
+    if pass.settings.dry_run {
+        dry_run::mend(pass, repo)?;
+    } else {
+        match repo.finish_follow(now()) {
+            Ok(finished) => pass.outcome.rescue_refs.extend(finished.unwrap_or_default().rescue_refs),
+            // The follow below brings everything to the remote's state, and keeps what it replaces.
+            Err(error) if matches!(error.sort, Sort::NotReady | Sort::Corrupt) => repo.drop_intent()?,
+            Err(error) => return Err(error.into()),
+        }
+        pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
+        repo.heal_index(now(), true)?;
     }
-    pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
-    repo.heal_index(now(), true)?;
-    let local = repo.local_tip()?;
-    if let Some(tip) = local {
+    if let Some(tip) = repo.local_tip()? {
         repo.check_whole(tip)?;
     }
-    let looked = pass.with_remote(repo, "the remote", |remote| {
-        let Some(tip) = remote.tip()? else { return Ok(None) };
-        if repo.has_whole(tip)? && (local == Some(tip) || repo.check_whole(tip).is_ok()) {
-            let rescue_ref = repo.remember_seen(tip, now())?;
-            return Ok(Some(Fetched { tip: Some(tip), rescue_ref }));
+    let mut view = look::look(pass, repo)?;
+    match (&view.remote, view.local) {
+        // What is here serves. The time for the network is up.
+        (RemoteTip::Unavailable(_), Some(_)) => {}
+        // A repository was put aside, in this pass or an earlier one. On nothing, a commit would begin a history of its own.
+        (RemoteTip::Unavailable(_), None) => {
+            carry_over(pass, repo, Carry::WithoutTheRemotes)?;
+            view.put_aside = repo.newest_put_aside()?;
         }
-        remote.fetch(now()).map(Some)
-    });
-    let fetched = match looked {
-        Ok(fetched) => fetched.unwrap_or_default(),
-        Err(error) => return offline(pass, repo, error),
-    };
-    pass.outcome.rescue_refs.extend(fetched.rescue_ref);
-    let Some(tip) = fetched.tip else { return empty_remote(pass, repo) };
-    pass.outcome.remote = Some(tip.to_string());
-    carry_over(pass, repo, Carry::WithTheRemotes)?;
-    let local = repo.local_tip()?;
-    let unborn = local.is_none();
-    if let Some(local) = local {
-        let relation = repo.relation(local, tip)?;
-        pass.outcome.ahead = Some(relation.ahead);
-        pass.outcome.behind = Some(relation.behind);
-        pass.outcome.state =
-            Some(crate::policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor));
-    }
-    pass.site_goes_stale(repo)?;
-    let followed = match (repo.follow(tip, "following the remote at start-up", now()), local) {
-        (Err(error), Some(local)) if error.sort == Sort::Unfit => {
-            // The remote's fault: what is here is put in order, and ticks go on with it.
-            let healed = repo.follow(local, "healing at start-up; the remote's commit can't be followed", now())?;
-            pass.outcome.rescue_refs.extend(healed.rescue_refs);
-            return Err(error);
+        (RemoteTip::At(_), _) => carry_over(pass, repo, Carry::WithTheRemotes)?,
+        (RemoteTip::Absent | RemoteTip::Gone, _) => {
+            pass.outcome.rescue_refs.extend(repo.forget_seen(now())?);
+            carry_over(pass, repo, Carry::WithTheRemotes)?;
         }
-        (followed, _) => followed?,
-    };
-    pass.outcome.rescue_refs.extend(followed.rescue_refs);
-    repo.has_a_history()?;
-    marker::clear_at_start_up(repo)?;
-    tracing::info!(branch = %repo.names.branch, remote = %tip, paths = followed.paths, "at the remote's latest");
-    // A repository without a commit is none yet: an earlier start was cut short, or found the remote empty or away.
-    let fresh = fresh || unborn;
-    for note in repo.left_as_it_is(tip)? {
-        tracing::info!("{note}");
     }
-    Ok(match (fresh, followed.changed) {
-        (true, _) => Word::Cloned,
-        (false, true) => Word::Reset,
-        (false, false) => Word::State(SyncState::UpToDate),
-    })
+    let plan = plan::init_sync(&view, fresh);
+    act::apply(pass, repo, Basis { view: &view, mode: pass.settings.mode }, &plan)?;
+    if plan.word == Word::EmptyRemote {
+        repo.has_a_history()?;
+        tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
+    }
+    match plan.word {
+        Word::State(SyncState::UpToDate) if pass.files_changed => Ok(Word::Reset),
+        word => Ok(word),
+    }
 }
 
 /// Brings what repositories put aside still hold into this one. It takes of the time for the network: a pass has no other
@@ -261,44 +244,4 @@ fn carry_over(pass: &mut Pass<'_>, repo: &Repo, carry: Carry) -> Result<(), git:
         pass.in_network_time("carrying over what was put aside", |until| repo.carry_over(carry, now(), until))?;
     pass.outcome.rescue_refs.extend(kept);
     Ok(())
-}
-
-/// The remote can't be had. With a branch to stand on, the container goes on with local state.
-fn offline(pass: &mut Pass<'_>, repo: &Repo, error: git::Error) -> Result<Word, git::Error> {
-    let mut local = repo.local_tip()?;
-    if local.is_none() {
-        // A repository was put aside, in this pass or an earlier one. On nothing, a commit would begin a history of its own.
-        carry_over(pass, repo, Carry::WithoutTheRemotes)?;
-        local = repo.newest_put_aside()?;
-        if let Some(tip) = local {
-            let why = "standing on the newest commit that could be read; the remote can't be had";
-            let followed = repo.follow(tip, why, now())?;
-            pass.outcome.rescue_refs.extend(followed.rescue_refs);
-            tracing::warn!(branch = %repo.names.branch, commit = %tip, "{why}");
-            repo.has_a_history()?;
-        }
-    }
-    let Some(tip) = local.filter(|_| error.sort == Sort::Unreachable) else { return Err(error) };
-    // A HEAD that is elsewhere, or a merge left half done, is healed without the remote.
-    let followed = repo.follow(tip, "healing at start-up, without the remote", now())?;
-    pass.outcome.rescue_refs.extend(followed.rescue_refs);
-    pass.outcome.fail(Failure::retry(error.what, format!("going on with local state; {}", error.next)));
-    Ok(Word::Offline)
-}
-
-/// The remote has no such branch: the first tick's push makes it.
-fn empty_remote(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, git::Error> {
-    pass.outcome.rescue_refs.extend(repo.forget_seen(now())?);
-    carry_over(pass, repo, Carry::WithTheRemotes)?;
-    match repo.local_tip()? {
-        Some(tip) => {
-            let followed = repo.follow(tip, "healing at start-up; the remote has no such branch", now())?;
-            pass.outcome.rescue_refs.extend(followed.rescue_refs);
-        }
-        None => repo.stand_on_unborn_branch()?,
-    }
-    repo.has_a_history()?;
-    marker::clear_at_start_up(repo)?;
-    tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
-    Ok(Word::EmptyRemote)
 }

@@ -261,14 +261,7 @@ impl fmt::Display for JobError {
     }
 }
 
-impl std::error::Error for JobError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            JobError::NotStarted { source, .. } | JobError::System { source, .. } => Some(source),
-            JobError::Empty { .. } | JobError::EarlierStillRuns { .. } | JobError::AnotherRuns { .. } => None,
-        }
-    }
-}
+impl std::error::Error for JobError {}
 
 fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> JobError {
     let what = what.into();
@@ -338,8 +331,9 @@ pub fn run(job: &Job<'_>) -> Result<Ended, JobError> {
         Slot::NotYet | Slot::Over => Family::new(Pid::from_child(&child), Some(Family::children_of_ours())),
     };
 
-    let course = Course { job, family: &family, deadline, listening, lines: Lines::new(job.label, job.redact) };
-    let (exited, forced) = course.run(output);
+    let supervision =
+        Supervision { job, family: &family, deadline, listening, lines: Lines::new(job.label, job.redact) };
+    let (exited, forced) = supervision.run(output);
 
     // The leader's number, and with it the group's, is ours until it is reaped: nobody may use it after that.
     *open(&slot) = Slot::Over;
@@ -418,8 +412,8 @@ impl Drop for ChildSignals {
     }
 }
 
-/// The time from the spawn until nothing of the job is left.
-struct Course<'a> {
+/// A job watched over, from its start until nothing of it is left.
+struct Supervision<'a> {
     job: &'a Job<'a>,
     family: &'a Family,
     deadline: Instant,
@@ -438,7 +432,7 @@ enum Phase {
     Killed { until: Instant },
 }
 
-impl Course<'_> {
+impl Supervision<'_> {
     /// Whether the command has ended (it is not reaped yet), and how if that was our doing.
     fn run(mut self, output: io::PipeReader) -> (bool, Option<Ended>) {
         let mut output = Some(output);

@@ -11,8 +11,10 @@
 //! The crate is a program first. The library is there for the program's own examples and tests, and promises no stable
 //! interface.
 
+mod act;
 pub mod cli;
 pub mod deadline;
+mod dry_run;
 mod family;
 mod ffi;
 mod files;
@@ -20,6 +22,7 @@ pub mod git;
 pub mod init_sync;
 pub mod job;
 pub mod lock;
+mod look;
 pub mod marker;
 pub mod outcome;
 pub mod pass;

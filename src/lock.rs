@@ -56,6 +56,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// The lock of a repository that is not there yet, for a dry run: there is nobody to keep out.
+    pub fn of_nothing() -> Self {
+        Self { guard: None, folder: None, died: false, looking: true }
+    }
+
     /// Whether the pass before this one died without giving the lock back: what it left half done is ours to heal.
     pub fn one_died_before_us(&self) -> bool {
         self.died
@@ -129,16 +134,35 @@ pub fn peek(private: &PrivateDir) -> Option<Option<Holder>> {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn take_for_looking(private: &PrivateDir, wait: Duration) -> io::Result<Taken> {
-    let looking = |guard| Taken::Held(Held { guard, folder: None, died: false, looking: true });
-    match files::open(&private.file(NAME)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(looking(None)),
-        Err(error) => Err(error),
-        Ok(file) => match wait_for(file, wait)? {
-            Some(guard) => Ok(looking(Some(guard))),
-            None => Ok(Taken::Busy(holder(private))),
-        },
+pub fn take_for_looking(private: &PrivateDir, command: &str, queued: bool, wait: Duration) -> io::Result<Taken> {
+    let until = instant() + wait;
+    let path = private.file(NAME);
+    let mut guard = None;
+    match files::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(file) => {
+            guard = try_lock(file)?;
+            let waits = |file: File| try_lock(file).is_ok_and(|place| place.is_none());
+            let name = format!("waiting-{command}");
+            if guard.is_none() && queued && files::open(&private.file(&name)).is_ok_and(waits) {
+                return Ok(Taken::Skipped);
+            }
+            if guard.is_none() {
+                guard = lock_one(files::open(&path)?, Some(until))?;
+            }
+            if guard.is_none() {
+                return Ok(Taken::Busy(holder(private)));
+            }
+        }
     }
+    let folder = match lock_folder(private, Some(until)) {
+        Folder::Held(folder) => Some(folder),
+        Folder::NotOurs => None,
+        Folder::Busy => return Ok(Taken::Busy(holder(private))),
+    };
+    let died = guard.is_some() && fs::metadata(&path).is_ok_and(|meta| meta.len() > 0);
+    Ok(Taken::Held(Held { guard, folder, died, looking: true }))
 }
 
 type Guard = RwLockWriteGuard<'static, File>;

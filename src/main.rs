@@ -62,8 +62,11 @@ fn run() -> color_eyre::Result<()> {
     let command = match asked {
         Asked::Pass(command) => command,
         Asked::Status(healthy) => {
-            let _watch = watch_status(&settings)?;
-            let told = status::tell(logs, healthy, &settings, deadline::now());
+            let (_watch, begun) = match watch_status(&settings) {
+                Ok(watch) => (Some(watch), logs),
+                Err(error) => (None, Err(unwatched(error))),
+            };
+            let told = status::tell(begun, healthy, &settings, deadline::now());
             report::say(&told.lines(settings.output));
             exit(told.exit_code())
         }
@@ -73,7 +76,14 @@ fn run() -> color_eyre::Result<()> {
         outcome.fail(failure);
         finish(&outcome, settings.output);
     }
-    let watch = watch(command, &settings)?;
+    let watch = match watch(command, &settings) {
+        Ok(watch) => watch,
+        Err(error) => {
+            let mut outcome = Outcome::new(command, deadline::now());
+            outcome.fail(unwatched(error));
+            finish(&outcome, settings.output)
+        }
+    };
     watch.guard_this_thread(PATIENCE);
     // What the transports started ends with us, whatever ends us. Nothing else here starts programs beside them.
     let _adopting = transport::adopt_orphans();
@@ -85,10 +95,10 @@ fn run() -> color_eyre::Result<()> {
 }
 
 /// The watchdog: what it says when it ends the process is said as any pass says it.
-fn watch(command: Command, settings: &Config) -> color_eyre::Result<Watch> {
+fn watch(command: Command, settings: &Config) -> std::io::Result<Watch> {
     let output = settings.output;
     let (started, clock) = (deadline::now(), deadline::instant());
-    Ok(Watch::start(move |end| {
+    Watch::start(move |end| {
         let mut outcome = Outcome::new(command, started);
         let code = match end {
             End::Signal(signal) => {
@@ -112,11 +122,17 @@ fn watch(command: Command, settings: &Config) -> color_eyre::Result<Watch> {
         outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
         pass::record_end(&outcome);
         finish(&outcome, output)
-    })?)
+    })
+}
+
+/// Without the watchdog nothing would keep to its limits.
+fn unwatched(error: std::io::Error) -> Failure {
+    let next = "allow it more threads or file descriptors (`ulimit -u`, `ulimit -n`); the next pass tries again";
+    Failure::retry(format!("the watchdog can't be started: {error}"), next)
 }
 
 /// The health check has nobody to wait for either.
-fn watch_status(settings: &Config) -> color_eyre::Result<Limit> {
+fn watch_status(settings: &Config) -> std::io::Result<Limit> {
     let settings = settings.clone();
     let watch = Watch::start(move |end| {
         let (failure, code) = match end {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::git::remote::Destination;
 use crate::git::{self, CommitId, Heads, Repo};
+use crate::outcome::Command;
 use crate::private::PrivateDir;
 
 const NAME: &str = "force-push-pending";
@@ -118,15 +119,27 @@ pub fn set(repo: &Repo, heads: Heads, now: DateTime<Utc>) -> Result<bool, git::E
     Ok(!before.is_some_and(|before| before.is_for(&marker.destination)))
 }
 
+/// Whether a pass that clears the marker would take one away.
+///
+/// # Errors
+/// Where the remote's configuration can't be read.
+pub fn would_clear(repo: &Repo, command: Command) -> Result<bool, git::Error> {
+    match (command, read(&repo.private)) {
+        (_, None) => Ok(false),
+        (Command::InitSync, Some(_)) => Ok(would_clear_at_start_up(repo)),
+        (Command::Sync | Command::Tick, Some(Marked::For(marker))) => Ok(marker.destination == repo.destination()?),
+        (Command::Sync | Command::Tick, Some(Marked::Unknown)) => Ok(true),
+    }
+}
+
 /// Takes the marker away, unless it is for another branch or remote. Whether it was there.
 ///
 /// # Errors
 /// Where the remote's configuration can't be read, and those of the file system.
 pub fn clear(repo: &Repo) -> Result<bool, git::Error> {
-    match read(&repo.private) {
-        None => Ok(false),
-        Some(Marked::For(marker)) if marker.destination != repo.destination()? => Ok(false),
-        Some(_) => remove(repo),
+    match would_clear(repo, Command::Tick)? {
+        true => remove(repo),
+        false => Ok(false),
     }
 }
 
@@ -142,7 +155,7 @@ pub fn clear_at_start_up(repo: &Repo) -> Result<bool, git::Error> {
 }
 
 /// Whether [`clear_at_start_up`] would take a marker away.
-pub fn would_clear_at_start_up(repo: &Repo) -> bool {
+fn would_clear_at_start_up(repo: &Repo) -> bool {
     match read(&repo.private) {
         None => false,
         Some(Marked::Unknown) => true,

@@ -119,6 +119,11 @@ impl Failure {
         Self { kind: Kind::Person, what: what.into(), next: next.into(), suspicion: false }
     }
 
+    /// Whether a later pass may succeed without anybody doing anything.
+    pub fn is_passing(&self) -> bool {
+        self.kind == Kind::Retry
+    }
+
     /// The command line is at fault.
     pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
         Self { kind: Kind::Usage, what: what.into(), next: next.into(), suspicion: false }

@@ -24,7 +24,7 @@ use crate::record::Record;
 use crate::report::metrics;
 use crate::token_host::{self, Recording};
 use crate::transport::TokenHost;
-use crate::{init_sync, marker, plan, report, sync, tick, transport};
+use crate::{dry_run, init_sync, marker, report, sync, tick, transport};
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 const SITE_STALE: &str = "site-stale";
@@ -58,6 +58,16 @@ pub struct Pass<'a> {
     /// The user and the secret of the given URL, or of a stored one that init-sync took it out of.
     pub url_secret: Option<(String, String)>,
     site: Option<Site>,
+    /// Whether a follow of this pass changed, or in a dry run would change, anything.
+    pub files_changed: bool,
+    /// The commit that a dry run's work tree would equal by now, where it would have followed one.
+    pub settled_on: Option<CommitId>,
+    /// The paths that a dry run would replace before the job runs.
+    pub replaced: BTreeSet<PathBuf>,
+    /// Whether a dry run found something to commit.
+    pub would_commit: bool,
+    /// The repository, where a dry run works on a copy of it.
+    pub copied_from: Option<Place>,
 }
 
 /// The private folder of the repository whose lock this process has, for [`record_end`].
@@ -85,6 +95,11 @@ pub fn run(command: Command, settings: &Config, network: transport::Env, watch: 
         token_host: TokenHost::Nowhere,
         url_secret: None,
         site: None,
+        files_changed: false,
+        settled_on: None,
+        replaced: BTreeSet::new(),
+        would_commit: false,
+        copied_from: None,
     };
     let (told, locked) = match settings.metrics_file.as_deref().map_or(Ok(()), metrics::check) {
         Ok(()) => pass.go(clock),
@@ -170,7 +185,10 @@ impl Pass<'_> {
         if let Some(place) = &place {
             self.site = self.check_site(place, &here)?;
         }
-        plan::run(self, place.as_ref())
+        match (dry_run::run(self, place.as_ref()), place) {
+            (Err(failure), Some(place)) if failure.suspicion => Err(self.second_look(&place, failure)),
+            (planned, _) => planned,
+        }
     }
 
     /// Finds the repository and takes its lock; `None` where another of our kind waits for it already.
@@ -191,7 +209,7 @@ impl Pass<'_> {
             Command::Sync | Command::Tick => true,
         };
         if command == Command::InitSync {
-            set_aside_what_is_no_file(&private)?;
+            set_aside_misplaced(&private)?;
         }
         let taken = {
             let _has_a_limit = self.watch.excuse();
@@ -261,6 +279,9 @@ impl Pass<'_> {
             Ok(Some(damage)) => Failure { what: format!("{}: {}", failure.what, damage.what), ..failure },
             Ok(None) => match damage::index_is_damaged(&place.git_dir) {
                 Ok(true) => Failure { what: format!("{}: the index is damaged", failure.what), ..failure },
+                Ok(false) if !place.git_dir.join("HEAD").exists() => {
+                    Failure { what: format!("{}: HEAD is missing", failure.what), ..failure }
+                }
                 Ok(false) => Failure::retry(
                     format!("{}; read again, everything is sound", failure.what),
                     "the next pass tries again; if it comes again, run it with -vv for more",
@@ -501,7 +522,7 @@ impl Pass<'_> {
         };
         let folder = staged.as_ref().map(|staged| staged.path().to_owned());
         let command = match &folder {
-            Some(folder) => with_public_dir(command, folder),
+            Some(folder) => publish::with_public_dir(command, folder),
             None => command.to_owned(),
         };
         let timeout = self.settings.build_timeout;
@@ -526,7 +547,7 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// A usage error that names one of them.
-    fn may_publish(&self, repo: &Repo) -> Result<(), Failure> {
+    pub fn may_publish(&self, repo: &Repo) -> Result<(), Failure> {
         let Some(site) = &self.site else { return Ok(()) };
         let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) else { return Ok(()) };
         let noted = site.public_dir().as_os_str().as_bytes();
@@ -538,7 +559,7 @@ impl Pass<'_> {
                 "name a folder that git ignores or that is empty: publishing removes what is not of the site",
             ));
         }
-        if !ours {
+        if !ours && !self.settings.dry_run {
             let written = repo.private.write_durably(SITE_OURS, noted);
             written.map_err(|error| git::Error::io("noting whose the public dir is", &error))?;
         }
@@ -568,7 +589,20 @@ impl Pass<'_> {
         what: impl FnOnce(&mut Self) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let before = repo.tips_before_job(now())?;
+        let record = token_host::before_job(&repo.private);
         let done = what(self);
+        if repo.place.git_dir.is_dir() {
+            // The next pass would take the host from the configuration, which a job can change as well.
+            match token_host::put_back(&repo.private, record.as_deref()) {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!("{who} changed the record of the host that tokens are for; it is written again")
+                }
+                Err(error) => {
+                    self.outcome.fail(git::Error::io("writing the host that tokens are for again", &error).into())
+                }
+            }
+        }
         match repo.keep_tips_after_job(before, who, now()) {
             Ok(names) => self.outcome.rescue_refs.extend(names),
             Err(error) => self.outcome.fail(error.into()),
@@ -612,14 +646,31 @@ impl Pass<'_> {
     }
 }
 
-/// What a job or a person has put in the place of our own files, such as a folder where the lock belongs.
-fn set_aside_what_is_no_file(private: &PrivateDir) -> Result<(), git::Error> {
-    let names = ["lock", "waiting-sync", "waiting-tick", "job.lock", "status.json", "intent", "index-before"];
-    let others = [SITE_STALE, SITE_OURS, GC_FAILED];
+/// Moves aside what a job or a person has put in the place of our own files and folders, such as a folder where the lock belongs.
+fn set_aside_misplaced(private: &PrivateDir) -> Result<(), git::Error> {
+    let files = [
+        "lock",
+        "waiting-sync",
+        "waiting-tick",
+        "job.lock",
+        "status.json",
+        "intent",
+        "index-before",
+        "ages.json",
+        "begun",
+        "putting-aside",
+        "token-host",
+        "force-push-pending",
+        SITE_STALE,
+        SITE_OURS,
+        GC_FAILED,
+    ];
+    let folders =
+        ["broken", "damaged-refs", "empty-objects", "staging", "staging-old", "site-staging", "beside", "reading"];
     let stamp = deadline::now().format("%Y%m%dT%H%M%SZ").to_string();
-    let moved = private.set_aside_what_is_no_file(&[names.as_slice(), &others].concat(), &stamp);
-    for (from, to) in moved.map_err(|error| git::Error::io("moving aside what is no file", &error))? {
-        tracing::warn!(from = %from.display(), to = %to.display(), "moved aside: a file of gitsync belongs there");
+    let moved = private.set_aside_misplaced(&files, &folders, &stamp);
+    for (from, to) in moved.map_err(|error| git::Error::io("moving aside what is in the place of our own", &error))? {
+        tracing::warn!(from = %from.display(), to = %to.display(), "moved aside: a file or folder of gitsync's belongs there");
     }
     Ok(())
 }
@@ -651,49 +702,6 @@ fn current_folder() -> Result<PathBuf, Failure> {
         let what = format!("the current folder can't be found: {error}");
         Failure::person(what, "run gitsync in a folder that exists")
     })
-}
-
-/// A command line for `sh` with the folder in place of each `{public_dir}`. A path of any bytes is one word, and what it was
-/// meant to be inside the quotes that the command has around it: it is then `GITSYNC_PUBLIC_DIR`, which the build has too.
-fn with_public_dir(command: &str, folder: &Path) -> String {
-    const PLACE: &str = "{public_dir}";
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
-    if let Some(text) = folder.to_str().filter(|text| text.chars().all(plain)) {
-        return command.replace(PLACE, text);
-    }
-    let mut line = String::new();
-    // What is open here: a quote, or the bracket of a `$(`.
-    let mut open: Vec<char> = Vec::new();
-    let mut rest = command;
-    while let Some(c) = rest.chars().next() {
-        let inside = open.last().copied();
-        if let Some(after) = rest.strip_prefix(PLACE) {
-            line += match inside {
-                Some('\'') => "'\"$GITSYNC_PUBLIC_DIR\"'",
-                Some('"') => "${GITSYNC_PUBLIC_DIR}",
-                _ => "\"$GITSYNC_PUBLIC_DIR\"",
-            };
-            rest = after;
-            continue;
-        }
-        let mut taken = c.len_utf8();
-        match (inside, c) {
-            (Some('\''), '\'') | (Some('"'), '"') | (Some('`'), '`') | (Some('('), ')') => {
-                open.pop();
-            }
-            (Some('\''), _) => {}
-            (_, '\\') => taken += rest.chars().nth(1).map_or(0, char::len_utf8),
-            (_, '`' | '"') | (None | Some('(' | '`'), '(' | '\'') => open.push(c),
-            (Some('"'), '$') if rest.starts_with("$(") => {
-                open.push('(');
-                taken += 1;
-            }
-            _ => {}
-        }
-        line += &rest[..taken];
-        rest = &rest[taken..];
-    }
-    line
 }
 
 impl From<git::Error> for Failure {

@@ -1,210 +1,443 @@
-//! `--dry-run`: the plan that the pass would apply, said and not applied.
+//! What a pass will do, as a value before it is an act.
 //!
-//! Nothing below the repository is written: no lock file is made, no reference moves, nothing is fetched into it. What has to be
-//! fetched to judge goes into a scratch repository outside, which is removed again; no job and no build is run.
+//! A look at the repository and the remote gives a [`View`]; the functions here make a [`Plan`] of it. A dry run prints the
+//! plan, a pass applies it, so that the two cannot disagree. Everything here is pure, and generic over what names a commit
+//! (`C`): the model check explores this very code.
 
-use crate::cli::OnDivergence;
-use crate::git::{self, Heads, Place, Repo, Sort};
-use crate::lock::{self, Taken};
-use crate::marker;
-use crate::outcome::{Command, Failure, Word};
-use crate::pass::{Pass, lock_refused};
+use std::fmt;
+
+use crate::outcome::{Failure, Word};
 use crate::policy::{self, Action, Mode, SyncState};
-use crate::private::PrivateDir;
-use crate::tick;
-use crate::token_host::Recording;
 
-/// Says what the pass would do. The result word is the one that the pass would say, as far as that can be told without
-/// running the job: a tick says `no-changes`, for it changes nothing.
-///
-/// # Errors
-/// What would keep the pass from its end.
-pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Failure> {
-    let command = pass.outcome.command;
-    let Some(place) = place else {
-        pass.would("make a repository, fetch the remote, and check its branch out");
-        say_site(pass, command == Command::InitSync);
-        return Ok(Word::Cloned);
-    };
-    let private = PrivateDir::of(&place.git_dir);
-    let taken = {
-        let _has_a_limit = pass.watch.excuse();
-        lock::take_for_looking(&private, pass.settings.lock_wait).map_err(lock_refused)?
-    };
-    let held = match taken {
-        Taken::Held(held) => held,
-        Taken::Skipped => return Ok(Word::Skipped),
-        Taken::Busy(holder) => return Err(pass.lock_was_busy(holder)),
-    };
-    let repo = match Repo::open(place, &held, pass.names()) {
-        Err(error) if command == Command::InitSync && error.sort == Sort::Corrupt => {
-            pass.would(format!("put the damaged repository aside and fetch anew: {}", error.what));
-            return Ok(Word::Cloned);
+/// The remote's branch, as just asked.
+#[derive(Clone, Debug)]
+pub enum RemoteTip<C> {
+    /// The remote has no such branch, and had none when it was last asked.
+    Absent,
+    /// The branch was there at the last look, and is gone.
+    Gone,
+    /// The branch is at this commit.
+    At(C),
+    /// The remote could not be asked. [`crate::outcome::Kind`] says whether a later pass may succeed.
+    Unavailable(Failure),
+}
+
+/// What a pass sees before it decides.
+#[derive(Clone, Debug)]
+pub struct View<C> {
+    /// The commit of the local branch; `None` while it is unborn.
+    pub local: Option<C>,
+    /// The remote's tip as an earlier pass saw it.
+    pub last_seen: Option<C>,
+    /// The remote's branch now.
+    pub remote: RemoteTip<C>,
+    /// How the two stand to each other. An unborn local branch is behind, an absent remote one is behind us.
+    pub state: SyncState,
+    /// Our unpushed commits replayed on the remote's tip, where `--on-divergence rebase` asks for it and it can be done.
+    pub replayed: Option<C>,
+    /// Whether a force push is pending for this branch, this remote and these tips.
+    pub marked: bool,
+    /// Whether our history began here while the remote's could not be had: it is never forced over the remote's.
+    pub unforceable: bool,
+    /// Why the remote's commit can't be followed here, where that is so.
+    pub unfit: Option<Failure>,
+    /// The newest commit of the branch that a repository put aside still has; looked for at start-up, where there is no
+    /// local commit and the remote can't be had.
+    pub put_aside: Option<C>,
+    /// Whether the remote's history was rewritten since it was last seen.
+    pub rewritten: bool,
+}
+
+impl<C: Copy + PartialEq> View<C> {
+    /// The remote's commit, where it has the branch.
+    pub fn tip(&self) -> Option<C> {
+        match self.remote {
+            RemoteTip::At(tip) => Some(tip),
+            RemoteTip::Absent | RemoteTip::Gone | RemoteTip::Unavailable(_) => None,
         }
-        other => other?,
-    };
-    pass.settle_token_host(&repo, Recording::Never)?;
-    if repo.follow_is_unfinished() {
-        pass.would("finish the follow that an earlier pass was cut short in");
     }
-    match repo.check_ready() {
-        Err(error) if command == Command::InitSync => pass.would(format!("heal the repository: {}", error.what)),
-        other => other?,
+
+    /// The mode of a tick: a pending force push counts as alpha for what it was marked for.
+    pub fn tick_mode(&self, mode: Mode) -> Mode {
+        if self.marked { Mode::Alpha } else { mode }
     }
-    let local = repo.local_tip()?;
-    pass.outcome.local_before = local.map(|id| id.to_string());
-    pass.outcome.local = local.map(|id| id.to_string());
-    match command {
-        Command::InitSync => init_sync(pass, &repo),
-        Command::Sync => {
-            let mode = pass.settings.mode;
-            let (heads, state) = look(pass, &repo)?;
-            let followed = say_act(pass, &repo, heads, state, mode)?;
-            say_site(pass, followed || pass.site_is_stale(&repo));
-            Ok(Word::State(state))
-        }
-        Command::Tick => say_tick(pass, &repo),
+
+    /// Whether a first commit may be made: neither side has one, and the remote was asked.
+    pub fn is_empty(&self) -> bool {
+        self.local.is_none() && matches!(self.remote, RemoteTip::Absent | RemoteTip::Gone)
+    }
+
+    /// What there is once the local branch has followed `target`.
+    #[must_use]
+    pub fn after_follow(self, target: C) -> Self {
+        let state = match self.tip() {
+            Some(tip) if tip == target => SyncState::UpToDate,
+            Some(_) if self.replayed == Some(target) => SyncState::Ahead,
+            _ => self.state,
+        };
+        Self { local: Some(target), state, replayed: None, ..self }
+    }
+
+    /// What there is once `commit` was made on the local branch.
+    #[must_use]
+    pub fn after_commit(self, commit: C) -> Self {
+        let state = match self.state {
+            SyncState::UpToDate | SyncState::Ahead => SyncState::Ahead,
+            SyncState::Behind | SyncState::Diverged => SyncState::Diverged,
+        };
+        Self { local: Some(commit), state, ..self }
     }
 }
 
-fn init_sync(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
-    let heads = match look(pass, repo) {
-        Ok((heads, _)) => heads,
-        Err(error) if error.sort == Sort::Unreachable && repo.local_tip()?.is_some() => {
-            pass.outcome.fail(error.into());
-            return Ok(Word::Offline);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let Some(target) = heads.remote else {
-        pass.would("leave the branch to the first tick's push: the remote has no such branch");
-        return Ok(Word::EmptyRemote);
-    };
-    let changes = say_follow(pass, repo, heads, target)?;
-    if marker::would_clear_at_start_up(repo) {
-        pass.would("forget the pending force push");
-    }
-    say_site(pass, true);
-    Ok(if changes || heads.local != heads.remote { Word::Reset } else { Word::State(SyncState::UpToDate) })
+/// Why a pass makes the work tree equal to a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The remote is ahead.
+    Behind,
+    /// Both sides have new commits, and the remote wins.
+    AcceptRemote,
+    /// Our commits were replayed on the remote's.
+    Replayed,
+    /// init-sync follows the remote whatever the state is.
+    StartUp,
+    /// init-sync heals the work tree where there is no remote commit to follow.
+    Heal,
+    /// init-sync, with the remote away, stands on what a repository put aside still has.
+    PutAside,
 }
 
-fn say_tick(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
-    let mode = match look(pass, repo) {
-        Ok((heads, state)) => {
-            let mode = tick::mode(pass, repo, heads)?;
-            if mode == Mode::NonAlpha {
-                marker::explain(repo);
-            }
-            say_act(pass, repo, heads, state, mode)?;
-            mode
-        }
-        Err(error) if error.sort == Sort::Unreachable => {
-            tracing::warn!(next = %error.next, "{}; the tick would go on with local state", error.what);
-            tick::mode(pass, repo, Heads { local: repo.local_tip()?, remote: repo.last_seen()? })?
-        }
-        Err(error) => return Err(error.into()),
-    };
-    pass.would("run the job");
-    say_site(pass, true);
-    let changed = repo.changed_under(&pass.settings.paths, pass.settings.max_file_size)?;
-    if changed.paths.is_empty() {
-        pass.would("commit what the job changes (nothing is changed before it)");
-    } else {
-        let some: Vec<String> = changed.paths.iter().take(10).map(|path| path.display().to_string()).collect();
-        pass.would(format!(
-            "commit {} changed files and what the job changes: {}",
-            changed.paths.len(),
-            some.join(", ")
-        ));
-    }
-    for left_out in changed.left_out {
-        pass.would(format!("leave {} out of the commit: it {}", left_out.path.display(), left_out.why));
-    }
-    match mode {
-        Mode::Alpha => pass.would("push; where the histories parted, overwrite the remote's tip, after keeping it"),
-        Mode::NonAlpha => pass.would("push, by fast-forward only"),
-    }
-    Ok(Word::NoChanges)
+/// Why the next tick's push may overwrite the remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkReason {
+    /// Both sides have new commits, and this instance wins.
+    Diverged,
+    /// The branch is gone from the remote.
+    Gone,
 }
 
-/// Asks for the remote's tip and judges, with what is missing fetched beside the repository.
-fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<(Heads, SyncState), git::Error> {
-    let local = repo.local_tip()?;
-    let remote = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
-        Some(tip) if Some(tip) != local && !repo.has_whole(tip)? => remote.fetch_beside(),
-        tip => Ok(tip),
-    })?;
-    let state = match (local, remote) {
-        (Some(local), Some(remote)) => {
-            let relation = repo.relation(local, remote)?;
-            pass.outcome.ahead = Some(relation.ahead);
-            pass.outcome.behind = Some(relation.behind);
-            policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor)
-        }
-        (None, Some(_)) => SyncState::Behind,
-        (Some(_), None) => SyncState::Ahead,
-        (None, None) => SyncState::UpToDate,
-    };
-    pass.outcome.state = Some(state);
-    pass.outcome.remote = remote.map(|id| id.to_string());
-    Ok((Heads { local, remote }, state))
+/// One thing that a pass does. Each is safe to be killed in; the next pass goes on from there.
+#[derive(Clone, Debug)]
+pub enum Step<C> {
+    /// Both sides have the same commit: nothing is to do.
+    Rest,
+    /// Leave our commits to the next tick's push.
+    LeaveForTick,
+    /// Put HEAD on the branch, which has no commit yet (init-sync).
+    StandOnUnborn,
+    /// Make branch, index and every tracked file equal to `target`, and keep what that would drop.
+    Follow {
+        /// The commit.
+        target: C,
+        /// Why.
+        reason: Reason,
+    },
+    /// Write the force-push-pending marker.
+    SetMarker(MarkReason),
+    /// Remove the force-push-pending marker, where there is one.
+    ClearMarker,
+    /// Run the job.
+    RunJob,
+    /// Build the site and publish it, where one is to be built.
+    Build,
+    /// Empty the public dir, where there is one.
+    EmptySite,
+    /// Commit what changed under `--path`.
+    Commit,
+    /// Say what is wrong and go on.
+    Warn(Failure),
+    /// Record a failure and go on with the steps that are left.
+    Fail(Failure),
 }
 
-/// Says what the rule would do. Whether the remote would be followed.
-fn say_act(pass: &mut Pass<'_>, repo: &Repo, heads: Heads, state: SyncState, mode: Mode) -> Result<bool, git::Error> {
-    if heads.remote.is_none() && repo.last_seen()?.is_some() {
-        pass.would(match mode {
-            Mode::Alpha => "mark that the next tick's push makes the remote's branch again",
-            Mode::NonAlpha => "fail: the branch is gone from the remote",
-        });
-        return Ok(false);
-    }
-    if state == SyncState::Diverged && pass.settings.on_divergence == OnDivergence::Rebase {
-        pass.would("replay our commits on the remote's, if it only moved forward and nothing conflicts; else:");
-    }
-    match policy::decide(state, mode) {
-        Action::Rest => {
-            pass.would("change nothing: up to date");
-            Ok(false)
+/// What a pass will do, and the word that it then says if nothing fails on the way.
+#[derive(Clone, Debug)]
+pub struct Plan<C> {
+    /// The result word.
+    pub word: Word,
+    /// The steps, in order.
+    pub steps: Vec<Step<C>>,
+}
+
+/// What a tick does about the remote once its commit is made.
+#[derive(Clone, Debug)]
+pub enum Push<C> {
+    /// The remote has what we have.
+    Nothing,
+    /// Push by fast-forward, if the remote still is at `expected`.
+    FastForward {
+        /// The tip that was seen; `None`: the branch is to be made.
+        expected: Option<C>,
+    },
+    /// Keep the remote's tip as a rescue, then overwrite it, if it still is `expected`.
+    Overwrite {
+        /// The tip that was seen.
+        expected: C,
+    },
+    /// Follow this replay of our commits on the remote's tip, then push it by fast-forward.
+    ReplayFirst {
+        /// Our commits on top of the remote's.
+        replayed: C,
+        /// The tip that was seen.
+        expected: C,
+    },
+    /// Don't push. The commit is kept.
+    Refuse(Failure),
+}
+
+/// The failure of a non-alpha pass whose branch is gone from the remote.
+#[must_use]
+pub fn branch_is_gone(branch: &str, remote: &str) -> Failure {
+    Failure::person(
+        format!("branch '{branch}' is gone from the remote; local files are untouched"),
+        format!(
+            "if that was meant, nothing is lost here; to bring the branch back, push it (`git push {remote} {branch}`) or \
+             run a tick with --alpha"
+        ),
+    )
+}
+
+/// Plans `gitsync sync`. `gone`: what to say in non-alpha where the branch is gone; `stale`: whether the site is to be built
+/// again although nothing is followed.
+#[must_use]
+pub fn sync<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Failure, stale: bool) -> Plan<C> {
+    let word = Word::State(view.state);
+    let steps = match &view.remote {
+        RemoteTip::Unavailable(failure) => return Plan { word: Word::Error, steps: vec![Step::Fail(failure.clone())] },
+        RemoteTip::Gone if mode == Mode::NonAlpha => {
+            return Plan { word: Word::Error, steps: vec![Step::Fail(gone)] };
         }
-        Action::LeaveForTick => {
-            pass.would("leave our commits to the tick's push");
-            Ok(false)
-        }
-        Action::KeepLocal => {
-            pass.would("keep local, and mark that the next tick's push may overwrite the remote");
-            Ok(false)
-        }
-        Action::FollowRemote => match heads.remote {
-            Some(target) => say_follow(pass, repo, heads, target).map(|_| true),
-            None => Ok(false),
+        _ => match reconcile(view, mode) {
+            Ok(steps) => steps,
+            Err(unfit) => return Plan { word: Word::Error, steps: vec![Step::Fail(unfit)] },
         },
+    };
+    let mut plan = Plan { word, steps };
+    if plan.follows().is_some() || stale {
+        plan.steps.push(Step::Build);
+    }
+    plan
+}
+
+/// Plans a tick up to its commit; [`push`] plans the rest, from a view of what is there then.
+///
+/// A remote out of reach does not keep a tick with a local commit from its work. Without one, the job's first commit would be
+/// a history of its own.
+#[must_use]
+pub fn tick<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Failure) -> Plan<C> {
+    let mut steps = match &view.remote {
+        RemoteTip::Unavailable(failure) if view.local.is_none() => {
+            return Plan { word: Word::Error, steps: vec![Step::Fail(failure.clone())] };
+        }
+        RemoteTip::Unavailable(failure) if failure.is_passing() => vec![Step::Warn(failure.clone())],
+        RemoteTip::Unavailable(failure) => vec![Step::Fail(failure.clone())],
+        RemoteTip::Gone if mode == Mode::NonAlpha => vec![Step::Fail(gone)],
+        _ => match reconcile(view, mode) {
+            Ok(steps) => steps,
+            // The remote's fault: our own state goes on.
+            Err(unfit) if view.local.is_some() => vec![Step::Fail(unfit)],
+            Err(unfit) => return Plan { word: Word::Error, steps: vec![Step::Fail(unfit)] },
+        },
+    };
+    steps.extend([Step::RunJob, Step::Build, Step::Commit]);
+    Plan { word: Word::NoChanges, steps }
+}
+
+/// Plans `gitsync init-sync`. `fresh`: whether there was no repository to speak of. A word of `up-to-date` becomes `reset`
+/// where the follow finds that files differ.
+#[must_use]
+pub fn init_sync<C: Copy + PartialEq>(view: &View<C>, fresh: bool) -> Plan<C> {
+    let heal = |view: &View<C>| match (view.local, view.put_aside) {
+        (Some(target), _) => vec![Step::Follow { target, reason: Reason::Heal }],
+        (None, Some(target)) => vec![Step::Follow { target, reason: Reason::PutAside }],
+        (None, None) => Vec::new(),
+    };
+    let (word, mut steps) = match &view.remote {
+        RemoteTip::Unavailable(failure) => {
+            let steps = heal(view);
+            let stands = failure.is_passing() && !steps.is_empty();
+            if !stands {
+                return Plan {
+                    word: Word::Error,
+                    steps: with(if view.local.is_none() { steps } else { Vec::new() }, Step::Fail(failure.clone())),
+                };
+            }
+            let next = format!("going on with local state; {}", failure.next);
+            (Word::Offline, with(steps, Step::Fail(Failure { next, ..failure.clone() })))
+        }
+        RemoteTip::Absent | RemoteTip::Gone => {
+            let steps = if view.local.is_some() { heal(view) } else { vec![Step::StandOnUnborn] };
+            (Word::EmptyRemote, with(steps, Step::ClearMarker))
+        }
+        RemoteTip::At(tip) => {
+            if let Some(unfit) = &view.unfit {
+                // The remote's fault: what is here is put in order, and ticks go on with it.
+                return Plan { word: Word::Error, steps: with(heal(view), Step::Fail(unfit.clone())) };
+            }
+            let word = match (fresh || view.local.is_none(), view.local != Some(*tip)) {
+                (true, _) => Word::Cloned,
+                (false, true) => Word::Reset,
+                (false, false) => Word::State(SyncState::UpToDate),
+            };
+            (word, vec![Step::Follow { target: *tip, reason: Reason::StartUp }, Step::ClearMarker])
+        }
+    };
+    // On a branch without a commit there is nothing to build from: the first tick makes the commit and the site.
+    let has_commit = view.local.is_some() || steps.iter().any(|step| matches!(step, Step::Follow { .. }));
+    steps.push(if has_commit { Step::Build } else { Step::EmptySite });
+    Plan { word, steps }
+}
+
+fn with<C>(mut steps: Vec<Step<C>>, step: Step<C>) -> Vec<Step<C>> {
+    steps.push(step);
+    steps
+}
+
+/// What the rule says about a remote that could be asked; or why its commit can't be followed.
+fn reconcile<C: Copy + PartialEq>(view: &View<C>, mode: Mode) -> Result<Vec<Step<C>>, Failure> {
+    if matches!(view.remote, RemoteTip::Gone) {
+        return Ok(vec![Step::SetMarker(MarkReason::Gone)]);
+    }
+    if let (SyncState::Behind | SyncState::Diverged, Some(unfit)) = (view.state, &view.unfit) {
+        return Err(unfit.clone());
+    }
+    if let (SyncState::Diverged, Some(target)) = (view.state, view.replayed) {
+        return Ok(vec![Step::Follow { target, reason: Reason::Replayed }]);
+    }
+    let mode = if view.unforceable { Mode::NonAlpha } else { mode };
+    Ok(match (policy::decide(view.state, mode), view.tip()) {
+        (Action::FollowRemote, Some(target)) => {
+            let reason = match view.state {
+                SyncState::Diverged => Reason::AcceptRemote,
+                SyncState::Behind | SyncState::UpToDate | SyncState::Ahead => Reason::Behind,
+            };
+            vec![Step::Follow { target, reason }, Step::ClearMarker]
+        }
+        (Action::KeepLocal, _) => vec![Step::SetMarker(MarkReason::Diverged)],
+        (Action::Rest, Some(_)) => vec![Step::Rest, Step::ClearMarker],
+        (Action::FollowRemote | Action::Rest, None) => vec![Step::Rest],
+        (Action::LeaveForTick, _) => vec![Step::LeaveForTick],
+    })
+}
+
+/// Plans a tick's push. `gone`, `lost_race`: what to say where the branch is gone, and where the remote has commits that this
+/// instance has not and may not overwrite.
+#[must_use]
+pub fn push<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Failure, lost_race: Failure) -> Push<C> {
+    let Some(ours) = view.local else { return Push::Nothing };
+    let had_it = view.last_seen == Some(ours);
+    let tip = match (&view.remote, mode) {
+        (RemoteTip::Unavailable(_), _) | (RemoteTip::Gone, Mode::NonAlpha) if had_it => return Push::Nothing,
+        (RemoteTip::Unavailable(failure), _) => return Push::Refuse(failure.clone()),
+        (RemoteTip::Gone, Mode::NonAlpha) => return Push::Refuse(gone),
+        (RemoteTip::Gone | RemoteTip::Absent, _) => return Push::FastForward { expected: None },
+        (RemoteTip::At(tip), _) => *tip,
+    };
+    match (view.state, view.replayed, &view.unfit, mode) {
+        // Behind: an earlier push came through after all, and somebody pushed on top of it.
+        (SyncState::UpToDate | SyncState::Behind, ..) => Push::Nothing,
+        (SyncState::Ahead, ..) => Push::FastForward { expected: Some(tip) },
+        // Nothing is forced over a commit that nobody could look at here.
+        (SyncState::Diverged, _, Some(unfit), _) => Push::Refuse(unfit.clone()),
+        (SyncState::Diverged, Some(replayed), None, _) => Push::ReplayFirst { replayed, expected: tip },
+        (SyncState::Diverged, None, None, Mode::Alpha) if !view.unforceable => Push::Overwrite { expected: tip },
+        (SyncState::Diverged, None, None, _) => Push::Refuse(lost_race),
     }
 }
 
-fn say_follow(pass: &mut Pass<'_>, repo: &Repo, heads: Heads, target: git::CommitId) -> Result<bool, git::Error> {
-    let plan = repo.would_follow(target)?;
-    if plan.paths.is_empty() && heads.local == heads.remote {
-        pass.would("change nothing: up to date");
-        return Ok(false);
+impl<C> Push<C> {
+    /// The word of a tick whose push comes about as planned.
+    pub fn word(&self, view: &View<C>, mode: Mode) -> Word {
+        match self {
+            Self::Nothing if matches!((&view.remote, mode), (RemoteTip::Gone, Mode::NonAlpha)) => Word::Error,
+            Self::Nothing => Word::NoChanges,
+            Self::Refuse(_) => Word::PushFailed,
+            Self::FastForward { .. } | Self::Overwrite { .. } | Self::ReplayFirst { .. } => Word::Pushed,
+        }
     }
-    let some: Vec<String> = plan.paths.iter().take(10).map(|path| path.display().to_string()).collect();
-    pass.would(format!("follow the remote to {target}: {} paths change: {}", plan.paths.len(), some.join(", ")));
-    if let Some(local) = heads.local.filter(|_| pass.outcome.ahead.unwrap_or(0) > 0) {
-        let ahead = pass.outcome.ahead.unwrap_or(0);
-        pass.would(format!("keep {ahead} local commits as a rescue of {local}"));
-    }
-    if !plan.uncommitted.is_empty() {
-        let some: Vec<String> = plan.uncommitted.iter().take(10).map(|path| path.display().to_string()).collect();
-        pass.would(format!("keep {} uncommitted files as a rescue: {}", plan.uncommitted.len(), some.join(", ")));
-    }
-    Ok(true)
 }
 
-fn say_site(pass: &mut Pass<'_>, due: bool) {
-    if due && pass.builds_site() {
-        pass.would("build the site and publish it");
-    } else if due && pass.outcome.command == Command::InitSync && pass.settings.public_dir.is_some() {
-        pass.would("empty the public dir: there is no build command");
+/// The failure of a push that may not overwrite what the remote has.
+#[must_use]
+pub fn has_other_commits(branch: &str) -> Failure {
+    Failure::retry(
+        format!("the remote's '{branch}' has commits that we have not"),
+        "the next pass looks anew and decides",
+    )
+}
+
+impl<C: Copy> Plan<C> {
+    /// The commit that the local branch is at after this plan, where the plan moves it.
+    pub fn follows(&self) -> Option<C> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Follow { target, .. } => Some(*target),
+            _ => None,
+        })
+    }
+
+    /// Whether the plan says what is wrong with the remote's branch, so that its push need not say it again.
+    pub fn fails(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Fail(_)))
     }
 }
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Behind => "following the remote",
+            Self::AcceptRemote => "diverged, accepting remote",
+            Self::Replayed => "replaying on the remote",
+            Self::StartUp => "following the remote at start-up",
+            Self::Heal => "healing at start-up, without the remote's commit",
+            Self::PutAside => "standing on the newest commit that could be read; the remote can't be had",
+        })
+    }
+}
+
+impl<C: fmt::Display> fmt::Display for Step<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rest => f.write_str("change nothing: up to date"),
+            Self::LeaveForTick => f.write_str("leave our commits to the tick's push"),
+            Self::StandOnUnborn => {
+                f.write_str("leave the branch to the first tick's push: the remote has no such branch")
+            }
+            Self::Follow { target, reason: Reason::Replayed } => {
+                write!(f, "replay our commits on the remote's, as {target}")
+            }
+            Self::Follow { target, reason: Reason::Heal | Reason::PutAside } => {
+                write!(f, "bring branch, index and files to {target}")
+            }
+            Self::Follow { target, .. } => write!(f, "follow the remote to {target}"),
+            Self::SetMarker(MarkReason::Diverged) => {
+                f.write_str("keep local, and mark that the next tick's push may overwrite the remote")
+            }
+            Self::SetMarker(MarkReason::Gone) => {
+                f.write_str("mark that the next tick's push makes the remote's branch again")
+            }
+            Self::ClearMarker => f.write_str("forget the pending force push"),
+            Self::RunJob => f.write_str("run the job"),
+            Self::Build => f.write_str("build the site and publish it"),
+            Self::EmptySite => f.write_str("empty the public dir: there is no build command"),
+            Self::Commit => f.write_str("commit what changed"),
+            Self::Warn(failure) => write!(f, "go on with local state: {}", failure.what),
+            Self::Fail(failure) => write!(f, "fail: {}", failure.what),
+        }
+    }
+}
+
+impl<C: fmt::Display> fmt::Display for Push<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("push nothing: the remote has what we have"),
+            Self::FastForward { .. } => f.write_str("push, by fast-forward only"),
+            Self::Overwrite { expected } => {
+                write!(f, "push, and overwrite the remote's tip {expected} after keeping it")
+            }
+            Self::ReplayFirst { expected, .. } => write!(f, "replay our commits on {expected}, then push"),
+            Self::Refuse(failure) => write!(f, "not push: {}", failure.what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ pub enum SyncState {
 }
 
 /// Which side is dominant when the histories part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// This instance: its state overrides the remote's.
     Alpha,

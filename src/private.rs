@@ -158,17 +158,25 @@ impl PrivateDir {
         }
     }
 
-    /// Moves what is no file, and stands where a file of ours belongs, into `aside/`. Gives what was moved, and where to.
+    /// Moves what is no file where one of `files` belongs, or no folder where one of `folders` does, into `aside/`. Gives what was
+    /// moved, and where to.
     ///
     /// `stamp`: the time, as part of the new name.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn set_aside_what_is_no_file(&self, names: &[&str], stamp: &str) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    pub fn set_aside_misplaced(
+        &self,
+        files: &[&str],
+        folders: &[&str],
+        stamp: &str,
+    ) -> io::Result<Vec<(PathBuf, PathBuf)>> {
         let mut moved = Vec::new();
-        for name in names {
+        let files = files.iter().map(|name| (name, false));
+        for (name, is_folder) in files.chain(folders.iter().map(|name| (name, true))) {
             let path = self.file(name);
-            if fs::symlink_metadata(&path).map_or(true, |meta| meta.is_file()) {
+            let fits = |meta: fs::Metadata| if is_folder { meta.is_dir() } else { meta.is_file() };
+            if fs::symlink_metadata(&path).map_or(true, fits) {
                 continue;
             }
             let mut to = self.folder("aside")?.join(format!("{name}-{stamp}"));

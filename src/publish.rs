@@ -17,9 +17,10 @@
 //! Nothing is synced to disk: the site can be built again. The caller keeps a note from before the build until after the
 //! publish, and builds again when it finds one; what a killed publish left is removed by the next [`Site::stage`].
 
+mod command;
 mod files;
 mod folder;
-mod ground;
+mod rules;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -28,7 +29,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-pub use ground::{Ground, Reason, Refusal, check};
+pub use command::with_public_dir;
+pub use rules::{Ground, Reason, Refusal, check};
 
 use folder::{Folder, Kind};
 
@@ -90,7 +92,6 @@ pub struct PublishError {
     pub what: String,
     /// What to do about it.
     pub next: String,
-    source: Option<io::Error>,
 }
 
 impl PublishError {
@@ -98,7 +99,6 @@ impl PublishError {
         PublishError {
             what: format!("the build succeeded but wrote nothing to {}; the old site stays", at.display()),
             next: "let it write to {public_dir} or $GITSYNC_PUBLIC_DIR, or publish in place".into(),
-            source: None,
         }
     }
 }
@@ -109,11 +109,7 @@ impl fmt::Display for PublishError {
     }
 }
 
-impl std::error::Error for PublishError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
-    }
-}
+impl std::error::Error for PublishError {}
 
 fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> PublishError {
     let what = what.into();
@@ -125,7 +121,7 @@ fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Publ
             io::ErrorKind::ReadOnlyFilesystem => "mount it writable; the next pass tries again",
             _ => "see what is there; the next pass tries again",
         };
-        PublishError { what: format!("could not {what}: {source}"), next: next.into(), source: Some(source) }
+        PublishError { what: format!("could not {what}: {source}"), next: next.into() }
     }
 }
 
@@ -134,12 +130,6 @@ impl Site {
     #[must_use]
     pub fn public_dir(&self) -> &Path {
         &self.public_dir
-    }
-
-    /// How the site gets there.
-    #[must_use]
-    pub fn way(&self) -> Way {
-        self.way
     }
 
     /// An empty folder to build into, after removing what killed passes left. For [`Way::InPlace`] it is the public dir as

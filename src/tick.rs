@@ -7,30 +7,49 @@ use std::io;
 
 use chrono::SecondsFormat;
 
+use crate::act::{self, Basis};
 use crate::cli::OnDivergence;
-use crate::git::commit::First;
-use crate::git::remote::Push;
+use crate::git::commit::{First, LeftOut};
+use crate::git::remote::Push as How;
 use crate::git::rescue::What;
-use crate::git::{self, CommitId, Heads, Repo, Sort};
+use crate::git::{self, CommitId, Repo, Sort};
 use crate::job::{Ended, Program};
-use crate::marker;
 use crate::outcome::{Failure, Word};
 use crate::pass::{Pass, now};
-use crate::policy::{Mode, SyncState};
-use crate::sync::{self, Seen};
+use crate::plan::{self, Plan, Push, Reason, RemoteTip, View};
+use crate::policy::Mode;
+use crate::{dry_run, look, marker};
 
 /// How often a push that lost a race is tried, at most.
 const TRIES: u32 = 3;
 
-/// The pass.
+/// The pass, or with `--dry-run` what it would do if its job changed nothing.
 ///
 /// # Errors
 /// What keeps the pass from its end; what does not is in the outcome's failures.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
-    let (seen, mode) = sync_first(pass, repo)?;
-    let remote = seen.as_ref().and_then(|seen| seen.heads.remote);
+    let view = look::look(pass, repo)?;
+    let mode = view.tick_mode(pass.settings.mode);
+    if mode == Mode::NonAlpha && !matches!(view.remote, RemoteTip::Unavailable(_)) {
+        marker::explain(repo);
+    }
+    let plan = plan::tick(&view, mode, plan::branch_is_gone(&repo.names.branch, &repo.names.remote));
+    act::apply(pass, repo, Basis { view: &view, mode }, &plan)?;
+    if plan.word == Word::Error {
+        return Ok(Word::Error);
+    }
+    if pass.settings.dry_run {
+        return Ok(dry_run::push(pass, repo, view, &plan, mode));
+    }
+    Ok(push_what_is_ours(pass, repo, view, &plan))
+}
 
-    run_the_job(pass, repo, remote, mode)?;
+/// Runs the job, and sees that what it left of the repository can be worked in.
+///
+/// # Errors
+/// Where nothing can be committed after it. That the job itself failed is in the outcome.
+pub fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>) -> Result<(), Failure> {
+    start_the_job(pass, repo, basis)?;
     let head = repo.place.git_dir.join("HEAD").symlink_metadata();
     if head.is_err_and(|error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())) {
         return Err(Failure::person(
@@ -47,72 +66,11 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
     ready.map_err(|error| {
         let error = Failure::from(error);
         Failure { what: format!("after the job: {}; what it wrote is not committed", error.what), ..error }
-    })?;
-    pass.build_site(repo, remote, mode);
-    if pass.outcome.site_built.is_some() {
-        repo.check_files().map_err(|error| {
-            let error = Failure::from(error);
-            Failure { what: format!("after the build: {}; what the job wrote is not committed", error.what), ..error }
-        })?;
-    }
-    // Asked in this pass, and there was nothing on either side.
-    let begins = seen.is_some_and(|seen| seen.heads == Heads { local: None, remote: None });
-    commit(pass, repo, if begins { First::Allowed } else { First::Refused })?;
-    Ok(push_what_is_ours(pass, repo, seen))
+    })
 }
 
-/// The mode of a tick: a pending marker counts as alpha for what it was set for.
-///
-/// # Errors
-/// Where the remote's configuration or the history can't be read.
-pub fn mode(pass: &Pass<'_>, repo: &Repo, heads: Heads) -> Result<Mode, git::Error> {
-    match pass.settings.mode {
-        Mode::NonAlpha if marker::covers(repo, heads)? => Ok(Mode::Alpha),
-        mode => Ok(mode),
-    }
-}
-
-/// The sync at a tick's beginning, best effort: nothing is seen where the remote could not be looked at.
-fn sync_first(pass: &mut Pass<'_>, repo: &Repo) -> Result<(Option<Seen>, Mode), Failure> {
-    let as_last_seen =
-        |pass: &Pass<'_>| mode(pass, repo, Heads { local: repo.local_tip()?, remote: repo.last_seen()? });
-    let mut seen = match sync::look(pass, repo) {
-        Ok(seen) => seen,
-        Err(error) if error.sort == Sort::Unreachable && repo.local_tip()?.is_some() => {
-            tracing::warn!(next = %error.next, "{}; the tick goes on with local state", error.what);
-            return Ok((None, as_last_seen(pass)?));
-        }
-        Err(error) if error.sort == Sort::Refused && repo.local_tip()?.is_some() => {
-            pass.outcome.fail(error.into());
-            return Ok((None, as_last_seen(pass)?));
-        }
-        // Without a commit to build on, a job's first commit would be a history of its own.
-        Err(error) => return Err(error.into()),
-    };
-    let mode = mode(pass, repo, seen.heads)?;
-    if mode == Mode::NonAlpha {
-        marker::explain(repo);
-    }
-    if seen.vanished && mode == Mode::NonAlpha {
-        if let Err(error) = sync::act(pass, repo, &seen, mode) {
-            pass.outcome.fail(error.into());
-        }
-        return Ok((Some(seen), mode));
-    }
-    match sync::act(pass, repo, &seen, mode) {
-        // The remote's fault. Our own state goes on; nothing of it is forced over a commit that nobody could look at.
-        Err(error) if error.sort == Sort::Unfit && seen.heads.local.is_some() => {
-            pass.outcome.fail(error.into());
-            seen.unfit = true;
-        }
-        acted => {
-            acted?;
-        }
-    }
-    Ok((Some(seen), mode))
-}
-
-fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, remote: Option<CommitId>, mode: Mode) -> Result<(), Failure> {
+fn start_the_job(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>) -> Result<(), Failure> {
+    let (remote, mode) = (basis.view.tip(), basis.mode);
     let settings = pass.settings;
     let program = if settings.tick_argv.is_empty() {
         Program::Shell(settings.tick_command.clone())
@@ -143,17 +101,24 @@ fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, remote: Option<CommitId>, mode:
     Ok(())
 }
 
-fn commit(pass: &mut Pass<'_>, repo: &Repo, first: First) -> Result<(), Failure> {
+/// Commits what is new, changed or gone under `--path`.
+///
+/// # Errors
+/// What keeps it from being committed.
+pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result<(), Failure> {
+    if pass.outcome.site_built.is_some() {
+        repo.check_files().map_err(|error| {
+            let error = Failure::from(error);
+            Failure { what: format!("after the build: {}; what the job wrote is not committed", error.what), ..error }
+        })?;
+    }
+    let first = if view.is_empty() { First::Allowed } else { First::Refused };
     let settings = pass.settings;
     let when = now();
     let message = settings.message.replace("{time}", &when.to_rfc3339_opts(SecondsFormat::Secs, true));
     let done = repo.commit_under(&settings.paths, settings.max_file_size, &message, when, first)?;
     for left_out in done.left_out {
-        let path = left_out.path.display();
-        pass.outcome.fail(Failure::person(
-            format!("{path} was left out of the commit: it {}", left_out.why),
-            "take it away, ignore it (.gitignore), or change --path; the rest is committed",
-        ));
+        pass.outcome.fail(left_out_of_commit(&left_out));
     }
     match done.commit {
         Some(commit) => {
@@ -165,99 +130,99 @@ fn commit(pass: &mut Pass<'_>, repo: &Repo, first: First) -> Result<(), Failure>
     Ok(())
 }
 
-/// Pushes what the remote does not have, an earlier tick's commit included.
-fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>) -> Word {
-    let pushed = push(pass, repo, seen);
-    match pushed {
-        Ok(word) => word,
-        Err(error) => {
-            let retry = error.sort != Sort::Refused && error.sort != Sort::Corrupt;
-            let said = if retry { "push failed, will retry" } else { "push failed" };
-            let failure = Failure::from(error);
-            pass.outcome.fail(Failure { what: format!("{said}: {}", failure.what), ..failure });
-            Word::PushFailed
-        }
-    }
+/// What is said of a path that is not committed.
+pub fn left_out_of_commit(left_out: &LeftOut) -> Failure {
+    Failure::person(
+        format!("{} was left out of the commit: it {}", left_out.path.display(), left_out.why),
+        "take it away, ignore it (.gitignore), or change --path; the rest is committed",
+    )
 }
 
-fn push(pass: &mut Pass<'_>, repo: &Repo, seen: Option<Seen>) -> Result<Word, git::Error> {
-    let Some(mut ours) = repo.local_tip()? else { return Ok(Word::NoChanges) };
-    let looked = seen.is_some();
-    let mut seen = match seen {
-        Some(seen) => seen,
-        None if repo.last_seen()? == Some(ours) => return Ok(Word::NoChanges),
-        // The network was away when the tick began; it may be back.
-        None => sync::look(pass, repo)?,
+/// Says why the push is not, or did not come about.
+pub fn push_failed(pass: &mut Pass<'_>, failure: Failure) {
+    let said = if failure.is_passing() { "push failed, will retry" } else { "push failed" };
+    pass.outcome.fail(Failure { what: format!("{said}: {}", failure.what), ..failure });
+}
+
+/// Whether the plan before the job has said already why nothing is pushed. A remote that could not be asked is asked again.
+pub fn is_said(before_job: &View<CommitId>, plan: &Plan<CommitId>) -> bool {
+    plan.fails() && !matches!(before_job.remote, RemoteTip::Unavailable(_))
+}
+
+/// Pushes what the remote does not have, an earlier tick's commit included.
+fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: &Plan<CommitId>) -> Word {
+    let said = is_said(&before_job, plan);
+    push(pass, repo, before_job, said).unwrap_or_else(|error| {
+        push_failed(pass, error.into());
+        Word::PushFailed
+    })
+}
+
+/// A tick is planned again for its push: the job may have changed the branch, or where it is pushed to.
+fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool) -> Result<Word, git::Error> {
+    let mut view = match before_job.remote {
+        // The network may be back.
+        RemoteTip::Unavailable(_) if repo.local_tip()? != repo.last_seen()? => look::look(pass, repo)?,
+        _ => look::again(pass, repo, &before_job)?,
     };
-    if seen.heads.remote == Some(ours) {
-        sync::forget_force_push(repo, "the remote has our commit")?;
-        return Ok(Word::NoChanges);
-    }
-    // Judged anew: the job may have changed the branch, or where it is pushed to.
-    let mut mode = mode(pass, repo, Heads { local: Some(ours), ..seen.heads })?;
-    if seen.vanished && mode == Mode::NonAlpha {
-        if repo.last_seen()? == Some(ours) {
-            return Ok(Word::Error);
-        }
-        if looked {
-            // The look at the beginning has said what is wrong and what to do.
-            return Ok(Word::PushFailed);
-        }
-        let what = format!("branch '{}' is gone from the remote", repo.names.branch);
-        return Err(git::Error::new(Sort::Refused, what, "the commit is kept; a person has to say whether to push it"));
-    }
-    if seen.unfit {
-        // Said at the beginning, with what to do.
-        return Ok(if seen.heads.local == Some(ours) { Word::NoChanges } else { Word::PushFailed });
-    }
     let mut attempt = 1;
-    let held = loop {
-        let theirs = seen.heads.remote;
-        let mut how = Push::FastForward;
-        if let Some(theirs) = theirs {
-            let relation = repo.relation(ours, theirs)?;
-            if attempt > 1 && (relation.same || relation.local_is_ancestor) {
-                // Our commit came through after all, or somebody has pushed on top of it: the remote holds it.
-                break theirs;
-            }
-            if !relation.remote_is_ancestor {
-                seen.heads.local = Some(ours);
-                seen.state = SyncState::Diverged;
-                if let Some(replayed) = sync::replay(pass, repo, &seen)? {
-                    ours = replayed;
-                    pass.outcome.commit = pass.outcome.commit.take().map(|_| ours.to_string());
-                } else if mode == Mode::Alpha && !repo.began_beside(ours, theirs)? {
-                    let why = "about to be overwritten by this instance (alpha)";
-                    let name = repo.rescue(What::Remote, theirs, now(), why)?;
-                    pass.outcome.rescue_refs.push(name);
-                    how = Push::Overwrite;
-                } else {
-                    let what = format!("the remote's '{}' has commits that we have not", repo.names.branch);
-                    return Err(git::Error::new(Sort::LostRace, what, "the next pass looks anew and decides"));
+    loop {
+        let mode = view.tick_mode(pass.settings.mode);
+        let gone = plan::branch_is_gone(&repo.names.branch, &repo.names.remote);
+        let planned = plan::push(&view, mode, gone, plan::has_other_commits(&repo.names.branch));
+        let word = planned.word(&view, mode);
+        let (ours, expected, how) = match (planned, view.local, view.tip()) {
+            // A push that lost a race came through after all, or somebody has pushed on top of it: the remote holds it.
+            (Push::Nothing, Some(ours), Some(held)) if attempt > 1 => return pushed(pass, repo, ours, held, mode),
+            (Push::Nothing, _, tip) => {
+                if tip.is_some() {
+                    act::clear_marker(pass, repo)?;
                 }
+                return Ok(word);
             }
-        }
-        match pass.with_remote(repo, "the push", |remote| remote.push(ours, theirs, how)) {
+            (Push::Refuse(failure), ..) => {
+                if !said || attempt > 1 {
+                    push_failed(pass, failure);
+                }
+                return Ok(word);
+            }
+            (_, None, _) => return Ok(word),
+            (Push::FastForward { expected }, Some(ours), _) => (ours, expected, How::FastForward),
+            (Push::Overwrite { expected }, Some(ours), _) => {
+                let why = "about to be overwritten by this instance (alpha)";
+                pass.outcome.rescue_refs.push(repo.rescue(What::Remote, expected, now(), why)?);
+                (ours, Some(expected), How::Overwrite)
+            }
+            (Push::ReplayFirst { replayed, expected }, Some(_), _) => {
+                act::follow(pass, repo, &view, replayed, Reason::Replayed)?;
+                pass.outcome.commit = pass.outcome.commit.take().map(|_| replayed.to_string());
+                (replayed, Some(expected), How::FastForward)
+            }
+        };
+        match pass.with_remote(repo, "the push", |remote| remote.push(ours, expected, how)) {
             Ok(()) => {
-                pass.outcome.forced = how == Push::Overwrite;
-                break ours;
+                pass.outcome.forced = how == How::Overwrite;
+                return pushed(pass, repo, ours, ours, mode);
             }
             Err(error) if error.sort == Sort::LostRace && attempt < TRIES && may_try_again(pass, mode) => {
                 tracing::warn!(attempt, "{}; looking again", error.what);
-                seen = sync::look(pass, repo)?;
-                mode = self::mode(pass, repo, Heads { local: Some(ours), ..seen.heads })?;
+                view = look::look(pass, repo)?;
                 attempt += 1;
             }
             Err(error) => return Err(error),
         }
-    };
+    }
+}
+
+/// The remote holds our commit, as `held` or before it.
+fn pushed(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, held: CommitId, mode: Mode) -> Result<Word, git::Error> {
     pass.outcome.pushed = true;
     pass.outcome.remote = Some(held.to_string());
     let how = if pass.outcome.forced { "pushed, overwriting the remote" } else { "pushed" };
     tracing::info!(commit = %ours, "{how}");
     pass.outcome.rescue_refs.extend(repo.remember_seen(held, now())?);
     repo.has_a_history()?;
-    sync::forget_force_push(repo, "the remote has our commit")?;
+    act::clear_marker(pass, repo)?;
     if pass.site_is_stale(repo) && pass.outcome.site_built == Some(true) {
         // A replay has brought the remote's pages in after the build.
         pass.build_site(repo, Some(held), mode);

@@ -61,6 +61,25 @@ pub fn settle(private: &PrivateDir, remote: &str, known: &Known<'_>, recording: 
     Ok(host)
 }
 
+/// The record as it is before a job runs, for [`put_back`]. One that can't be read was no use.
+pub fn before_job(private: &PrivateDir) -> Option<Vec<u8>> {
+    private.read(NAME).ok().flatten()
+}
+
+/// Writes the record again where a job has changed or removed it, with the private folder perhaps. Whether it had.
+///
+/// # Errors
+/// Those of the file system.
+pub fn put_back(private: &PrivateDir, before: Option<&[u8]>) -> io::Result<bool> {
+    let Some(before) = before else { return Ok(false) };
+    if private.read(NAME).is_ok_and(|now| now.as_deref() == Some(before)) {
+        return Ok(false);
+    }
+    private.create()?;
+    private.write_durably(NAME, before)?;
+    Ok(true)
+}
+
 fn read(private: &PrivateDir, remote: &str) -> io::Result<Option<TokenHost>> {
     let text = private.read(NAME)?.unwrap_or_default();
     let text = String::from_utf8(text).map_err(|_| damaged())?;

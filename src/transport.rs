@@ -5,50 +5,53 @@
 //! end to its patience. So a [`Session`] asks for a tip by itself, and for a fetch or a push hands libgit2 a URL of a private
 //! scheme behind which the bytes run through the session.
 //!
-//! Three rules hold for all roads. *Time*: name look-up, connecting, TLS, every read and every write end at the pass's
+//! Three rules hold for all of them. *Time*: name look-up, connecting, TLS, every read and every write end at the pass's
 //! one deadline, and after the idle time without a byte. *Secrets*: see [`credentials`](self), bound to scheme, host and
 //! port, and never printed. *Truth*: whatever goes wrong is a [`TransportError`] that says what happened to what, whether
 //! it may pass by itself, and what to do next.
 
 mod answers;
 mod config;
+mod connection;
 mod credentials;
+mod encoding;
+mod env;
 mod env_config;
 mod err_packet;
-mod exec;
 mod http;
+mod libgit2;
 pub mod pktline;
+mod programs;
 mod progress;
 pub mod redact;
+mod ssh;
 mod token_host;
 mod url;
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use git2::Oid;
-use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 
 pub use answers::{Refusal, from_git2, refusal};
-pub use exec::{Adopting, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
+pub use env::Env;
 pub use http::{EndsLater, end_answers_later};
+pub use programs::{Adopting, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
 pub use progress::Progress;
 pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
-use config::{GitConfig, Rewriting};
-use env_config::EnvConfig;
-use err_packet::ErrWatch;
-use exec::{Road, SshCommand, Wire};
-use http::{FetchStep, Http, Push};
-use pktline::{Bad, Packet, Packets, Sifted, ValidUtf8};
+use config::GitConfig;
+use connection::{Connection, Endpoint};
+use http::Http;
+use libgit2::make_transport;
+use pktline::{Bad, Packet, Packets};
 use progress::Meter;
+use ssh::SshCommand;
 
 /// The scheme of the URLs that libgit2 gets. Nobody has an `insteadOf` for it.
 const SCHEME: &str = "gitsync-session";
@@ -86,76 +89,6 @@ impl TransportError {
     /// The one that a stream's error carries.
     fn within(e: &io::Error) -> Option<TransportError> {
         e.get_ref().and_then(|inner| inner.downcast_ref::<TransportError>()).cloned()
-    }
-}
-
-/// What the transports need of the environment, read once. An empty variable counts as unset.
-#[derive(Clone, Default)]
-pub struct Env {
-    variables: BTreeMap<&'static str, OsString>,
-    config: EnvConfig,
-}
-
-impl Env {
-    /// Every variable that is read, and no other but `GIT_CONFIG_COUNT` and what belongs to it.
-    pub const NAMES: &'static [&'static str] = &[
-        "GIT_SYNC_TOKEN",
-        "GITHUB_TOKEN",
-        "GITHUB_SERVER_URL",
-        "GIT_ASKPASS",
-        "GIT_SSH_COMMAND",
-        "GIT_SSH",
-        "GIT_SSH_VARIANT",
-        "http_proxy",
-        "https_proxy",
-        "HTTPS_PROXY",
-        "all_proxy",
-        "ALL_PROXY",
-        "no_proxy",
-        "NO_PROXY",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "GIT_SSL_CAINFO",
-        "GIT_SSL_CAPATH",
-    ];
-
-    /// Looks each of [`Env::NAMES`] up. The secrets among them are masked in every text from here on.
-    pub fn read(lookup: &dyn Fn(&str) -> Option<OsString>) -> Env {
-        let variables: BTreeMap<_, _> =
-            Self::NAMES.iter().filter_map(|name| Some((*name, lookup(name).filter(|v| !v.is_empty())?))).collect();
-        let env = Env { variables, config: EnvConfig::read(lookup) };
-        for secret in ["GIT_SYNC_TOKEN", "GITHUB_TOKEN"] {
-            if let Some(value) = env.text(secret) {
-                redact::register_secret(value);
-            }
-        }
-        env
-    }
-
-    /// What `url.<base>.insteadOf` in the environment and in `config` make of a remote's URLs, as they are stored. `None`
-    /// where the environment has none: libgit2 then does it.
-    pub(crate) fn rewriting(&self, config: &git2::Config) -> Option<Rewriting> {
-        self.config.rewriting(config)
-    }
-
-    /// `GITHUB_SERVER_URL`.
-    pub fn server_url(&self) -> Option<&str> {
-        self.text("GITHUB_SERVER_URL")
-    }
-
-    fn get(&self, name: &str) -> Option<&OsStr> {
-        self.variables.get(name).map(OsString::as_os_str)
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        self.get(name).and_then(OsStr::to_str).map(str::trim).filter(|v| !v.is_empty())
-    }
-}
-
-impl fmt::Debug for Env {
-    /// The names alone: two of the values are secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
@@ -249,7 +182,7 @@ struct Inner {
 #[derive(Debug)]
 enum Reach {
     Http(Arc<Http>),
-    Road(Road),
+    Endpoint(Endpoint),
 }
 
 /// What [`Session::tip`] was asked, for the fetch that follows.
@@ -282,6 +215,8 @@ impl Session {
         }
         let limits = Limits { deadline: options.deadline, idle: options.idle };
         let more = &options.env.config.entries;
+        // Masks it.
+        split_url_secret(url);
         let remote = Remote::parse(url, &options.relative_to)?;
         let shown = match &remote {
             Remote::Http(http) => redact::url(&http.clean()),
@@ -296,10 +231,13 @@ impl Session {
             Remote::Ssh(ssh) => {
                 let config = GitConfig::read(config, more);
                 let (configured, variant) = (config.ssh_command.as_deref(), config.ssh_variant.as_deref());
-                Reach::Road(Road::Ssh { url: ssh, command: SshCommand::choose(&options.env, configured, variant) })
+                Reach::Endpoint(Endpoint::Ssh {
+                    url: ssh,
+                    command: SshCommand::choose(&options.env, configured, variant),
+                })
             }
-            Remote::Git(git) => Reach::Road(Road::Git(git)),
-            Remote::Path(path) => Reach::Road(Road::Path(path)),
+            Remote::Git(git) => Reach::Endpoint(Endpoint::Git(git)),
+            Remote::Path(path) => Reach::Endpoint(Endpoint::Path(path)),
         };
         crate::ffi::register_transport(SCHEME, make_transport).map_err(|e| TransportError {
             kind: Kind::Lasting,
@@ -387,12 +325,12 @@ impl Inner {
     fn tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, TransportError> {
         match &self.reach {
             Reach::Http(http) => http.tips(refnames),
-            Reach::Road(road) => {
-                let asked = self.tips_by_program(road, refnames, true);
+            Reach::Endpoint(endpoint) => {
+                let asked = self.tips_by_program(endpoint, refnames, true);
                 match asked {
                     // A git daemon from before protocol v2 hangs up at the question; the others just do not answer it.
-                    Err(Unanswered { hung_up: true, .. }) if matches!(road, Road::Git(_)) => {
-                        self.tips_by_program(road, refnames, false)
+                    Err(Unanswered { hung_up: true, .. }) if matches!(endpoint, Endpoint::Git(_)) => {
+                        self.tips_by_program(endpoint, refnames, false)
                     }
                     asked => asked,
                 }
@@ -401,10 +339,15 @@ impl Inner {
         }
     }
 
-    fn tips_by_program(&self, road: &Road, refnames: &[&str], v2: bool) -> Result<Vec<(String, Oid)>, Unanswered> {
+    fn tips_by_program(
+        &self,
+        endpoint: &Endpoint,
+        refnames: &[&str],
+        v2: bool,
+    ) -> Result<Vec<(String, Oid)>, Unanswered> {
         let failed = |error| Unanswered { error, hung_up: false };
-        let wire = road.open("upload-pack", v2, self.limits.clone(), &self.shown).map_err(failed)?;
-        let mut packets = Packets::new(wire);
+        let connection = endpoint.open("upload-pack", v2, self.limits.clone(), &self.shown).map_err(failed)?;
+        let mut packets = Packets::new(connection);
         let found = list(&mut packets, refnames);
         found.map_err(|bad| match bad {
             Bad::Io(e) => failed(
@@ -414,56 +357,6 @@ impl Inner {
             Bad::Refused(words) => failed(answers::server_said(&self.shown, &words)),
             Bad::Malformed(_) => Unanswered { error: packets.stream_mut().hung_up(), hung_up: true },
         })
-    }
-
-    fn act(&self, service: Service) -> Result<Box<dyn Stream>, TransportError> {
-        self.meter.done();
-        let program = |service: &str| -> Result<Metered, TransportError> {
-            match &self.reach {
-                Reach::Road(road) => {
-                    let wire = road.open(service, false, self.limits.clone(), &self.shown)?;
-                    Ok(Metered { wire, meter: self.meter.clone() })
-                }
-                Reach::Http(_) => Err(from_git2(&git2::Error::from_str("no program for http"), &self.shown)),
-            }
-        };
-        Ok(match (&self.reach, service) {
-            (Reach::Http(http), Service::UploadPackLs) => match self.judged(http)? {
-                Some(found) => Box::new(Cursor::new(advertised(&found))),
-                None => Box::new(Received(Sifted::new(http.advertisement("git-upload-pack")?, self.wanted(), true))),
-            },
-            (Reach::Http(http), Service::ReceivePackLs) => {
-                Box::new(Received(Sifted::new(http.advertisement("git-receive-pack")?, None, true)))
-            }
-            (Reach::Http(http), Service::UploadPack) => Box::new(FetchStep::new(http.clone())),
-            (Reach::Http(http), Service::ReceivePack) => Box::new(Push::new(http.clone())),
-            (Reach::Road(_), Service::UploadPackLs | Service::UploadPack) => {
-                Box::new(Listing(Sifted::new(program("upload-pack")?, self.wanted(), false)))
-            }
-            (Reach::Road(_), Service::ReceivePackLs | Service::ReceivePack) => {
-                Box::new(Mended(ValidUtf8::new(Listing(Sifted::new(program("receive-pack")?, None, false)))))
-            }
-        })
-    }
-
-    /// What a fetch is about, if it was said: what was asked for before.
-    fn wanted(&self) -> Option<Vec<String>> {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        (!asked.names.is_empty()).then(|| asked.names.clone())
-    }
-
-    /// The refs a fetch is to see: those asked for, if the server answers questions about single refs.
-    fn judged(&self, http: &Http) -> Result<Option<Vec<(String, Oid)>>, TransportError> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.names.is_empty() || !http.speaks_v2() {
-            return Ok(None);
-        }
-        if let Some(fresh) = asked.fresh.take() {
-            return Ok(Some(fresh));
-        }
-        let names: Vec<&str> = asked.names.iter().map(String::as_str).collect();
-        let found = http.tips(&names)?;
-        Ok(http.speaks_v2().then_some(found))
     }
 }
 
@@ -475,7 +368,7 @@ struct Unanswered {
 }
 
 /// Reads what the program at the other end lists, by v2 if it offers that.
-fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, Oid)>, Bad> {
+fn list(packets: &mut Packets<Connection>, refnames: &[&str]) -> Result<Vec<(String, Oid)>, Bad> {
     let mut found = Vec::new();
     let v2 = match packets.packet()? {
         // No refs at all.
@@ -511,231 +404,4 @@ fn list(packets: &mut Packets<Wire>, refnames: &[&str]) -> Result<Vec<(String, O
     let _ = packets.stream_mut().write_all(b"0000");
     packets.stream_mut().close_input();
     Ok(found)
-}
-
-/// The advertisement libgit2 would have got, of these refs alone.
-///
-/// The capabilities are those that every git has had since smart HTTP began (1.6.6), and a server that answered v2 is
-/// younger than that by far.
-fn advertised(found: &[(String, Oid)]) -> Vec<u8> {
-    let mut out = Vec::new();
-    pktline::encode(&mut out, b"# service=git-upload-pack\n");
-    out.extend_from_slice(b"0000");
-    let mut capabilities =
-        "\0multi_ack_detailed multi_ack thin-pack side-band-64k ofs-delta shallow include-tag no-progress";
-    for (name, oid) in found {
-        pktline::encode(&mut out, format!("{oid} {name}{capabilities}\n").as_bytes());
-        capabilities = "";
-    }
-    out.extend_from_slice(b"0000");
-    out
-}
-
-fn make_transport(remote: &git2::Remote<'_>) -> Result<Transport, git2::Error> {
-    let url = remote.url().unwrap_or_default();
-    let sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    let inner = sessions.iter().find(|(have, _)| have == url).and_then(|(_, session)| session.upgrade());
-    drop(sessions);
-    let inner = inner.ok_or_else(|| git2::Error::from_str("this transport session is over"))?;
-    let stateless = matches!(inner.reach, Reach::Http(_));
-    Transport::smart(remote, stateless, Sub(inner))
-}
-
-/// libgit2's side of a session.
-struct Sub(Arc<Inner>);
-
-impl SmartSubtransport for Sub {
-    fn action(&self, _url: &str, service: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
-        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match self.0.act(service) {
-            Ok(stream) => {
-                Ok(Box::new(Noted { inner: self.0.clone(), stream, ended: false, watch: ErrWatch::default() }))
-            }
-            Err(e) => {
-                let text = e.to_string();
-                *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-                Err(git2::Error::new(git2::ErrorCode::GenericError, git2::ErrorClass::Net, text))
-            }
-        }
-    }
-
-    fn close(&self) -> Result<(), git2::Error> {
-        self.0.meter.done();
-        Ok(())
-    }
-}
-
-/// A stream for libgit2; what a program said as it hung up is had from it.
-trait Stream: Read + Write + Send + 'static {
-    /// Why a stream ended that libgit2 wanted more of.
-    fn why_ended(&mut self) -> Option<TransportError> {
-        None
-    }
-}
-
-impl Stream for Cursor<Vec<u8>> {}
-impl Stream for FetchStep {}
-impl Stream for Push {}
-
-/// Keeps the error that libgit2 turns into a line of text, and tells it that a stream is over.
-///
-/// A read of no bytes ends a pack for libgit2, but not the wait for a line: it asks again and again, as fast as it can, until
-/// somebody ends the process. So the second such read in a row is an error.
-struct Noted {
-    inner: Arc<Inner>,
-    stream: Box<dyn Stream>,
-    /// The last read gave nothing.
-    ended: bool,
-    /// What the server gives for the end of it all counts more than how it then ends.
-    watch: ErrWatch,
-}
-
-impl Noted {
-    /// Keeps why the stream broke or ended.
-    fn remember(&self, why: TransportError) {
-        let why = self.watch.words().map_or(why, |words| answers::server_said(&self.inner.shown, &words));
-        *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-    }
-
-    fn broke(&self, e: io::Error) -> io::Error {
-        if let Some(known) = TransportError::within(&e) {
-            self.remember(known);
-        }
-        e
-    }
-}
-
-impl Read for Noted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.ended {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let n = self.stream.read(buffer).map_err(|e| self.broke(e))?;
-        let over = n == 0 && !buffer.is_empty();
-        if over || self.watch.see(buffer.get(..n).unwrap_or_default()) {
-            self.ended = over;
-            let why = self.stream.why_ended().filter(|_| over);
-            self.remember(why.unwrap_or_else(|| answers::server_said(&self.inner.shown, "")));
-        }
-        Ok(n)
-    }
-}
-
-impl Write for Noted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.ended = false;
-        let result = self.stream.write(bytes);
-        // libgit2 says goodbye with a flush, also to who has gone already.
-        if bytes == b"0000" {
-            return result;
-        }
-        result.map_err(|e| self.broke(e))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-/// An advertisement: only read.
-struct Received(Sifted<http::Incoming>);
-
-impl Stream for Received {}
-
-impl Read for Received {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Received {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A program's or socket's stream, counted.
-struct Metered {
-    wire: Wire,
-    meter: Arc<Meter>,
-}
-
-impl Stream for Metered {
-    fn why_ended(&mut self) -> Option<TransportError> {
-        Some(self.wire.hung_up())
-    }
-}
-
-impl Read for Metered {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.wire.read(buffer)?;
-        self.meter.received(n);
-        Ok(n)
-    }
-}
-
-impl Write for Metered {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.wire.write(bytes)?;
-        self.meter.sent(n);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.wire.flush()
-    }
-}
-
-/// A program's stream, its advertisement sifted.
-struct Listing(Sifted<Metered>);
-
-impl Stream for Listing {
-    fn why_ended(&mut self) -> Option<TransportError> {
-        self.0.stream_mut().why_ended()
-    }
-}
-
-impl Read for Listing {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Listing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.stream_mut().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What a `git-receive-pack` says, as valid UTF-8.
-struct Mended(ValidUtf8<Listing>);
-
-impl Stream for Mended {
-    fn why_ended(&mut self) -> Option<TransportError> {
-        self.0.stream_mut().why_ended()
-    }
-}
-
-impl Read for Mended {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Mended {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.stream_mut().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

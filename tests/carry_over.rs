@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use gitsync::git::carry_over::Carry;
+use gitsync::git::heal::carry_over::Carry;
 use gitsync::git::{Identity, Names, Repo, find};
 use gitsync::lock::{self, Taken};
 use gitsync::private::PrivateDir;

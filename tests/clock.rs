@@ -10,24 +10,10 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
+use needs::needs;
 use scene::{Scene, write};
 use serde_json::Value;
-
-fn faketime_is_there() -> bool {
-    static THERE: OnceLock<bool> = OnceLock::new();
-    *THERE.get_or_init(|| {
-        let out = Command::new("faketime").args(["-f", "@2001-01-01 00:00:00", "date", "+%Y"]).output();
-        let there = out.is_ok_and(|out| out.stdout == b"2001\n");
-        if !there {
-            let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-            assert!(!ci, "faketime is missing: in CI the tests of the clock must not be skipped");
-            eprintln!("SKIPPED: faketime is missing, so no clock was moved. Install faketime.");
-        }
-        there
-    })
-}
 
 fn days_since_1970() -> i64 {
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
@@ -135,11 +121,9 @@ impl World {
     }
 }
 
+#[needs(faketime)]
 #[test]
 fn a_rescue_is_kept_as_long_as_was_asked_for_and_then_let_go() {
-    if !faketime_is_there() {
-        return;
-    }
     let w = World::new();
     let first = w.rescue();
     w.tick().days(30);
@@ -151,22 +135,18 @@ fn a_rescue_is_kept_as_long_as_was_asked_for_and_then_let_go() {
     w.s.fsck();
 }
 
+#[needs(faketime)]
 #[test]
 fn one_tick_with_the_clock_120_days_ahead_lets_go_of_nothing() {
-    if !faketime_is_there() {
-        return;
-    }
     let w = World::new();
     let kept = w.rescue();
     w.tick().hours(1).clock(120).tick().has(&[&kept]);
     w.hours(2).clock(0).tick().hours(2).tick().hours(2).tick().has(&[&kept]);
 }
 
+#[needs(faketime)]
 #[test]
 fn a_clock_that_stays_wrong_for_weeks_and_is_put_right_lets_go_of_nothing() {
-    if !faketime_is_there() {
-        return;
-    }
     for ahead in [120, 4000, -900, -days_since_1970()] {
         let w = World::new();
         let kept = w.rescue();
@@ -175,11 +155,9 @@ fn a_clock_that_stays_wrong_for_weeks_and_is_put_right_lets_go_of_nothing() {
     }
 }
 
+#[needs(faketime)]
 #[test]
 fn a_clock_that_is_wrong_from_a_boot_on_lets_go_of_nothing_by_itself() {
-    if !faketime_is_there() {
-        return;
-    }
     // Ahead after the boot; and behind before it.
     for (before, after) in [(0, 120), (-1300, 0), (-days_since_1970(), 0)] {
         let w = World::new();
@@ -191,11 +169,9 @@ fn a_clock_that_is_wrong_from_a_boot_on_lets_go_of_nothing_by_itself() {
     }
 }
 
+#[needs(faketime)]
 #[test]
 fn back_and_forth_lets_go_of_nothing() {
-    if !faketime_is_there() {
-        return;
-    }
     let w = World::new();
     let kept = w.rescue();
     w.tick();
@@ -206,11 +182,9 @@ fn back_and_forth_lets_go_of_nothing() {
     }
 }
 
+#[needs(faketime)]
 #[test]
 fn a_rescue_made_while_the_clock_was_wrong_is_kept_for_its_whole_time() {
-    if !faketime_is_there() {
-        return;
-    }
     for ahead in [-days_since_1970(), -1300, 5000] {
         let w = World::new();
         w.clock(ahead);
@@ -224,11 +198,9 @@ fn a_rescue_made_while_the_clock_was_wrong_is_kept_for_its_whole_time() {
     }
 }
 
+#[needs(faketime)]
 #[test]
 fn a_real_gap_of_120_days_lets_go_in_the_second_pass_that_agrees() {
-    if !faketime_is_there() {
-        return;
-    }
     let w = World::new();
     let kept = w.rescue();
     w.tick().hours(2).tick();
@@ -238,11 +210,9 @@ fn a_real_gap_of_120_days_lets_go_in_the_second_pass_that_agrees() {
     w.hours(2).tick().has(&[]);
 }
 
+#[needs(faketime)]
 #[test]
 fn a_name_made_by_hand_counts_from_when_it_was_first_seen() {
-    if !faketime_is_there() {
-        return;
-    }
     let w = World::new();
     let s = &w.s;
     let (tip, before) = (s.our_tip(), s.rev(&s.ours(), "HEAD~1"));
@@ -260,11 +230,9 @@ fn a_name_made_by_hand_counts_from_when_it_was_first_seen() {
     w.ticks_for_days(4).has(&[&strange]);
 }
 
+#[needs(faketime)]
 #[test]
 fn a_ledger_that_is_lost_or_damaged_makes_nothing_old() {
-    if !faketime_is_there() {
-        return;
-    }
     for damage in ["", "{", "{\"last\": null, \"latest\": null, \"passed\": 1, \"unconfirmed\": 0}"] {
         let w = World::new();
         let kept = w.rescue();
@@ -275,11 +243,9 @@ fn a_ledger_that_is_lost_or_damaged_makes_nothing_old() {
 }
 
 /// A rescue that is used once more must be as young as a new one, whatever the clock says.
+#[needs(faketime)]
 #[test]
 fn an_old_rescue_is_not_used_again_because_the_clock_was_set_back_to_its_day() {
-    if !faketime_is_there() {
-        return;
-    }
     let w = World::new();
     let s = &w.s;
     s.we_commit("a.txt");
@@ -337,11 +303,9 @@ fn put_things_aside(s: &Scene) -> Vec<PathBuf> {
     all
 }
 
+#[needs(faketime)]
 #[test]
 fn what_was_put_aside_is_let_go_like_a_rescue_and_never_sooner() {
-    if !faketime_is_there() {
-        return;
-    }
     let w = World::new();
     let things = put_things_aside(&w.s);
     let there = || things.iter().filter(|path| path.symlink_metadata().is_ok()).count();
@@ -357,11 +321,9 @@ fn what_was_put_aside_is_let_go_like_a_rescue_and_never_sooner() {
     w.tick().s.fsck();
 }
 
+#[needs(faketime)]
 #[test]
 fn a_repository_put_aside_is_never_let_go_before_it_was_carried_over() {
-    if !faketime_is_there() {
-        return;
-    }
     let w = World::new();
     let broken = w.s.private().join("broken/20260101T000000Z");
     write(&broken.join("refs/heads/main"), "damaged");
@@ -375,11 +337,9 @@ fn a_repository_put_aside_is_never_let_go_before_it_was_carried_over() {
     assert!(!broken.exists(), "{}", w.s.last());
 }
 
+#[needs(faketime)]
 #[test]
 fn a_removal_that_was_cut_short_is_finished_and_follows_no_link() {
-    if !faketime_is_there() {
-        return;
-    }
     let w = World::new();
     let outside = w.s.root().join("outside");
     write(&outside.join("precious"), "mine\n");

@@ -1,7 +1,6 @@
 //! What the container runs, run here: the entry point, the crontab under supercronic, supervisord.conf under supervisord.
 //!
-//! Only the cadence is another one, by the variables that a user would set. Where a program is missing its tests are
-//! skipped and say so; with CI=true that is a failure.
+//! Only the cadence is another one, by the variables that a user would set.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 mod scene;

@@ -14,6 +14,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use needs::needs;
 use scene::Scene;
 use sweep::passes::*;
 use sweep::{Blow, Point, Sweep, errors};
@@ -53,6 +54,7 @@ fn fails_and_comes_to(
     });
 }
 
+#[needs(strace)]
 #[test]
 fn init_sync_clones() {
     let s = two_versions();
@@ -64,6 +66,7 @@ fn init_sync_clones() {
     fails("errors, init-sync, fresh", &s, init, &[[init, init], [init, TICK]], SYNC);
 }
 
+#[needs(strace)]
 #[test]
 fn init_sync_over_a_clone() {
     let s = packed();
@@ -73,12 +76,14 @@ fn init_sync_over_a_clone() {
     fails("errors, init-sync, over a clone", &s, INIT, &[[INIT, INIT], [INIT, TICK], [SYNC, TICK]], SYNC);
 }
 
+#[needs(strace)]
 #[test]
 fn init_sync_up_to_date() {
     let s = packed();
     fails("errors, init-sync, up to date", &s, INIT, &[[INIT, INIT], [SYNC, TICK]], SYNC);
 }
 
+#[needs(strace)]
 #[test]
 fn sync_up_to_date() {
     let s = packed();
@@ -86,6 +91,7 @@ fn sync_up_to_date() {
     fails("errors, sync, up to date", &s, SYNC, &[[SYNC, SYNC], [INIT, TICK]], SYNC);
 }
 
+#[needs(strace)]
 #[test]
 fn sync_behind() {
     let s = packed();
@@ -94,6 +100,7 @@ fn sync_behind() {
     fails("errors, sync, behind", &s, SYNC, &[[SYNC, SYNC], [TICK, TICK], [INIT, SYNC]], SYNC);
 }
 
+#[needs(strace)]
 #[test]
 fn sync_diverged() {
     let s = packed();
@@ -103,6 +110,7 @@ fn sync_diverged() {
     fails("errors, sync, diverged", &s, SYNC, &[[SYNC, SYNC], [TICK, TICK]], SYNC);
 }
 
+#[needs(strace)]
 #[test]
 fn sync_diverged_alpha() {
     let s = packed();
@@ -113,6 +121,7 @@ fn sync_diverged_alpha() {
     fails_and_comes_to("errors, sync, diverged, alpha", &s, SYNC, recoveries, IDLE, &same_as_upstream);
 }
 
+#[needs(strace)]
 #[test]
 fn tick_commits_and_pushes() {
     let s = packed();
@@ -123,6 +132,7 @@ fn tick_commits_and_pushes() {
     fails_and_comes_to("errors, tick", &s, TICK, recoveries, IDLE, &same_as_upstream);
 }
 
+#[needs(strace)]
 #[test]
 fn tick_alpha_overwrites() {
     let s = packed();
@@ -133,6 +143,7 @@ fn tick_alpha_overwrites() {
     fails_and_comes_to("errors, tick, alpha, diverged", &s, TICK, recoveries, IDLE, &same_as_upstream);
 }
 
+#[needs(strace)]
 #[test]
 fn sync_publishes() {
     let s = with_a_site("whole");
@@ -173,11 +184,9 @@ fn failing_at(s: &Scene, pass: &[&str], path: &Path, inject: &str) -> (Option<i3
 }
 
 /// libgit2 frees an entry that it never had, where a configuration it has read before can't be read again.
+#[needs(strace)]
 #[test]
 fn a_configuration_that_cant_be_read_crashes_nothing() {
-    if !sweep::strace_is_there() {
-        return;
-    }
     for call in ["openat", "read", "newfstatat"] {
         for n in 1..=10 {
             let s = Scene::without_ours();
@@ -192,11 +201,9 @@ fn a_configuration_that_cant_be_read_crashes_nothing() {
 }
 
 /// libgit2 then goes by a setting that nobody made: a file came out with other line endings than the commit has.
+#[needs(strace)]
 #[test]
 fn a_setting_that_cant_be_read_changes_no_file() {
-    if !sweep::strace_is_there() {
-        return;
-    }
     let s = two_versions();
     second_version(&s);
     let before = s.root().join("ours-before");
@@ -222,11 +229,9 @@ fn a_setting_that_cant_be_read_changes_no_file() {
 }
 
 /// What can't be looked at may be the repository itself: nothing is published over it.
+#[needs(strace)]
 #[test]
 fn a_public_dir_that_cant_be_looked_at_is_not_published_to() {
-    if !sweep::strace_is_there() {
-        return;
-    }
     let s = with_a_site("whole");
     second_version(&s);
     let up = oracle::files(&s.public());
@@ -241,11 +246,9 @@ fn a_public_dir_that_cant_be_looked_at_is_not_published_to() {
 }
 
 /// A pass that fails each time must not leave a file more each time.
+#[needs(strace)]
 #[test]
 fn a_pass_that_fails_leaves_nothing_half_written() {
-    if !sweep::strace_is_there() {
-        return;
-    }
     let s = packed();
     second_version(&s);
     unfinished_work(&s);
@@ -258,11 +261,9 @@ fn a_pass_that_fails_leaves_nothing_half_written() {
 }
 
 /// The health check goes by what other passes left in it.
+#[needs(strace)]
 #[test]
 fn a_record_that_cant_be_read_is_not_replaced() {
-    if !sweep::strace_is_there() {
-        return;
-    }
     let s = Scene::new();
     s.tick().exits(0);
     let record = s.private().canonicalize().unwrap().join("status.json");

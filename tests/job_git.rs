@@ -69,6 +69,31 @@ fn a_remote_tip_that_the_job_forgets_is_rescued() {
     s.is_kept(&theirs).fsck();
 }
 
+/// A fetch of `+refs/*:refs/*` with `--prune` removes every reference that the remote has not, rescues among them.
+#[test]
+fn a_rescue_that_the_job_removes_is_made_again() {
+    let s = Scene::new();
+    s.we_commit("ours.txt");
+    let ours = s.our_tip();
+    s.tick_with(
+        "git fetch -q --prune --update-head-ok origin '+refs/*:refs/*'; git reset -q --hard; echo 1 > state/one",
+    );
+    s.exits(0).logs("the job dropped it").ours_equals_upstream().is_kept(&ours).fsck();
+    assert_eq!(s.rescues("local").len(), 1, "{}", s.last());
+}
+
+/// What is gone is not said to be kept.
+#[test]
+fn a_commit_that_the_job_destroys_is_said_to_be_lost() {
+    let s = Scene::new();
+    s.we_commit("ours.txt");
+    let ours = s.our_tip();
+    s.tick_with(&format!(
+        "git reset -q --hard HEAD~1; git for-each-ref --format='delete %(refname)' refs/gitsync | git update-ref --stdin; {FORGET}"
+    ));
+    s.exits(1).logs(&ours).logs_not("kept what would have been dropped");
+}
+
 #[test]
 fn a_job_that_drops_nothing_leaves_no_rescue() {
     let (s, ours) = ahead_and_offline();

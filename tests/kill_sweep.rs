@@ -16,10 +16,12 @@ mod sweep;
 use std::fs;
 use std::path::PathBuf;
 
+use needs::needs;
 use scene::Scene;
 use sweep::Sweep;
 use sweep::passes::*;
 
+#[needs(strace)]
 #[test]
 fn sync_behind() {
     let s = two_versions();
@@ -39,6 +41,7 @@ fn sync_behind() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn sync_diverged() {
     let s = two_versions();
@@ -59,6 +62,7 @@ fn sync_diverged() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn tick_commits_and_pushes() {
     let s = two_versions();
@@ -79,6 +83,7 @@ fn tick_commits_and_pushes() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn tick_behind() {
     let s = two_versions();
@@ -98,6 +103,7 @@ fn tick_behind() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn tick_alpha_overwrites() {
     let s = two_versions();
@@ -118,6 +124,7 @@ fn tick_alpha_overwrites() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn init_sync_clones() {
     let s = two_versions();
@@ -140,6 +147,7 @@ fn init_sync_clones() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn init_sync_over_a_merge_half_done() {
     let s = two_versions();
@@ -167,6 +175,7 @@ fn init_sync_over_a_merge_half_done() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn init_sync_from_a_detached_head() {
     let s = two_versions();
@@ -189,6 +198,7 @@ fn init_sync_from_a_detached_head() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn init_sync_over_a_damaged_repository() {
     let s = two_versions();
@@ -224,6 +234,7 @@ fn init_sync_over_a_damaged_repository() {
 }
 
 /// The programs of git behind a path remote, struck in the middle of what they do for us.
+#[needs(strace)]
 #[test]
 fn children_of_a_fetch() {
     let s = two_versions();
@@ -243,6 +254,7 @@ fn children_of_a_fetch() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn children_of_a_push() {
     let s = two_versions();
@@ -261,6 +273,7 @@ fn children_of_a_push() {
     });
 }
 
+#[needs(strace)]
 #[test]
 fn children_of_an_overwriting_push() {
     let s = two_versions();
@@ -353,6 +366,7 @@ fn sweep_of_a_site(name: &str, s: &Scene, whole: bool, pass: &[&str], page: &str
     });
 }
 
+#[needs(strace)]
 #[test]
 fn site_of_a_sync_exchanged_whole() {
     let s = with_a_site("whole");
@@ -360,6 +374,7 @@ fn site_of_a_sync_exchanged_whole() {
     sweep_of_a_site("site, sync, behind, whole", &s, true, SYNC, "v2 page\n", &[[SYNC, SYNC], [TICK, TICK]]);
 }
 
+#[needs(strace)]
 #[test]
 fn site_of_a_sync_file_by_file() {
     let s = with_a_site("files");
@@ -367,6 +382,7 @@ fn site_of_a_sync_file_by_file() {
     sweep_of_a_site("site, sync, behind, files", &s, false, SYNC, "v2 page\n", &[[SYNC, SYNC], [TICK, TICK]]);
 }
 
+#[needs(strace)]
 #[test]
 fn site_of_a_tick_exchanged_whole() {
     let s = with_a_site("whole");
@@ -374,6 +390,7 @@ fn site_of_a_tick_exchanged_whole() {
     sweep_of_a_site("site, tick, whole", &s, true, TICK, "my page\n", &[[TICK, TICK], [SYNC, TICK]]);
 }
 
+#[needs(strace)]
 #[test]
 fn site_of_a_tick_file_by_file() {
     let s = with_a_site("files");
@@ -381,6 +398,7 @@ fn site_of_a_tick_file_by_file() {
     sweep_of_a_site("site, tick, files", &s, false, TICK, "my page\n", &[[TICK, TICK], [SYNC, TICK]]);
 }
 
+#[needs(strace)]
 #[test]
 fn site_of_an_init_sync_exchanged_whole() {
     let s = with_a_site("whole");
@@ -389,6 +407,7 @@ fn site_of_an_init_sync_exchanged_whole() {
     sweep_of_a_site("site, init-sync, whole", &s, true, init, "v2 page\n", &[[init, init], [SYNC, TICK]]);
 }
 
+#[needs(strace)]
 #[test]
 fn site_of_an_init_sync_file_by_file() {
     let s = with_a_site("files");

@@ -53,10 +53,12 @@ impl Liar {
         let scene = Scene::without_ours();
         let hook = scene.root().join("pack");
         let lie = scene.root().join("lie");
+        // `--not` as `^` before each commit: git before 2.42 does not take it from standard input.
         let script = format!(
             "#!/bin/sh\nread kind < {lie}\ncase $kind in\nwithout)\n\
              \tcat > {lie}.$$; sed -n 's/^--shallow //p' {lie}.$$ > {lie}.$$.cut\n\
-             \tgrep -v '^--shallow ' {lie}.$$ | git --shallow-file {lie}.$$.cut rev-list --objects --stdin |\n\
+             \tsed '/^--shallow /d; /^--not$/,$ s/^[0-9a-f]/^&/; /^--not$/d' {lie}.$$ |\n\
+             \t\tgit --shallow-file {lie}.$$.cut rev-list --objects --stdin |\n\
              \t\tcut -d' ' -f1 | grep -v -x -F -f {lie} | git pack-objects -q --stdout ;;\n\
              only)\n\tcat > /dev/null; tail -n +2 {lie} | git pack-objects -q --stdout ;;\n\
              cut)\n\t\"$@\" | head -c 100 ;;\n*)\n\texec \"$@\" ;;\nesac\n",

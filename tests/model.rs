@@ -18,6 +18,7 @@ mod world;
 
 use std::cell::Cell;
 
+use needs::needs;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
@@ -78,11 +79,9 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
+#[needs(faketime, strace)]
 #[test]
 fn whatever_happens_nothing_is_lost() {
-    if !sweep::strace_is_there() {
-        return;
-    }
     let cases = u32::try_from(number("GITSYNC_MODEL_CASES", 12)).unwrap();
     let config = Config { cases, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
     let mut seed = [0; 32];
@@ -121,12 +120,10 @@ fn whatever_happens_nothing_is_lost() {
 }
 
 /// What random histories have found once.
+#[needs(faketime, strace)]
 #[test]
 fn what_was_found_before() {
     use Step::{PersonEdits, PersonPushes, PersonRemoves, Runs, Settles};
-    if !sweep::strace_is_there() {
-        return;
-    }
     let to = Place::default();
     let histories = [vec![
         PersonPushes { to, path: 2 },

@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use disk::{Disk, Event, Loss};
+use needs::needs;
 use oracle::Oracle;
 use scene::Scene;
-use sweep::{Extent, extent, strace_is_there};
+use sweep::{Extent, extent};
 
 const BEFORE: &str = "gitsync/index-before";
 const SYNC: &[&str] = &["sync"];
@@ -147,9 +148,6 @@ fn relies_on(disk: &Disk, git: &Path, event: &Event, replaced: &[PathBuf]) -> Ve
 
 /// Traces a pass and says what was relied on before it was on disk.
 fn order(s: &Scene, pass: &[&str], said: &str) {
-    if !strace_is_there() {
-        return;
-    }
     let top = ours(s);
     let git = top.join(".git");
     let start = Disk::of(&top);
@@ -218,26 +216,31 @@ fn to_commit() -> Scene {
     s
 }
 
+#[needs(strace)]
 #[test]
 fn order_of_a_follow() {
     order(&behind(), SYNC, "behind\n");
 }
 
+#[needs(strace)]
 #[test]
 fn order_of_a_follow_of_many_files() {
     order(&behind_by_many(), SYNC, "behind\n");
 }
 
+#[needs(strace)]
 #[test]
 fn order_of_accepting_the_remote() {
     order(&diverged(), SYNC, "diverged\n");
 }
 
+#[needs(strace)]
 #[test]
 fn order_of_seeing_a_rewrite() {
     order(&rewritten(), SYNC, "diverged\n");
 }
 
+#[needs(strace)]
 #[test]
 fn order_of_a_marker() {
     let s = diverged();
@@ -245,11 +248,13 @@ fn order_of_a_marker() {
     order(&s, SYNC, "diverged\n");
 }
 
+#[needs(strace)]
 #[test]
 fn order_of_a_commit_and_a_push() {
     order(&to_commit(), TICK, "pushed\n");
 }
 
+#[needs(strace)]
 #[test]
 fn order_of_an_overwriting_push() {
     let s = diverged();
@@ -309,9 +314,6 @@ fn again(s: &Scene, copy: &Path) {
 
 impl Cut<'_> {
     fn run(&self) {
-        if !strace_is_there() {
-            return;
-        }
         let (name, s) = (self.name, self.scene);
         let copy = tempfile::TempDir::with_prefix("gitsync-start-").unwrap();
         copy_all(s.root(), copy.path());
@@ -436,26 +438,31 @@ impl Cut<'_> {
     }
 }
 
+#[needs(strace)]
 #[test]
 fn power_fails_in_a_follow() {
     cut("power, follow", &behind(), SYNC);
 }
 
+#[needs(strace)]
 #[test]
 fn power_fails_in_a_follow_of_many_files() {
     cut("power, follow of many files", &behind_by_many(), SYNC);
 }
 
+#[needs(strace)]
 #[test]
 fn power_fails_in_accepting_the_remote() {
     cut("power, accepting the remote", &diverged(), SYNC);
 }
 
+#[needs(strace)]
 #[test]
 fn power_fails_in_a_tick() {
     cut("power, tick", &to_commit(), TICK);
 }
 
+#[needs(strace)]
 #[test]
 fn power_fails_in_an_overwriting_tick() {
     let s = diverged();
@@ -486,6 +493,7 @@ fn cut_at_start_up(
     .run();
 }
 
+#[needs(strace)]
 #[test]
 fn power_fails_in_a_clone() {
     let s = Scene::without_ours();
@@ -494,12 +502,14 @@ fn power_fails_in_a_clone() {
     cut_at_start_up("power, clone", &s, &["init-sync", "--remote-url", &url], &[], &sweep::nothing);
 }
 
+#[needs(strace)]
 #[test]
 fn power_fails_in_an_init_sync_over_a_clone() {
     let s = diverged();
     cut_at_start_up("power, init-sync over a clone", &s, INIT, &[], &sweep::nothing);
 }
 
+#[needs(strace)]
 #[test]
 fn power_fails_in_an_init_sync_that_puts_aside() {
     let s = Scene::new();
@@ -567,6 +577,7 @@ fn cut_while_publishing(name: &str, s: &Scene, pass: &[&str], new: &str) {
     .run();
 }
 
+#[needs(perl, strace)]
 #[test]
 fn power_fails_in_a_sync_that_publishes() {
     let s = with_a_site();
@@ -575,6 +586,7 @@ fn power_fails_in_a_sync_that_publishes() {
     cut_while_publishing("power, sync with a site", &s, SYNC, "page 3\n");
 }
 
+#[needs(perl, strace)]
 #[test]
 fn power_fails_in_a_sync_that_publishes_file_by_file() {
     let s = with_a_site();
@@ -584,6 +596,7 @@ fn power_fails_in_a_sync_that_publishes_file_by_file() {
     cut_while_publishing("power, sync with a site, file by file", &s, SYNC, "page 3\n");
 }
 
+#[needs(perl, strace)]
 #[test]
 fn power_fails_in_a_start_up_that_publishes() {
     let s = with_a_site();

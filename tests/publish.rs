@@ -178,18 +178,62 @@ fn publish(site: &Site, pages: &[(&str, &str)]) {
     site.publish(build(site, pages)).unwrap();
 }
 
-/// Each kind of ground on which the site is published in a way of its own.
-fn each_ground(test: impl Fn(&Bench, Way)) {
+/// Runs a test once for each ground on which the site is published in a way of its own.
+type Grounds = fn(&dyn Fn(&Bench, Way));
+
+fn in_folders(test: &dyn Fn(&Bench, Way)) {
     test(&Bench::new(), Way::Whole);
     test(&Bench::new(), Way::FileByFile);
+}
+
+fn on_mounts(test: &dyn Fn(&Bench, Way)) {
     for bench in [Bench::on_tmpfs(), Bench::on_bind_mount()] {
         test(&bench, Way::Whole);
     }
 }
 
-#[test]
-fn the_public_dir_holds_exactly_the_fresh_site() {
-    each_ground(|bench, way| {
+/// Each of these in folders, and, with what it needs, on mounts.
+macro_rules! on_each_ground {
+    ($(#[$needs:meta] $name:ident;)*) => {
+        mod in_a_folder {
+            $(#[test] fn $name() { super::$name(super::in_folders); })*
+        }
+        mod on_a_mount {
+            use needs::needs;
+            $(#[$needs] #[test] fn $name() { super::$name(super::on_mounts); })*
+        }
+    };
+}
+
+on_each_ground! {
+    #[needs(mount)]
+    the_public_dir_holds_exactly_the_fresh_site;
+    #[needs(mount)]
+    a_build_that_failed_changes_nothing;
+    #[needs(mount)]
+    modes_are_those_a_web_server_can_read;
+    #[needs(mount)]
+    files_become_folders_and_folders_files;
+    #[needs(mount)]
+    a_build_that_left_nothing_is_an_error_and_the_old_site_stays;
+    #[needs(mount)]
+    a_build_may_replace_the_folder_it_writes_to;
+    #[needs(mount)]
+    what_is_neither_file_nor_folder_nor_link_is_left_out;
+    #[needs(mount)]
+    links_are_published_and_never_followed;
+    #[needs(mount)]
+    a_hard_link_out_of_the_site_keeps_its_mode;
+    #[needs(mount)]
+    what_killed_passes_left_is_removed;
+    #[needs(mount)]
+    a_reader_sees_no_missing_and_no_half_written_page;
+    #[needs(mount)]
+    a_killed_publish_leaves_whole_pages_and_heals;
+}
+
+fn the_public_dir_holds_exactly_the_fresh_site(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         write(&bench.public(), "stranger.html", "stranger");
         write(&bench.public(), "old/deep/page.html", "old");
@@ -231,9 +275,8 @@ fn a_missing_public_dir_is_made() {
     }
 }
 
-#[test]
-fn a_build_that_failed_changes_nothing() {
-    each_ground(|bench, way| {
+fn a_build_that_failed_changes_nothing(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         publish(&site, &[("index.html", "one")]);
         drop(build(&site, &[("index.html", "half")]));
@@ -241,9 +284,8 @@ fn a_build_that_failed_changes_nothing() {
     });
 }
 
-#[test]
-fn modes_are_those_a_web_server_can_read() {
-    each_ground(|bench, way| {
+fn modes_are_those_a_web_server_can_read(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         for _ in 0..2 {
             let staged = build(&site, &[("private/page.html", "p"), ("run.cgi", "r"), ("odd.html", "o")]);
@@ -267,9 +309,8 @@ fn modes_are_those_a_web_server_can_read() {
     });
 }
 
-#[test]
-fn files_become_folders_and_folders_files() {
-    each_ground(|bench, way| {
+fn files_become_folders_and_folders_files(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         for _ in 0..2 {
             publish(&site, &[("a", "file"), ("b/index.html", "folder"), ("b/more/x", "x"), ("c/index.html", "c")]);
@@ -328,9 +369,8 @@ fn a_folder_from_a_lower_layer_is_published_to() {
     assert_eq!(tree(&public), expected(&[("sub", "dir 755"), ("sub/page.html", "file 644 two")]));
 }
 
-#[test]
-fn a_build_that_left_nothing_is_an_error_and_the_old_site_stays() {
-    each_ground(|bench, way| {
+fn a_build_that_left_nothing_is_an_error_and_the_old_site_stays(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         publish(&site, &[("index.html", "one")]);
         let nothing = |spoil: &dyn Fn(&Path)| {
@@ -355,9 +395,8 @@ fn a_build_that_left_nothing_is_an_error_and_the_old_site_stays() {
     });
 }
 
-#[test]
-fn a_build_may_replace_the_folder_it_writes_to() {
-    each_ground(|bench, way| {
+fn a_build_may_replace_the_folder_it_writes_to(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         let staged = site.stage().unwrap();
         fs::remove_dir(staged.path()).unwrap();
@@ -367,9 +406,8 @@ fn a_build_may_replace_the_folder_it_writes_to() {
     });
 }
 
-#[test]
-fn what_is_neither_file_nor_folder_nor_link_is_left_out() {
-    each_ground(|bench, way| {
+fn what_is_neither_file_nor_folder_nor_link_is_left_out(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         let staged = build(&site, &[("sub/page.html", "page")]);
         assert!(Command::new("mkfifo").arg(staged.path().join("sub/pipe")).status().unwrap().success());
@@ -382,9 +420,8 @@ fn what_is_neither_file_nor_folder_nor_link_is_left_out() {
     });
 }
 
-#[test]
-fn links_are_published_and_never_followed() {
-    each_ground(|bench, way| {
+fn links_are_published_and_never_followed(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         let outside = bench.at("outside");
         // In the public dir: a link where the site has a folder, one where it has a file, one where it has nothing.
@@ -414,9 +451,8 @@ fn links_are_published_and_never_followed() {
     });
 }
 
-#[test]
-fn a_hard_link_out_of_the_site_keeps_its_mode() {
-    each_ground(|bench, way| {
+fn a_hard_link_out_of_the_site_keeps_its_mode(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         let staged = build(&site, &[("index.html", "one")]);
         fs::hard_link(bench.at("outside/precious"), staged.path().join("linked")).unwrap();
@@ -489,9 +525,8 @@ fn what_is_mounted_below_is_neither_exchanged_nor_emptied() {
     assert!(matches!(refusal.reason, Reason::HoldsMountPoint(_)), "{refusal}");
 }
 
-#[test]
-fn what_killed_passes_left_is_removed() {
-    each_ground(|bench, way| {
+fn what_killed_passes_left_is_removed(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         write(&bench.private(), "site-staging/half/page.html", "half");
         write(&bench.private(), "site-staging-2", "a file");
@@ -638,9 +673,8 @@ fn publish_many(site: &Site, readers: &[Arc<AtomicUsize>]) {
     }
 }
 
-#[test]
-fn a_reader_sees_no_missing_and_no_half_written_page() {
-    each_ground(|bench, way| {
+fn a_reader_sees_no_missing_and_no_half_written_page(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         publish(
             &site,
@@ -751,7 +785,17 @@ fn get(connection: &mut BufReader<TcpStream>, path: &str) -> (u16, String) {
 #[needs(nginx)]
 #[test]
 fn nginx_serves_no_missing_and_no_half_written_page() {
-    each_ground(|bench, way| {
+    nginx_serves_whole_pages(in_folders);
+}
+
+#[needs(mount, nginx)]
+#[test]
+fn on_a_mount_nginx_serves_no_missing_and_no_half_written_page() {
+    nginx_serves_whole_pages(on_mounts);
+}
+
+fn nginx_serves_whole_pages(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         let first = page(0);
         publish(&site, &PAGES[..5].iter().map(|name| (*name, first.as_str())).collect::<Vec<_>>());
@@ -852,9 +896,8 @@ fn plays_by(program: &Path, role: &str, dir: &Path) -> Command {
     command
 }
 
-#[test]
-fn a_killed_publish_leaves_whole_pages_and_heals() {
-    each_ground(|bench, way| {
+fn a_killed_publish_leaves_whole_pages_and_heals(each_ground: Grounds) {
+    each_ground(&|bench, way| {
         let site = bench.site(way);
         let name = if way == Way::Whole { "whole" } else { "files" };
         for round in 0..15_u64 {
@@ -895,9 +938,10 @@ fn a_publisher_without_rights_does_what_it_may() {
     for folder in [".", "repo", "repo/.git", "repo/.git/gitsync", "sealed/ours"] {
         std::os::unix::fs::chown(bench.at(folder), Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    // Where this program was built others may not get to.
+    // Where this program was built others may not get to. `cp` writes it: were it open here, what another test starts meanwhile
+    // would inherit it, and a file that is open for writing can't be run.
     let program = bench.at("program");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    assert!(Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap().success());
     let mut command = plays_by(&program, "publish without rights", bench.dir.path());
     let done = command.uid(NOBODY).gid(NOBODY).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
     let done = done.unwrap();

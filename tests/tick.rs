@@ -833,3 +833,16 @@ mod two_instances {
         s.upstream_file("state/ours", "0\n1\n2\n3\n");
     }
 }
+
+/// A push whose answer was lost and was never recorded, and somebody's commit on top of it: alpha has nothing to overwrite.
+#[test]
+fn alpha_overwrites_nothing_that_is_on_top_of_its_own_commit() {
+    let s = Scene::new();
+    s.we_commit("a.txt").git_ours(&["push", "-q", s.upstream().to_str().unwrap(), "main"]);
+    s.rival_pushes("b.txt");
+    let theirs = s.upstream_tip();
+    s.upstream_goes_away();
+    let back = format!("mv '{}' '{}'", s.root().join("away.git").display(), s.upstream().display());
+    s.run(&["tick", "--alpha", "--", "sh", "-c", &back]).exits(0).says("no-changes");
+    assert_eq!(s.upstream_tip(), theirs, "{}", s.last());
+}

@@ -22,7 +22,8 @@ fn main() {
         }
     }
     for (name, count) in &counts {
-        println!("not run: {count} tests need {name}: {}", remedies[name]);
+        let tests = if *count == 1 { "test needs" } else { "tests need" };
+        println!("not run: {count} {tests} {name}: {}", remedies[name]);
     }
     if !counts.is_empty() {
         println!("On Debian, as root, .ci/install.sh installs every program that the tests run.");

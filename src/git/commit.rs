@@ -143,30 +143,7 @@ impl Repo {
                 tree.get_path(path).is_ok_and(|entry| entry.kind() == Some(git2::ObjectType::Commit))
             })
         });
-        let mut left_out = Vec::new();
-        // Of a stash or a merge without a merge's state, say: what is in the file is no version that anybody meant.
-        let conflicts = index.conflicts().doing("reading the index")?;
-        let unmerged: BTreeSet<PathBuf> = conflicts
-            .flatten()
-            .flat_map(|conflict| [conflict.ancestor, conflict.our, conflict.their])
-            .flatten()
-            .map(|entry| path_of(&entry.path))
-            .collect();
-        for path in &changed.paths {
-            if unmerged.contains(path) {
-                let why = "has a conflict that nobody has resolved (`git add` it when it is)".to_owned();
-                left_out.push(LeftOut { path: path.clone(), why });
-            } else if let Some(why) = cannot_commit(&top, path, max_file_size)? {
-                left_out.push(LeftOut { path: path.clone(), why });
-            }
-        }
-        for one in left_out {
-            changed.paths.remove(&one.path);
-            // The walk has named what is no file already; naming it once is enough.
-            if !changed.left_out.iter().any(|known| known.path == one.path) {
-                changed.left_out.insert(one);
-            }
-        }
+        leave_out_unfit(&top, &index, max_file_size, &mut changed)?;
         Ok(changed)
     }
 
@@ -212,7 +189,7 @@ impl Repo {
             };
             if file {
                 let doing = || format!("committing {}", shown(path));
-                super::worktree::make_way(&mut index, path).doing(doing())?;
+                super::index::make_way(&mut index, path).doing(doing())?;
                 // Reads the file with git's filters, and takes its numbers into the index.
                 if let Err(error) = index.add_path(path) {
                     let why = Error::git("can't be read", &error).what;
@@ -426,6 +403,35 @@ fn gone(tracked: Option<git2::ObjectType>) -> Option<String> {
         "is gone altogether, as if a volume were not mounted: its deletion is not committed (`git rm -r` it if it is meant)"
             .to_owned()
     })
+}
+
+/// Leaves out what no commit may hold: a conflict that nobody has resolved, a file that is too large, and the like.
+fn leave_out_unfit(top: &TreeDir, index: &git2::Index, max_file_size: u64, changed: &mut Changed) -> Result<(), Error> {
+    let mut left_out = Vec::new();
+    // Of a stash or a merge without a merge's state, say: what is in the file is no version that anybody meant.
+    let conflicts = index.conflicts().doing("reading the index")?;
+    let unmerged: BTreeSet<PathBuf> = conflicts
+        .flatten()
+        .flat_map(|conflict| [conflict.ancestor, conflict.our, conflict.their])
+        .flatten()
+        .map(|entry| path_of(&entry.path))
+        .collect();
+    for path in &changed.paths {
+        if unmerged.contains(path) {
+            let why = "has a conflict that nobody has resolved (`git add` it when it is)".to_owned();
+            left_out.push(LeftOut { path: path.clone(), why });
+        } else if let Some(why) = cannot_commit(top, path, max_file_size)? {
+            left_out.push(LeftOut { path: path.clone(), why });
+        }
+    }
+    for one in left_out {
+        changed.paths.remove(&one.path);
+        // The walk has named what is no file already; naming it once is enough.
+        if !changed.left_out.iter().any(|known| known.path == one.path) {
+            changed.left_out.insert(one);
+        }
+    }
+    Ok(())
 }
 
 fn cannot_commit(top: &TreeDir, path: &Path, max_file_size: u64) -> Result<Option<String>, Error> {

@@ -155,6 +155,21 @@ impl Repo {
         let mut inspection = Inspection::new(&odb, shallow_roots(ours), Depth::Loose(ours.join("objects")));
         inspection.history_and_files(commit).map_err(|fault| fault.ours(doing))
     }
+
+    /// Checks that every commit that a reference reaches can be read.
+    ///
+    /// # Errors
+    /// As [`Repo::check_whole`].
+    pub(super) fn check_histories(&self) -> Result<(), Error> {
+        let doing = "checking the history of all references";
+        let odb = self.git.odb().doing(doing)?;
+        let tips = self.ref_tips()?;
+        let inspection = Inspection::new(&odb, shallow_roots(self.git.commondir()), Depth::Header);
+        for (_, commit) in inspection.beyond(&tips, &HashSet::new()) {
+            commit.map_err(|fault| fault.ours(doing))?;
+        }
+        Ok(())
+    }
 }
 
 /// The commits at which history is cut, as a repository's `shallow` file lists them.

@@ -42,6 +42,9 @@ pub struct Error {
 pub(crate) const MAY_BE_DAMAGED: &str = "run `gitsync init-sync`: it reads everything again, puts the repository aside only if \
                                          something is damaged, and fetches anew, losing nothing";
 
+/// What to do where the system does not allow it.
+const MAY_NOT: &str = "give the user that runs gitsync the right to do so";
+
 /// What to do where the system's words say that it had no more of something.
 fn exhausted(words: &str) -> Option<&'static str> {
     let of = |names: &[&str]| names.iter().any(|name| words.contains(name));
@@ -75,9 +78,7 @@ impl Error {
             Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
                 "make room on the disk; nothing is lost and the next pass goes on from here"
             }
-            Some(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
-                "give the user that runs gitsync the right to do so"
-            }
+            Some(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => MAY_NOT,
             Some(rustix::io::Errno::ROFS) => "mount the file system writable",
             _ => "look at the disk and the system's log; the next pass tries again",
         };
@@ -104,6 +105,10 @@ impl Error {
             return Self::new(Sort::Exhausted, text, next);
         }
         match (error.class(), error.code()) {
+            // libgit2 calls locked what the system lets nobody open.
+            (_, git2::ErrorCode::Locked) if error.message().contains("Permission denied") => {
+                Self::new(Sort::Broken, text.replace(" is locked: ", ": "), MAY_NOT)
+            }
             (_, git2::ErrorCode::Locked) => {
                 Self::new(Sort::Busy, text, "another git process works in this repository; the next pass tries again")
             }
@@ -119,9 +124,9 @@ impl Error {
             | (git2::ErrorClass::Index, git2::ErrorCode::GenericError) => {
                 Self::new(Sort::Corrupt, text, MAY_BE_DAMAGED)
             }
-            // What can't be looked at twice has been named by then, with its file.
+            // libgit2 says so of a file that the system would not look at, and not of one that is missing.
             (git2::ErrorClass::Config, _) if error.message().starts_with("failed to stat") => {
-                Self::new(Sort::Exhausted, text, "see whether the disk is well; the next pass tries again")
+                Self::new(Sort::Exhausted, text, "see whether the disk gives the file; the next pass tries again")
             }
             (git2::ErrorClass::Config, code) if code != git2::ErrorCode::NotFound => {
                 Self::new(Sort::NotReady, text, "mend git's configuration; `git config --list --show-origin` shows it")
@@ -171,5 +176,22 @@ impl<T> Doing<T> for io::Result<T> {
 impl<T> Doing<T> for rustix::io::Result<T> {
     fn doing(self, what: impl std::fmt::Display) -> Result<T, Error> {
         self.map_err(|error| Error::io(what, &error.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody works there, and waiting does not help.
+    #[test]
+    fn what_the_system_lets_nobody_open_is_not_locked() {
+        let words = "failed open - '.git/HEAD' is locked: Permission denied";
+        let error = Error::git("reading HEAD", &git2::Error::new(git2::ErrorCode::Locked, git2::ErrorClass::Os, words));
+        assert_eq!((error.sort, &*error.next), (Sort::Broken, MAY_NOT));
+        assert_eq!(error.what, "reading HEAD: failed open - '.git/HEAD': Permission denied");
+        let words = "failed to lock file '.git/HEAD.lock' for writing";
+        let error = Error::git("moving HEAD", &git2::Error::new(git2::ErrorCode::Locked, git2::ErrorClass::Os, words));
+        assert_eq!(error.sort, Sort::Busy);
     }
 }

@@ -33,6 +33,23 @@ impl Repo {
         self.git.find_tree(self.raw_commit(commit)?.tree).doing(format!("reading the tree of commit {commit}"))
     }
 
+    /// The commits that references name, as far as they can be read.
+    ///
+    /// # Errors
+    /// Where the references can't be read.
+    pub(super) fn ref_tips(&self) -> Result<Vec<CommitId>, Error> {
+        let mut tips = Vec::new();
+        for reference in self.git.references().doing("reading the references")? {
+            let Ok(reference) = reference else { continue };
+            match reference.peel_to_commit() {
+                Ok(commit) => tips.push(commit.id()),
+                // One that libgit2 can't parse is a commit all the same.
+                Err(_) => tips.extend(reference.target().filter(|target| self.has_commit(*target))),
+            }
+        }
+        Ok(tips)
+    }
+
     /// Whether a commit is here and can be read.
     pub(crate) fn has_commit(&self, id: CommitId) -> bool {
         self.raw_commit(id).is_ok()

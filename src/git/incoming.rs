@@ -42,7 +42,26 @@ pub(super) enum Walk {
 }
 
 /// A folder that goes when this does.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
+
+impl Folder {
+    /// A new one for a dry run. The name has a number that is free, since process ids come again in containers.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn temporary() -> Result<Self, Error> {
+        let doing = "making a folder to fetch into";
+        let us = std::process::id();
+        for number in 0..1000 {
+            let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{us}-{number}"));
+            match fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.doing(doing).map(|()| Self(folder)),
+            }
+        }
+        Err(Error::io(doing, &io::Error::other("the temporary folder is full of what dry runs left")))
+    }
+}
 
 impl Drop for Folder {
     fn drop(&mut self) {
@@ -65,7 +84,7 @@ pub(super) enum History {
 /// Those of the file system.
 pub(super) fn clear(place: &Place) -> Result<(), Error> {
     let folder = place.git_dir.join(NAME);
-    super::worktree::remove_folder(&folder).doing(format!("removing {}", folder.display()))
+    files::remove_folder(&folder).doing(format!("removing {}", folder.display()))
 }
 
 impl Incoming {
@@ -81,22 +100,12 @@ impl Incoming {
         Self::make(repo, Folder(folder), walk)
     }
 
-    /// Outside the repository, which stays as it is: for dry runs. The name has a number that is free, since process ids come
-    /// again in containers.
+    /// Outside the repository, which stays as it is: for dry runs.
     ///
     /// # Errors
     /// Those of the file system.
     pub(super) fn outside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
-        let doing = "making a folder to fetch into";
-        let us = std::process::id();
-        for number in 0..1000 {
-            let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{us}-{number}"));
-            match fs::DirBuilder::new().mode(0o700).create(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => return made.doing(doing).and_then(|()| Self::make(repo, Folder(folder), walk)),
-            }
-        }
-        Err(Error::io(doing, &io::Error::other("the temporary folder is full of what dry runs left")))
+        Self::make(repo, Folder::temporary()?, walk)
     }
 
     /// References tell the server what need not be sent again, and `shallow` where history is cut.
@@ -216,6 +225,17 @@ impl Incoming {
             fs::rename(from, to)?;
         }
         sync_dir(ours)
+    }
+
+    /// A second handle, which knows where history is cut now.
+    ///
+    /// # Errors
+    /// Where it can't be opened.
+    #[allow(clippy::disallowed_methods)]
+    pub(super) fn opened_again(&self) -> Result<git2::Repository, Error> {
+        let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
+        let git = git2::Repository::open_ext(&self.folder.0, flags, std::iter::empty::<&std::ffi::OsStr>());
+        git.doing("reading what was fetched")
     }
 
     /// This process, and no other, sees the fetched objects as if they were the repository's, as long as this is kept.

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::error::Doing;
 use super::rescue::{self, What};
-use super::{CommitId, Error, Repo};
+use super::{CommitId, Error, Repo, Sort};
 use crate::private::sync_dir;
 
 /// The tips when a job was about to start.
@@ -51,10 +51,12 @@ impl Repo {
             return Ok(Vec::new());
         }
         let now: Vec<CommitId> = [self.local_tip()?, self.last_seen()?].into_iter().flatten().collect();
-        let mut kept = Vec::new();
+        let (mut kept, mut destroyed) = (Vec::new(), Vec::new());
         for (what, tip) in before.tips {
             let contained = now.iter().any(|holder| self.contains(*holder, tip).unwrap_or(false));
             let made = before.made.iter().find(|(_, commit)| *commit == tip).map(|(name, _)| name.as_str());
+            // The job may have removed that too: a fetch that mirrors and prunes does.
+            let made = made.filter(|name| self.git.refname_to_id(name).is_ok_and(|kept| kept == tip));
             match (contained, made) {
                 (true, Some(name)) => self.remove_rescue(name)?,
                 (true, None) => {}
@@ -62,10 +64,23 @@ impl Repo {
                     rescue::tell(what, name, tip, &format!("{who} dropped it"));
                     kept.push(name.to_owned());
                 }
-                (false, None) => kept.push(self.rescue(what, tip, when, &format!("{who} dropped it"))?),
+                (false, None) if self.is_still_here(tip)? => {
+                    kept.push(self.rescue(what, tip, when, &format!("{who} dropped it"))?);
+                }
+                (false, None) => destroyed.push(tip.to_string()),
             }
         }
-        Ok(kept)
+        if destroyed.is_empty() {
+            return Ok(kept);
+        }
+        let what = format!("{who} removed every reference to {} and its objects", destroyed.join(" and "));
+        let next = "fetch it from another clone that has it; see what deletes refs/gitsync/ and prunes";
+        Err(Error::new(Sort::NotReady, what, next))
+    }
+
+    /// Whether a commit's object is in the repository, as it is now on disk: this process still has open what a job's git removed.
+    fn is_still_here(&self, commit: CommitId) -> Result<bool, Error> {
+        Ok(self.beside()?.odb().doing("looking for what the job dropped")?.exists(commit))
     }
 
     fn remove_rescue(&self, name: &str) -> Result<(), Error> {

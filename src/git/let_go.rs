@@ -10,13 +10,13 @@ use std::time::Duration;
 use super::ages::{self, Ages};
 use super::error::Doing;
 use super::rescue::{self, stamp_of};
-use super::{Error, Repo, heal, worktree};
+use super::{Error, Repo, heal, place};
 use crate::deadline::Reading;
 use crate::files;
 use crate::private::{PrivateDir, sync_dir};
 
 /// Folders of the private folder in which each entry is a thing that was put aside.
-const FOLDERS: [&str; 4] = [heal::BROKEN, worktree::ASIDE, heal::EMPTY_OBJECTS, heal::DAMAGED_REFS];
+const FOLDERS: [&str; 4] = [heal::BROKEN, place::ASIDE, heal::EMPTY_OBJECTS, heal::DAMAGED_REFS];
 
 /// How the names of single files that were put aside begin.
 const FILES: [&str; 2] = [heal::DAMAGED_CONFIG, heal::DAMAGED_INDEX];

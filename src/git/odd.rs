@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use std::fs;
 
 use super::error::Doing;
-use super::{CommitId, Error, Repo};
+use super::{CommitId, Error, Repo, Sort};
+use crate::files;
 
 const BESIDE: &str = "beside";
 
@@ -26,7 +27,7 @@ pub(super) struct Beside<'r> {
 
 impl Drop for Beside<'_> {
     fn drop(&mut self) {
-        let _ = super::worktree::remove_folder(&self.repo.private.file(BESIDE));
+        let _ = files::remove_folder(&self.repo.private.file(BESIDE));
     }
 }
 
@@ -35,7 +36,7 @@ impl<'r> Beside<'r> {
     fn make(repo: &'r Repo, cut: &[CommitId]) -> Result<Self, Error> {
         let doing = "making a repository beside this one";
         let folder = repo.private.file(BESIDE);
-        super::worktree::remove_folder(&folder).doing(doing)?;
+        files::remove_folder(&folder).doing(doing)?;
         let folder = repo.private.folder(BESIDE).doing(doing)?;
         git2::Repository::init_bare(&folder).doing(doing)?;
         let lines: String = cut.iter().map(|id| format!("{id}\n")).collect();
@@ -49,17 +50,30 @@ impl<'r> Beside<'r> {
         Ok(Self { repo, git })
     }
 
-    /// One to push from: it has the commits that the remote has not, with all their files, and no other.
+    /// One to push from: it has the commits that the remote has not, with all their files, and no other. A new commit that libgit2 can't
+    /// read is left out with all before it: a remote that had it before it was rewritten has it still, and any other refuses the push.
     pub(super) fn to_push(repo: &'r Repo, commit: CommitId, expected: Option<CommitId>) -> Result<Self, Error> {
         let doing = "packing what is to be pushed";
         let new = match expected {
             Some(expected) => repo.only_in(commit, expected, usize::MAX)?,
             None => vec![commit],
         };
-        let known: HashSet<CommitId> = new.iter().copied().collect();
+        let mut known: HashSet<CommitId> = new.iter().copied().collect();
+        let mut open: Vec<CommitId> = new.iter().copied().filter(|id| repo.git.find_commit(*id).is_err()).collect();
+        while let Some(id) = open.pop() {
+            if known.remove(&id) {
+                open.extend(repo.parents_of(id)?);
+            }
+        }
+        if !known.contains(&commit) {
+            let what =
+                format!("{doing}: the author or date of commit {commit} is malformed, and libgit2 can't push it");
+            let next = "push it by `git push`, or make a commit of today's on it: the next tick pushes that";
+            return Err(Error::new(Sort::Refused, what, next));
+        }
         let mut cut = Vec::new();
         let mut pack = repo.git.packbuilder().doing(doing)?;
-        for id in &new {
+        for id in new.iter().filter(|id| known.contains(id)) {
             if !repo.raw_commit(*id)?.parents.iter().all(|parent| known.contains(parent)) {
                 cut.push(*id);
             }

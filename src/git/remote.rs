@@ -121,7 +121,11 @@ impl Repo {
     pub fn stored_url(&self) -> Result<Option<String>, Error> {
         let config = self.config()?;
         match config.get_string(&format!("remote.{}.url", self.names.remote)) {
-            Ok(url) => Ok(Some(url).filter(|url| !url.is_empty())),
+            Ok(url) => {
+                // Masks it.
+                transport::split_url_secret(&url);
+                Ok(Some(url).filter(|url| !url.is_empty()))
+            }
             Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
             Err(error) => Err(Error::git("reading the remote's URL", &error)),
         }
@@ -284,9 +288,25 @@ impl Remote<'_> {
     /// # Errors
     /// As [`Remote::fetch`].
     pub fn fetch_beside(&self) -> Result<Option<CommitId>, Error> {
+        self.fetch_beside_deep(History::New)
+    }
+
+    /// [`Remote::fetch_beside`], and with it all history that a shallow clone left out.
+    ///
+    /// # Errors
+    /// As [`Remote::fetch`].
+    pub fn fetch_whole_beside(&self) -> Result<Option<CommitId>, Error> {
+        self.fetch_beside_deep(History::Whole)
+    }
+
+    fn fetch_beside_deep(&self, history: History) -> Result<Option<CommitId>, Error> {
         let make = |walk| Incoming::outside(self.repo, walk);
-        let Some((incoming, tip)) = self.download(make, History::New)? else { return Ok(None) };
+        let Some((incoming, tip)) = self.download(make, history)? else { return Ok(None) };
         incoming.lend(self.repo)?;
+        if history == History::Whole {
+            // Set twice only where a second fetch found nothing more.
+            let _ = self.repo.uncut.set(incoming.opened_again()?);
+        }
         // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
         self.repo.raw_commit(tip)?;
         *self.repo.scratch.borrow_mut() = Some(incoming);
@@ -366,7 +386,8 @@ impl Remote<'_> {
         for tip in [self.repo.local_tip()?, self.repo.last_seen()?].into_iter().flatten() {
             self.repo.check_whole(tip)?;
         }
-        Ok(())
+        // libgit2 and our own check walk from all references.
+        self.repo.check_histories()
     }
 
     /// Pushes `commit` to the branch, if the remote's tip is still `expected`.

@@ -1,10 +1,16 @@
 //! Rescue: what is about to be dropped stays reachable under `refs/gitsync/rescue/`, on disk before the act.
 
+use std::io;
+use std::path::PathBuf;
+
 use chrono::{DateTime, Duration, NaiveDateTime, Utc};
 
 use super::ages::Ages;
+use super::commit::{is_one_to_git, is_submodule_in};
 use super::error::Doing;
-use super::{CommitId, Error, Repo};
+use super::survey::Survey;
+use super::tree_dir::{Kind, Parent, TreeDir, last};
+use super::{CommitId, Error, Repo, path_of, shown};
 
 const PREFIX: &str = "refs/gitsync/rescue/";
 const STAMP: &str = "%Y%m%dT%H%M%SZ";
@@ -57,13 +63,14 @@ impl Repo {
         why: &str,
     ) -> Result<(String, bool), Error> {
         let ages = Ages::read(&self.private);
-        for (name, kept) in self.rescues()? {
-            if kept == commit && name.contains(&format!("-{}-", what.word())) && is_recent(&ages, &name, kept, when) {
+        let hex = commit.to_string();
+        // Not each that is there: there may be thousands, and as many are made in one pass.
+        for (name, kept) in self.rescues_like(&format!("*-{}-{}", what.word(), &hex[..7]))? {
+            if kept == commit && is_recent(&ages, &name, kept, when) {
                 return Ok((name, false));
             }
         }
         self.objects_to_disk()?;
-        let hex = commit.to_string();
         let mut stamp = when;
         let name = loop {
             let name = format!("{PREFIX}{}-{}-{}", stamp.format(STAMP), what.word(), &hex[..7]);
@@ -83,9 +90,13 @@ impl Repo {
     /// # Errors
     /// Where references can't be read.
     pub fn rescues(&self) -> Result<Vec<(String, CommitId)>, Error> {
+        self.rescues_like("*")
+    }
+
+    fn rescues_like(&self, pattern: &str) -> Result<Vec<(String, CommitId)>, Error> {
         let doing = "reading refs/gitsync/rescue/";
         let mut all = Vec::new();
-        for reference in self.git.references_glob(&format!("{PREFIX}*")).doing(doing)? {
+        for reference in self.git.references_glob(&format!("{PREFIX}{pattern}")).doing(doing)? {
             let reference = reference.doing(doing)?;
             if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
                 all.push((name.to_owned(), target));
@@ -122,4 +133,117 @@ pub(super) fn stamp_of(name: &str) -> Option<DateTime<Utc>> {
 pub(super) fn stamp_at_start(name: &str) -> Option<DateTime<Utc>> {
     let stamp = name.split(['-', '+']).next()?;
     NaiveDateTime::parse_from_str(stamp, STAMP).ok().map(|time| time.and_utc())
+}
+
+impl Repo {
+    /// Commits file versions that no reachable tree holds, byte for byte, and keeps the commit.
+    ///
+    /// What is staged in the index and differs from both sides becomes the commit's second parent, as `git stash` does it.
+    pub(super) fn rescue_files(
+        &self,
+        top: &TreeDir,
+        target: CommitId,
+        survey: &Survey,
+        when: DateTime<Utc>,
+        why: &str,
+    ) -> Result<Option<String>, Error> {
+        let head = self.tip_of("HEAD")?;
+        let head_tree = head.map(|head| self.tree_of(head)).transpose()?;
+        let staged = self.staged_only(head_tree.as_ref(), target)?;
+        if survey.unsaved.is_empty() && staged.is_none() {
+            return Ok(None);
+        }
+        let mut kept: Vec<(PathBuf, git2::Oid, u32)> = Vec::new();
+        for (path, found) in &survey.unsaved {
+            let doing = || format!("keeping {}, which is about to be replaced", shown(path));
+            let Parent::There(parent) = top.parent_of(path).doing(doing())? else { continue };
+            let (id, mode) = match found.kind {
+                Kind::Link => {
+                    let bytes = parent.read(last(path), found.kind).doing(doing())?;
+                    (self.git.blob(&bytes).doing(doing())?, 0o120_000)
+                }
+                Kind::File { executable } => {
+                    // Without a path to go by the writer applies no filters: the bytes are kept as they are.
+                    let mut blob = self.git.blob_writer(None).doing(doing())?;
+                    let mut file = parent.open_file(last(path)).doing(doing())?;
+                    io::copy(&mut file, &mut blob).doing(doing())?;
+                    (blob.commit().doing(doing())?, if executable { 0o100_755 } else { 0o100_644 })
+                }
+                Kind::Folder | Kind::Special => continue,
+            };
+            kept.push((path.clone(), id, mode));
+        }
+        if staged.is_none()
+            && let Some(name) = self.rescued_before(&kept)?
+        {
+            return Ok(Some(name));
+        }
+        let edits = kept.iter().map(|(path, id, mode)| (path.clone(), Some((*id, *mode)))).collect();
+        let tree = self.edit_tree(head_tree.as_ref().map(git2::Tree::id), &edits)?;
+        let (author, committer) = self.signatures(when)?;
+        let branch = &self.names.branch;
+        let mut parents: Vec<CommitId> = head.into_iter().collect();
+        if let Some(staged) = staged {
+            let message = format!("gitsync: what was staged on {branch}\n\n{why}\n");
+            parents.push(self.write_commit(staged, &parents, &author, &committer, &message)?);
+        }
+        let mut message = format!("gitsync: uncommitted files on {branch}\n\n{why}\n\n");
+        for (path, _, _) in kept.iter().take(100) {
+            message.push_str(&format!("{}\n", shown(path)));
+        }
+        let id = self.write_commit(tree, &parents, &author, &committer, &message)?;
+        self.rescue(What::Worktree, id, when, why).map(Some)
+    }
+
+    /// The index as a tree, if something is staged that is neither in HEAD, nor in the target, nor in the file itself.
+    fn staged_only(&self, head: Option<&git2::Tree<'_>>, target: CommitId) -> Result<Option<git2::Oid>, Error> {
+        let doing = "looking at what is staged";
+        let mut index = self.index()?;
+        if index.has_conflicts() || self.follow_is_unfinished() {
+            // A half merge can't be written as a tree. Its sides are commits, and its files are rescued as files.
+            return Ok(None);
+        }
+        let target = self.tree_of(target)?;
+        let diff = self.git.diff_tree_to_index(head, Some(&index), None).doing(doing)?;
+        for delta in diff.deltas() {
+            let file = delta.new_file();
+            let Some(bytes) = file.path_bytes() else { continue };
+            let path = path_of(bytes);
+            if file.id().is_zero() || is_submodule_in(&index, &path) || is_one_to_git(&delta, head, &index) {
+                continue;
+            }
+            let in_target = target.get_path(&path).is_ok_and(|entry| entry.id() == file.id());
+            let in_file = || {
+                if self.blocked_on_the_way(&path).is_some() {
+                    return false;
+                }
+                let mut options = git2::DiffOptions::new();
+                options.pathspec(&path).disable_pathspec_match(true).include_typechange(true);
+                self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).is_ok_and(|d| d.deltas().len() == 0)
+            };
+            if !in_target && !in_file() {
+                return match index.write_tree_to(&self.git) {
+                    // An index taken over from a repository that was put aside names objects that stayed there.
+                    Err(_) if head.is_none() => Ok(None),
+                    written => written.map(Some).doing(doing),
+                };
+            }
+        }
+        Ok(None)
+    }
+
+    /// A rescue that holds all these versions already: a pass that was killed after it made one need not make another.
+    fn rescued_before(&self, kept: &[(PathBuf, git2::Oid, u32)]) -> Result<Option<String>, Error> {
+        for (name, commit) in self.rescues()? {
+            if !name.contains("-worktree-") {
+                continue;
+            }
+            let Ok(tree) = self.tree_of(commit) else { continue };
+            let all = kept.iter().all(|(path, id, _)| tree.get_path(path).is_ok_and(|entry| entry.id() == *id));
+            if all {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
 }

@@ -61,7 +61,7 @@ pub(crate) fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
         (git2::ConfigLevel::XDG, "attributes"),
         (git2::ConfigLevel::System, "gitattributes"),
     ] {
-        for folder in crate::ffi::search_path(level) {
+        for folder in folders(&crate::ffi::search_path(level)) {
             check(&folder.join(name), "take it away: git looks for rules there")?;
         }
     }
@@ -125,7 +125,9 @@ fn check_config(path: &Path, place: &Place, depth: usize) -> Result<(), Error> {
     for included in includes(&String::from_utf8_lossy(&text)) {
         let folder = path.parent().unwrap_or(&place.git_dir);
         let included = match included.strip_prefix("~/") {
-            Some(rest) => crate::ffi::search_path(git2::ConfigLevel::Global).first().map(|home| home.join(rest)),
+            Some(rest) => {
+                folders(&crate::ffi::search_path(git2::ConfigLevel::Global)).first().map(|home| home.join(rest))
+            }
             None => Some(folder.join(included)),
         };
         if let Some(included) = included {
@@ -155,7 +157,7 @@ fn includes(text: &str) -> Vec<String> {
 }
 
 /// The folders of a search path, in order.
-pub(crate) fn folders(list: &[u8]) -> Vec<PathBuf> {
+fn folders(list: &[u8]) -> Vec<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
     let folder = |bytes: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
     list.split(|byte| *byte == b':').filter(|one| !one.is_empty()).map(folder).collect()

@@ -94,7 +94,7 @@ impl Repo {
 fn is_allowed(name: &[u8]) -> bool {
     // What is `.git` or a way out, to some file system, has one of these in it; to ask libgit2 of each name takes long.
     let odd = name.starts_with(b".") || name.iter().any(|byte| !byte.is_ascii() || b"~:\\/".contains(byte));
-    !odd || (!name.contains(&b'/') && super::worktree::git_allows(&path_of(name)))
+    !odd || (!name.contains(&b'/') && super::index::git_allows(&path_of(name)))
 }
 
 fn unfit(commit: CommitId, path: &Path, why: &str) -> Error {

@@ -23,99 +23,121 @@ pub struct Refusal {
     pub next: String,
 }
 
+/// What a server says as it refuses, the first that fits: of each list of words one must be in it. Whether it passes, whether
+/// somebody pushed at the same time, and what to do.
+const REFUSALS: &[(&[&[&str]], Kind, bool, &str)] = &[
+    (
+        &[&[
+            "protected branch",
+            "gh006",
+            "gh013",
+            "repository rule violations",
+            "not allowed to push",
+            "not allowed to force push",
+        ]],
+        Kind::Lasting,
+        false,
+        "let this account push to the branch in the server's branch rules, or sync another branch",
+    ),
+    (
+        &[&[
+            "gh001",
+            "large files detected",
+            "exceeds github's file size limit",
+            "file size limit",
+            "too large",
+            "exceeds maximum",
+            "pack exceeds",
+        ]],
+        Kind::Lasting,
+        false,
+        "take the large file out of the unpushed commits, and lower --max-file-size to the server's limit",
+    ),
+    (
+        &[&["secret", "push protection", "gh009"], &["push declined", "push protection", "gh009"]],
+        Kind::Lasting,
+        false,
+        "take the secret the server found out of the unpushed commits, and revoke it",
+    ),
+    (&[&["gh007", "private email"]], Kind::Lasting, false, "set GIT_AUTHOR_EMAIL to an address the server accepts"),
+    (
+        &[&["hook declined", "declined", "denied by"]],
+        Kind::Lasting,
+        false,
+        "see what the server's hook wants of a commit",
+    ),
+    (
+        &[&["checked out"]],
+        Kind::Lasting,
+        false,
+        "make the remote a bare repository, or set receive.denyCurrentBranch there",
+    ),
+    (
+        &[&["denying non-fast-forward", "denynonfastforwards", "deletion prohibited", "hidden ref", "deny updating"]],
+        Kind::Lasting,
+        false,
+        "the server forbids this update (receive.denyNonFastForwards?): allow it, or run without --alpha",
+    ),
+    (
+        &[&[
+            "permission",
+            "not permitted",
+            "unauthorized",
+            "forbidden",
+            "shallow update not allowed",
+            "archived",
+            "read-only",
+        ]],
+        Kind::Lasting,
+        false,
+        "give this account the right to push to the repository",
+    ),
+    (
+        &[&[
+            "non-fast-forward",
+            "fetch first",
+            "stale info",
+            "cannot lock ref",
+            "failed to lock",
+            "failed to update ref",
+            "incorrect old value",
+            "reference already exists",
+            "remote ref updated since checkout",
+            "needs force",
+            "is at",
+        ]],
+        Kind::Passing,
+        true,
+        "somebody pushed at the same time; the next pass takes their commits in and pushes again",
+    ),
+    (
+        &[&[
+            "unpacker error",
+            "unpack",
+            "internal",
+            "disk",
+            "no space",
+            "timeout",
+            "timed out",
+            "temporar",
+            "try again",
+            "index-pack",
+            "transaction",
+        ]],
+        Kind::Passing,
+        false,
+        "the server had trouble of its own; the next pass pushes again",
+    ),
+];
+
 /// Sorts a refusal. `said`: what else the server said during the push (its side-band text), in which GitHub and GitLab
 /// give the reason behind a bare "hook declined".
 pub fn refusal(reason: &str, said: &str) -> Refusal {
     let words = format!("{reason}\n{said}").to_ascii_lowercase();
     let has = |any: &[&str]| any.iter().any(|w| words.contains(w));
-    let (kind, lost_race, next) = if has(&[
-        "protected branch",
-        "gh006",
-        "gh013",
-        "repository rule violations",
-        "not allowed to push",
-        "not allowed to force push",
-    ]) {
-        (
-            Kind::Lasting,
-            false,
-            "let this account push to the branch in the server's branch rules, or sync another branch",
-        )
-    } else if has(&[
-        "gh001",
-        "large files detected",
-        "exceeds github's file size limit",
-        "file size limit",
-        "too large",
-        "exceeds maximum",
-        "pack exceeds",
-    ]) {
-        (
-            Kind::Lasting,
-            false,
-            "take the large file out of the unpushed commits, and lower --max-file-size to the server's limit",
-        )
-    } else if has(&["secret", "push protection", "gh009"]) && has(&["push declined", "push protection", "gh009"]) {
-        (Kind::Lasting, false, "take the secret the server found out of the unpushed commits, and revoke it")
-    } else if has(&["gh007", "private email"]) {
-        (Kind::Lasting, false, "set GIT_AUTHOR_EMAIL to an address the server accepts")
-    } else if has(&["hook declined", "declined", "denied by"]) {
-        (Kind::Lasting, false, "see what the server's hook wants of a commit")
-    } else if has(&["checked out"]) {
-        (Kind::Lasting, false, "make the remote a bare repository, or set receive.denyCurrentBranch there")
-    } else if has(&[
-        "denying non-fast-forward",
-        "denynonfastforwards",
-        "deletion prohibited",
-        "hidden ref",
-        "deny updating",
-    ]) {
-        (
-            Kind::Lasting,
-            false,
-            "the server forbids this update (receive.denyNonFastForwards?): allow it, or run without --alpha",
-        )
-    } else if has(&[
-        "permission",
-        "not permitted",
-        "unauthorized",
-        "forbidden",
-        "shallow update not allowed",
-        "archived",
-        "read-only",
-    ]) {
-        (Kind::Lasting, false, "give this account the right to push to the repository")
-    } else if has(&[
-        "non-fast-forward",
-        "fetch first",
-        "stale info",
-        "cannot lock ref",
-        "failed to lock",
-        "failed to update ref",
-        "incorrect old value",
-        "reference already exists",
-        "remote ref updated since checkout",
-        "needs force",
-        "is at",
-    ]) {
-        (Kind::Passing, true, "somebody pushed at the same time; the next pass takes their commits in and pushes again")
-    } else if has(&[
-        "unpacker error",
-        "unpack",
-        "internal",
-        "disk",
-        "no space",
-        "timeout",
-        "timed out",
-        "temporar",
-        "try again",
-        "index-pack",
-        "transaction",
-    ]) {
-        (Kind::Passing, false, "the server had trouble of its own; the next pass pushes again")
-    } else {
-        (Kind::Lasting, false, "see the server's words for what it wants")
-    };
+    let found = REFUSALS.iter().find(|(lists, ..)| lists.iter().all(|any| has(any)));
+    let other = &(&[][..], Kind::Lasting, false, "see the server's words for what it wants");
+    let (_, kind, lost_race, next) = *found.unwrap_or(other);
     Refusal { kind, lost_race, reason: redact::text(reason.as_bytes()), next: next.to_owned() }
 }
 

@@ -1,6 +1,7 @@
 //! What git's own configuration says about reaching a remote: read once, when the session opens, and honoured.
 
-use super::url::{HttpUrl, Remote, decoded};
+use super::encoding::decoded;
+use super::url::{HttpUrl, Remote};
 
 /// The entries that matter to a transport, in the order git reads them.
 #[derive(Clone, Debug, Default)]

@@ -18,9 +18,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::GitConfig;
-use super::exec::{self, Wire};
+use super::connection::Connection;
+use super::programs;
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
-use super::{Env, Kind, Limits, Options, TokenHost, TransportError, redact};
+use super::{Env, Kind, Limits, Options, TokenHost, TransportError, encoding, redact};
 use crate::deadline::instant;
 use crate::files;
 
@@ -44,7 +45,7 @@ impl fmt::Debug for Authorization {
 impl Authorization {
     fn basic(user: &str, secret: &str, source: impl Into<String>) -> Authorization {
         redact::register_secret(secret);
-        let pair = redact::base64(format!("{user}:{secret}").as_bytes());
+        let pair = encoding::base64(format!("{user}:{secret}").as_bytes());
         redact::register_secret(&pair);
         Authorization { header: format!("Basic {pair}"), source: source.into() }
     }
@@ -53,7 +54,7 @@ impl Authorization {
 /// What follows the scheme in an `Authorization`: as it is and, where it is that of Basic, the password in it.
 fn register_credentials(value: &str) {
     redact::register_secret(value);
-    let pair = redact::from_base64(value).and_then(|bytes| String::from_utf8(bytes).ok());
+    let pair = encoding::from_base64(value).and_then(|bytes| String::from_utf8(bytes).ok());
     if let Some((_, secret)) = pair.as_deref().and_then(|pair| pair.split_once(':')) {
         redact::register_secret(secret);
     }
@@ -295,14 +296,14 @@ impl Credentials {
         let mut question =
             format!("protocol={}\nhost={}\n", self.url.origin.scheme.as_str(), self.url.origin.authority());
         if self.config.one("credential", "usehttppath", &self.url).is_some_and(is_true) {
-            question.push_str(&format!("path={}\n", super::url::decoded(self.url.path.trim_start_matches('/'))));
+            question.push_str(&format!("path={}\n", encoding::decoded(self.url.path.trim_start_matches('/'))));
         }
         let user = self.url.user.as_deref().or(self.config.one("credential", "username", &self.url));
         if let Some(user) = user {
             question.push_str(&format!("username={user}\n"));
         }
         question.push('\n');
-        let Some(answer) = self.run(exec::shell(&script, "get"), &question, &source)? else { return Ok(None) };
+        let Some(answer) = self.run(programs::shell(&script, "get"), &question, &source)? else { return Ok(None) };
         let value = |key: &str| {
             answer
                 .lines()
@@ -323,7 +324,7 @@ impl Credentials {
     fn ask_program(&self, path: &str, source: &str) -> Result<Option<Authorization>, TransportError> {
         let origin = &self.url.origin;
         let ask = |question: String| -> Result<Option<String>, TransportError> {
-            let answer = self.run(exec::program(path.as_ref(), &question), "", source)?;
+            let answer = self.run(programs::program(path.as_ref(), &question), "", source)?;
             Ok(answer.and_then(|a| a.lines().next().map(str::to_owned)).filter(|a| !a.is_empty()))
         };
         let user = match &self.url.user {
@@ -342,20 +343,20 @@ impl Credentials {
     fn run(&self, mut command: Command, input: &str, source: &str) -> Result<Option<String>, TransportError> {
         // Nobody is there to answer.
         command.env("GIT_TERMINAL_PROMPT", "0").env("GCM_INTERACTIVE", "never");
-        let mut wire = match Wire::talk(command, self.limits.clone(), source, "git") {
-            Ok(wire) => wire,
+        let mut connection = match Connection::talk(command, self.limits.clone(), source, "git") {
+            Ok(connection) => connection,
             Err(e) => {
                 tracing::warn!(helper = source, error = e.what, next = e.next, "a credential helper could not be run");
                 return Ok(None);
             }
         };
         // A helper that reads nothing has closed its end by now, which is no fault.
-        let _ = wire.send(input.as_bytes());
-        wire.close_input();
+        let _ = connection.send(input.as_bytes());
+        connection.close_input();
         let mut answer = Vec::new();
         let mut some = [0; 4096];
         loop {
-            match wire.receive(&mut some)? {
+            match connection.receive(&mut some)? {
                 0 => break,
                 n => answer.extend_from_slice(&some[..n]),
             }
@@ -364,7 +365,7 @@ impl Credentials {
             }
         }
         if answer.is_empty() {
-            tracing::debug!(helper = source, said = wire.last_words(), "a credential helper knows nothing");
+            tracing::debug!(helper = source, said = connection.last_words(), "a credential helper knows nothing");
         }
         Ok(String::from_utf8(answer).ok().filter(|a| !a.is_empty()))
     }

@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::url::{decoded, percent_encode};
+use super::encoding::{base64, decoded, percent_encode};
 
 /// How long a printed text may be, in bytes.
 const LONGEST: usize = 2000;
@@ -13,7 +13,7 @@ const LONGEST: usize = 2000;
 const MASK: &str = "***";
 /// Shorter secrets are not looked for: masking every `a` of a text tells more than it hides.
 const SHORTEST_SECRET: usize = 4;
-/// Shorter secrets are not looked for inside base64 and hexadecimal, where a few digits are anybody's.
+/// Shorter secrets are not looked for inside base64, where a few digits are anybody's.
 const SHORTEST_ENCODED: usize = 8;
 
 /// How the tokens of the well-known forges begin.
@@ -57,11 +57,10 @@ fn hide_memory() {
     }
 }
 
-/// A secret as it is, percent-encoded, escaped (for JSON and for a log's quoted fields, also one in the other), as HTML, and,
-/// unless it is short, in hexadecimal and as a part of whatever was made base64: `user:secret`, with or without padding.
+/// A secret as it is, percent-encoded, escaped for JSON, as HTML, and, unless it is short, as a part of whatever was made
+/// base64: `user:secret`, with or without padding, URL-safe too.
 fn forms(secret: &str) -> Vec<String> {
     let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    let escaped = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"");
     let html = |quot: &str, apos: &str| {
         let text = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         text.replace('"', quot).replace('\'', apos)
@@ -70,20 +69,15 @@ fn forms(secret: &str) -> Vec<String> {
     let in_path = percent_encode(secret.as_bytes(), |b| unreserved(b) || b == b'/');
     let mut forms = vec![
         secret.to_owned(),
-        with_small_digits(&encoded),
-        with_small_digits(&in_path),
         encoded,
         in_path,
-        escaped(secret),
-        escaped(&escaped(secret)),
+        secret.replace('\\', r"\\").replace('"', "\\\""),
         html("&quot;", "&#39;"),
         html("&quot;", "&#x27;"),
         html("&#34;", "&#39;"),
         base64(secret.as_bytes()),
     ];
     if secret.len() >= SHORTEST_ENCODED {
-        let hex: String = secret.bytes().map(|b| format!("{b:02x}")).collect();
-        forms.extend([hex.to_ascii_uppercase(), hex]);
         // What is before it shifts its bits, what is behind it shares its last digit.
         for (before, shared) in [(0, 0), (1, 2), (2, 3)] {
             let bytes = [&vec![0; before], secret.as_bytes()].concat();
@@ -92,19 +86,6 @@ fn forms(secret: &str) -> Vec<String> {
         }
     }
     forms
-}
-
-/// A percent-encoded text with `%2f` for `%2F`.
-fn with_small_digits(encoded: &str) -> String {
-    let mut left = 0_u8;
-    encoded
-        .chars()
-        .map(|c| {
-            let is_digit = left > 0;
-            left = if c == '%' { 2 } else { left.saturating_sub(1) };
-            if is_digit { c.to_ascii_lowercase() } else { c }
-        })
-        .collect()
 }
 
 /// A remote's text, fit to be printed: one line of valid UTF-8 without control characters or secrets, of bounded length.
@@ -236,52 +217,10 @@ fn mask_tokens(line: &str) -> String {
     out
 }
 
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// The bytes that [`base64`] gives this for; `None` where it gives it for none.
-pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0_u32, 0);
-    for digit in text.trim_end_matches('=').bytes() {
-        let value = DIGITS.iter().position(|known| *known == digit)?;
-        bits = bits << 6 | u32::try_from(value).ok()?;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push(u8::try_from(bits >> held & 0xff).ok()?);
-        }
-    }
-    Some(out)
-}
-
-/// Standard base64 with padding, as HTTP's Basic scheme wants it.
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let group = three.iter().fold(0u32, |n, &b| n << 8 | u32::from(b)) << (8 * (3 - three.len()));
-        for digit in 0..4 {
-            if digit <= three.len() {
-                out.push(char::from(DIGITS[(group >> (18 - 6 * digit)) as usize & 63]));
-            } else {
-                out.push('=');
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-
-    #[test]
-    fn base64_is_the_standard_one() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-            assert_eq!(from_base64(coded).unwrap(), plain.as_bytes());
-        }
-    }
 
     #[test]
     fn secrets_are_masked_by_value_and_by_looks() {
@@ -314,13 +253,11 @@ mod tests {
             base64(format!("me:{secret}\n").as_bytes()).replace('+', "-").replace('/', "_"),
             percent_encode(secret.as_bytes(), |b| b.is_ascii_alphanumeric()),
             percent_encode(secret.as_bytes(), |b| b.is_ascii_alphanumeric() || b == b'/'),
-            with_small_digits(&percent_encode(secret.as_bytes(), |b| b.is_ascii_alphanumeric())),
+            "CANARY%22%25%5c%2f%3c%26%27%3e%2b0%3f123456789".to_owned(),
             percent_encode(secret.as_bytes(), |b| b == b'N'),
             format!("{secret:?}").replace(r"\'", "'"),
             serde_json::to_string(secret).unwrap(),
-            serde_json::to_string(&serde_json::to_string(secret).unwrap()).unwrap(),
             "CANARY&quot;%\\/&lt;&amp;&#39;&gt;+0?123456789".to_owned(),
-            secret.bytes().map(|b| format!("{b:02X}")).collect(),
         ] {
             let shown = text(format!("no: {said}.").as_bytes());
             // Of base64 a digit at either end is shared with what is beside it.
@@ -328,7 +265,6 @@ mod tests {
             assert!(shown.contains(MASK) && left < 40 && !shown.contains(&said), "{said}: {shown}");
             assert!(!shown.contains("123456789") && !shown.contains("%43"), "{said}: {shown}");
         }
-        assert_eq!(with_small_digits("A%2FB%AA%C"), "A%2fB%aa%c");
         assert_eq!(text(b"100% of %41 and Zm9v"), "100% of %41 and Zm9v", "what holds none stays");
     }
 

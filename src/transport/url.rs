@@ -1,15 +1,16 @@
 //! A remote's URL, read the way git reads it.
 //!
-//! gitsync never hands a URL to libgit2 or to a shell: it takes the URL apart here, once, and each road (http, ssh,
+//! gitsync never hands a URL to libgit2 or to a shell: it takes the URL apart here, once, and each transport (http, ssh,
 //! git, a path) gets the parts. What git would treat as an option or as a program to run is refused here:
 //! a host or path that begins with `-`, and `helper::address`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::encoding::{decoded, decoded_bytes, percent_encode};
 use super::{Kind, TransportError, redact};
 
-/// Where a remote is, and by which road it is reached.
+/// Where a remote is, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remote {
     /// Smart HTTP.
@@ -156,7 +157,7 @@ impl GitUrl {
 }
 
 impl Remote {
-    /// Reads a remote's URL.
+    /// Reads a remote's URL. Whoever means to use it has its secret masked by [`split_url_secret`].
     ///
     /// `relative_to`: what a relative path starts from (the work tree, as git has it).
     ///
@@ -185,7 +186,8 @@ impl Remote {
     }
 }
 
-/// Takes the secret out of a URL: the URL as it may be stored, and `(user, secret)` if there was one.
+/// Takes the secret out of a URL: the URL as it may be stored, and `(user, secret)` if there was one, which is masked in every
+/// text from here on.
 ///
 /// The user is `x-access-token` where the URL gave the token in the user's place, as in `https://TOKEN@host/…`.
 /// A URL that cannot be read comes back as it is.
@@ -276,9 +278,6 @@ fn parse_http(url: &str, scheme: Scheme, rest: &str) -> Result<HttpUrl, Transpor
         return Err(bad(url, "has a ? or # in its path"));
     }
     let (user, secret) = userinfo.map_or((None, None), user_and_secret);
-    if let Some(secret) = &secret {
-        redact::register_secret(secret);
-    }
     let path =
         percent_encode(path.trim_end_matches('/').as_bytes(), |b| is_unreserved(b) || b"/%:@!$&'()*+,;=".contains(&b));
     let origin = Origin { scheme, host: host.to_ascii_lowercase(), port: port.unwrap_or(scheme.default_port()) };
@@ -314,9 +313,6 @@ fn parse_ssh(url: &str, rest: &str) -> Result<SshUrl, TransportError> {
         Some((userinfo, host)) => (Some(userinfo), host),
         None => (None, authority),
     };
-    if let Some((_, secret)) = userinfo.and_then(|u| u.split_once(':')) {
-        redact::register_secret(&decoded(secret));
-    }
     let user = userinfo.map(|u| decoded(u.split(':').next().unwrap_or_default())).filter(|u| !u.is_empty());
     let (host, port) = host_and_port(url, host_port)?;
     // ssh://host/~user/repo: the home directory is the other machine's to find.
@@ -414,43 +410,6 @@ fn is_unreserved(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-._~".contains(&b)
 }
 
-/// Percent-encodes all bytes but those that `keep` holds fit.
-pub(crate) fn percent_encode(bytes: &[u8], keep: impl Fn(u8) -> bool) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for &b in bytes {
-        if keep(b) && b.is_ascii() {
-            out.push(char::from(b));
-        } else {
-            out.push_str(&format!("%{b:02X}"));
-        }
-    }
-    out
-}
-
-pub(crate) fn decoded_bytes(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while let Some(&b) = bytes.get(i) {
-        let hex = |at: usize| bytes.get(at).and_then(|&c| char::from(c).to_digit(16));
-        match (b, hex(i + 1), hex(i + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                i += 3;
-            }
-            _ => {
-                out.push(b);
-                i += 1;
-            }
-        }
-    }
-    out
-}
-
-pub(crate) fn decoded(text: &str) -> String {
-    String::from_utf8_lossy(&decoded_bytes(text)).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -468,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_takes_its_road() {
+    fn each_form_is_read() {
         assert_eq!(parse("/srv/a.git"), Remote::Path("/srv/a.git".into()));
         assert_eq!(parse("../a.git"), Remote::Path("/work tree/../a.git".into()));
         assert_eq!(parse("./a:b"), Remote::Path("/work tree/./a:b".into()));
@@ -511,6 +470,17 @@ mod tests {
             assert_eq!(http(&format!("http://{host}/r")).origin.is_loopback(), here, "{host}");
         }
         assert_eq!(http("https://h/ä b").path, "/%C3%A4%20b");
+    }
+
+    #[test]
+    fn reading_a_url_leaves_the_redactor_as_it_is() {
+        for url in ["https://me:only-read-http@h/r", "ssh://me:only-read-ssh@h/r"] {
+            parse(url);
+        }
+        assert_eq!(redact::text(b"only-read-http, only-read-ssh"), "only-read-http, only-read-ssh");
+        split_url_secret("https://me:taken-out-http@h/r");
+        split_url_secret("ssh://me:taken-out-ssh@h/r");
+        assert_eq!(redact::text(b"taken-out-http, taken-out-ssh"), "***, ***");
     }
 
     #[test]

@@ -431,6 +431,8 @@ fn snapshot(top: &Path, at: &Path, all: &mut Vec<(PathBuf, String)>) {
             snapshot(top, &path, all);
         } else if meta.is_symlink() {
             all.push((inner, format!("{mode:o} -> {}", fs::read_link(&path).unwrap().display())));
+        } else if !meta.is_file() {
+            all.push((inner, format!("{mode:o}")));
         } else {
             let content = fs::read(&path).unwrap();
             all.push((inner, format!("{mode:o} {}", content.escape_ascii())));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::{Blow, Point, Start, Sweep, Tally, Target};
-use super::{Extent, extent, finish, strace_is_there, strike, strike_one, thin, under_strace};
+use super::{Extent, extent, finish, strike, strike_one, thin, under_strace};
 use crate::scene::Scene;
 
 /// The calls that are struck, each with the errors that the kernel gives there.
@@ -111,9 +111,6 @@ fn chosen(all: Vec<Point>, most: usize) -> Vec<Point> {
 
 /// Fails the pass's looks, one after another; a few of them where the whole sweep was not asked for.
 pub fn run(sweep: &Sweep<'_>) {
-    if !strace_is_there() {
-        return;
-    }
     let start = Start::of(sweep.scene, sweep.unreadable);
     let all = points_of(&looks_of(sweep.scene, sweep.pass));
     let count = all.len();

@@ -18,7 +18,6 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -93,21 +92,6 @@ pub fn extent() -> Extent {
         Ok(other) => panic!("GITSYNC_SWEEP is full or changes, not {other}"),
         Err(_) => Extent::Thinned,
     }
-}
-
-/// Whether strace can be used here. Where it can't, the test is skipped, loudly; in CI that is a failure.
-pub fn strace_is_there() -> bool {
-    static THERE: OnceLock<bool> = OnceLock::new();
-    *THERE.get_or_init(|| {
-        let out = Command::new("strace").args(["-qq", "-e", "trace=none", "true"]).output();
-        let there = out.is_ok_and(|out| out.status.success());
-        if !there {
-            let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-            assert!(!ci, "strace is missing or may not trace: in CI the kill sweep must not be skipped");
-            eprintln!("SKIPPED: strace is missing or may not trace, so nothing was killed. Install strace.");
-        }
-        there
-    })
 }
 
 /// A pass to be swept, and what it has to come to.
@@ -278,9 +262,6 @@ fn thinned<T: Clone>(all: &[T], most: usize) -> Vec<T> {
 
 /// Strikes the pass at every point, or at a few where the whole sweep was not asked for.
 pub fn run(sweep: &Sweep<'_>) {
-    if !strace_is_there() {
-        return;
-    }
     let start = Start::of(sweep.scene, sweep.unreadable);
     let calls = calls_of(sweep.scene, sweep.pass);
     run_over(sweep, &start, &calls, Target::Pass);
@@ -288,9 +269,6 @@ pub fn run(sweep: &Sweep<'_>) {
 
 /// Strikes, one after another, every program of git that the pass starts.
 pub fn run_on_children(sweep: &Sweep<'_>) {
-    if !strace_is_there() {
-        return;
-    }
     let children = Children::of(sweep.scene);
     let start = Start::of(sweep.scene, sweep.unreadable);
     let calls = children.calls_of(sweep.pass);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::{Blow, Called, Extent, GROUPS, Point, Start, Sweep, Tally, Target};
-use super::{calls_in, extent, finish, strace_is_there, strike, thinned, under_strace};
+use super::{calls_in, extent, finish, strike, thinned, under_strace};
 use crate::scene::Scene;
 
 /// The calls that talk, with the errors that networks and their ends give.
@@ -60,9 +60,6 @@ fn calls_of(scene: &Scene, pass: &[&str]) -> (Vec<Called>, Vec<Called>) {
 
 /// Strikes the pass where it changes something and where it talks, or at a few such calls.
 pub fn run(sweep: &Sweep<'_>) {
-    if !strace_is_there() {
-        return;
-    }
     let start = Start::of(sweep.scene, sweep.unreadable);
     let (changing, talking) = calls_of(sweep.scene, sweep.pass);
     assert!(!talking.is_empty(), "the pass talks to nobody");

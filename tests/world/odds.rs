@@ -25,29 +25,20 @@ impl Clock {
             Self::Ahead => "+120d",
             Self::Epoch => "@1970-01-02 00:00:00",
         };
-        if let Some(library) = faketime() {
-            command.env("LD_PRELOAD", library).env("FAKETIME", time);
-            // What waits is no part of it, and the times of files are the kernel's.
-            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
-        }
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME", time);
+        // What waits is no part of it, and the times of files are the kernel's.
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
     }
 }
 
-/// The library that gives programs another time. Where it is missing the clock is always right, which is said; in CI that is a
-/// failure.
-fn faketime() -> Option<&'static str> {
-    static LIBRARY: OnceLock<Option<String>> = OnceLock::new();
-    let found = LIBRARY.get_or_init(|| {
-        let out = Command::new("faketime").args(["-f", "+0d", "sh", "-c", "echo $LD_PRELOAD"]).output();
-        let found = out.ok().filter(|out| out.status.success()).map(|out| String::from_utf8_lossy(&out.stdout).into());
-        if found.is_none() {
-            let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-            assert!(!ci, "faketime is missing: in CI the clock must jump");
-            eprintln!("SKIPPED: faketime is missing, so the clock was always right. Install faketime.");
-        }
-        found.map(|text: String| text.trim().to_owned())
-    });
-    found.as_deref()
+/// The library that gives programs another time.
+fn faketime() -> &'static str {
+    static LIBRARY: OnceLock<String> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let out = Command::new("faketime").args(["-f", "+0d", "sh", "-c", "echo $LD_PRELOAD"]).output().unwrap();
+        assert!(out.status.success(), "faketime: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    })
 }
 
 /// What a killed process leaves of libfaketime in shared memory.

@@ -7,7 +7,10 @@ use proc_macro::TokenStream;
 const MISSING: &str = env!("MISSING");
 
 fn remedy(name: &str) -> Option<&'static str> {
-    MISSING.split('\x1f').find_map(|entry| entry.split_once('=').filter(|(missing, _)| *missing == name)).map(|(_, r)| r)
+    MISSING
+        .split('\x1f')
+        .find_map(|entry| entry.split_once('=').filter(|(missing, _)| *missing == name))
+        .map(|(_, r)| r)
 }
 
 /// Ignores the test where one of the names is missing: `#[needs(strace, mount)]`.

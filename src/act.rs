@@ -1,0 +1,142 @@
+//! What a pass does for each step of its plan. In a dry run the step is said instead.
+
+use crate::git::{self, CommitId, Repo};
+use crate::marker;
+use crate::outcome::{Command, Failure};
+use crate::pass::{Pass, now};
+use crate::plan::{MarkReason, Plan, Reason, Step, View};
+use crate::policy::Mode;
+use crate::{dry_run, tick};
+
+/// What a plan was made from, and by which rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Basis<'v> {
+    /// What was seen.
+    pub view: &'v View<CommitId>,
+    /// The mode that the plan was made for.
+    pub mode: Mode,
+}
+
+/// Applies a plan, or says it.
+///
+/// # Errors
+/// What keeps a step from its end; the steps after it are not begun.
+pub fn apply(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, plan: &Plan<CommitId>) -> Result<(), Failure> {
+    plan.steps.iter().try_for_each(|step| {
+        if pass.settings.dry_run { dry_run::say(pass, repo, basis, step) } else { perform(pass, repo, basis, step) }
+    })
+}
+
+fn perform(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, step: &Step<CommitId>) -> Result<(), Failure> {
+    let Basis { view, mode } = basis;
+    let (branch, state) = (repo.names.branch.as_str(), view.state.word());
+    let (local, remote) = (hex(view.local), hex(view.tip()));
+    match step {
+        Step::Rest => tracing::debug!(state, local, remote, branch, "up to date"),
+        Step::LeaveForTick => tracing::debug!(state, local, remote, branch, "local ahead, will push on next tick"),
+        Step::StandOnUnborn => repo.stand_on_unborn_branch()?,
+        Step::Follow { target, reason } => follow(pass, repo, view, *target, *reason)?,
+        Step::SetMarker(reason) => set_marker(repo, view, *reason)?,
+        Step::ClearMarker => clear_marker(pass, repo)?,
+        Step::RunJob => tick::run_the_job(pass, repo, basis)?,
+        Step::Build => {
+            let remote = if pass.outcome.command == Command::InitSync { repo.last_seen()? } else { view.tip() };
+            if pass.builds_site() {
+                pass.build_site(repo, remote, mode);
+            } else if pass.outcome.command == Command::InitSync {
+                pass.empty_site(repo)?;
+            }
+        }
+        Step::EmptySite => pass.empty_site(repo)?,
+        Step::Commit => tick::commit(pass, repo, view)?,
+        Step::Warn(failure) => {
+            tracing::warn!(next = %failure.next, "{}; the tick goes on with local state", failure.what);
+        }
+        Step::Fail(failure) => pass.outcome.fail(failure.clone()),
+    }
+    Ok(())
+}
+
+/// Makes branch, index and files equal to a commit.
+///
+/// # Errors
+/// What keeps the follow from its end.
+pub fn follow(
+    pass: &mut Pass<'_>,
+    repo: &Repo,
+    view: &View<CommitId>,
+    target: CommitId,
+    reason: Reason,
+) -> Result<(), git::Error> {
+    let (branch, state) = (repo.names.branch.as_str(), view.state.word());
+    let (local, remote) = (hex(view.local), hex(view.tip()));
+    match reason {
+        Reason::AcceptRemote => {
+            tracing::warn!(state, local, remote, branch, "diverged, accepting remote (non-alpha mode)");
+        }
+        Reason::PutAside => tracing::warn!(branch, commit = %target, "{reason}"),
+        Reason::Behind | Reason::Replayed | Reason::StartUp | Reason::Heal => {}
+    }
+    if !matches!(reason, Reason::Heal | Reason::PutAside) {
+        pass.site_goes_stale(repo)?;
+    }
+    let followed = repo.follow(target, &reason.to_string(), now())?;
+    pass.outcome.rescue_refs.extend(followed.rescue_refs);
+    pass.files_changed |= followed.changed;
+    let paths = followed.paths;
+    match reason {
+        Reason::Behind | Reason::AcceptRemote => {
+            tracing::info!(state, local, remote, branch, paths, "followed the remote");
+        }
+        Reason::StartUp => {
+            tracing::info!(branch, remote = %target, paths, "at the remote's latest");
+            for note in repo.left_as_it_is(target)? {
+                tracing::info!("{note}");
+            }
+        }
+        Reason::Replayed => {
+            let now = hex(Some(target));
+            tracing::info!(state, local, remote, now, branch, "diverged, replayed our unpushed commits on the remote");
+        }
+        Reason::Heal | Reason::PutAside => {}
+    }
+    if reason != Reason::Replayed && reason != Reason::Heal {
+        repo.has_a_history()?;
+    }
+    Ok(())
+}
+
+fn set_marker(repo: &Repo, view: &View<CommitId>, reason: MarkReason) -> Result<(), git::Error> {
+    let (branch, state) = (repo.names.branch.as_str(), view.state.word());
+    let (local, remote) = (hex(view.local), hex(view.tip()));
+    match reason {
+        MarkReason::Diverged => {
+            tracing::warn!(state, local, remote, branch, "diverged, keeping local (alpha mode)");
+        }
+        MarkReason::Gone => tracing::warn!(branch, "the branch is gone from the remote, keeping local (alpha mode)"),
+    }
+    let heads = git::Heads { local: view.local, remote: view.tip() };
+    if marker::set(repo, heads, now())? {
+        tracing::info!(branch, "the next tick's push may overwrite the remote");
+    }
+    Ok(())
+}
+
+/// Takes the marker away: the remote has our commit, or was followed.
+///
+/// # Errors
+/// Those of the file system.
+pub fn clear_marker(pass: &Pass<'_>, repo: &Repo) -> Result<(), git::Error> {
+    let cleared = match pass.outcome.command {
+        Command::InitSync => marker::clear_at_start_up(repo)?,
+        Command::Sync | Command::Tick => marker::clear(repo)?,
+    };
+    if cleared {
+        tracing::info!("no force push is pending any more: local and remote are at one, or the remote was followed");
+    }
+    Ok(())
+}
+
+fn hex(commit: Option<CommitId>) -> String {
+    commit.map_or_else(|| "none".to_owned(), |id| id.to_string()[..10].to_owned())
+}

@@ -1,0 +1,338 @@
+//! Following a commit: branch, index and every tracked file become equal to it, and nothing that was there is lost.
+//!
+//! Why not `reset --hard`: it truncates files in place, follows links out of the tree, and killed half way it leaves the
+//! old HEAD and index with a mixed work tree that looks like a person's edits; the next commit would mix two versions.
+//! Instead:
+//!
+//! 1. one look for what differs from the target;
+//! 2. libgit2 checks those paths out into a staging folder, so that line endings, modes and links are git's own;
+//! 3. what is about to be replaced and is in no reachable tree goes into a rescue commit;
+//! 4. an intent is written durably: from now on a pass that is killed is finished by the next one;
+//! 5. each path is put in place by one rename, under a directory handle that follows no links;
+//! 6. the index, then the branch, then HEAD; then the intent goes.
+//!
+//! Carrying out an intent twice is carrying it out once: each step looks at what is there.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::error::Doing;
+use super::index::entry;
+use super::rescue::What;
+use super::stage::STAGING;
+use super::survey::{Changes, Survey, Want, want_at};
+use super::tree_dir::TreeDir;
+use super::{CommitId, Error, Repo, Sort, path_of};
+
+pub(super) const INTENT: &str = "intent";
+/// What a follow did.
+#[derive(Clone, Debug, Default)]
+pub struct Followed {
+    /// Whether anything was changed.
+    pub changed: bool,
+    /// Paths replaced, made or removed.
+    pub paths: usize,
+    /// The rescue references made.
+    pub rescue_refs: Vec<String>,
+}
+
+/// What a follow would do.
+#[derive(Clone, Debug, Default)]
+pub struct WouldFollow {
+    /// Paths that would be replaced, made or removed.
+    pub paths: Vec<PathBuf>,
+    /// Those of them whose present content is in no commit.
+    pub uncommitted: Vec<PathBuf>,
+    /// Whether there is anything to do: paths, the branch, HEAD, or something left half done.
+    pub changed: bool,
+}
+
+/// A follow under way, on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Intent {
+    branch: String,
+    old: Option<String>,
+    target: String,
+    why: String,
+}
+
+impl Repo {
+    /// Makes the branch, the index and every tracked file equal to `target`.
+    ///
+    /// What would be lost goes into rescue references first: local commits that `target` does not contain, and file
+    /// versions that no reachable tree holds.
+    ///
+    /// # Errors
+    /// Where something can't be kept, read or written. Up to the intent nothing has happened; after it, the next pass
+    /// goes on from where this one stopped.
+    pub fn follow(&self, target: CommitId, why: &str, when: DateTime<Utc>) -> Result<Followed, Error> {
+        let old = self.local_tip()?;
+        let mut rescue_refs = Vec::new();
+        let changes = self.differing(target)?;
+        let in_order = self.is_on_branch_alone()?;
+        if changes.is_empty() && old == Some(target) && in_order {
+            return Ok(Followed::default());
+        }
+        self.check_branch_is_ours_alone()?;
+        match old {
+            Some(old) => rescue_refs.extend(self.rescue_commit_unless_in(old, target, when, why)?),
+            None => self.check_branch_has_a_place()?,
+        }
+        let intent = Intent {
+            branch: self.names.branch.clone(),
+            old: old.map(|id| id.to_string()),
+            target: target.to_string(),
+            why: why.to_owned(),
+        };
+        let paths = self.carry_out(&intent, target, &changes, when, true, &mut rescue_refs)?;
+        Ok(Followed { changed: true, paths, rescue_refs })
+    }
+
+    /// Writes an index made from scratch, as part of a follow of `target`, so that a kill in between is seen.
+    pub(crate) fn follow_from_index(
+        &self,
+        target: CommitId,
+        index: &mut git2::Index,
+        when: DateTime<Utc>,
+    ) -> Result<(), Error> {
+        let old = self.local_tip()?.map(|id| id.to_string());
+        let why = "bringing back the files of a checkout that never ended".to_owned();
+        let intent = Intent { branch: self.names.branch.clone(), old, target: target.to_string(), why: why.clone() };
+        let text = serde_json::to_vec(&intent).map_err(io::Error::other).doing("writing the intent")?;
+        self.private.write_durably(INTENT, &text).doing("writing the intent")?;
+        self.index_to_disk(index)?;
+        self.finish_follow(when).map(drop)
+    }
+
+    /// What a follow of `target` would change, and which of that is committed nowhere. Nothing is written.
+    ///
+    /// # Errors
+    /// Where the repository can't be read.
+    pub fn would_follow(&self, target: CommitId) -> Result<WouldFollow, Error> {
+        let doing = "looking for uncommitted files";
+        let old = self.local_tip()?;
+        let in_order = self.is_on_branch_alone()?;
+        let paths: Vec<PathBuf> = self.differing(target)?.into_keys().collect();
+        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let known = self.known_trees(target)?;
+        let mut survey = Survey::default();
+        for path in &paths {
+            if top.find(path).doing(doing)?.is_some() {
+                self.survey_one(&top, path, &known, &mut survey)?;
+            }
+        }
+        let changed = !paths.is_empty() || old != Some(target) || !in_order;
+        if changed {
+            self.check_branch_is_ours_alone()?;
+            old.map_or_else(|| self.check_branch_has_a_place(), |_| Ok(()))?;
+        }
+        Ok(WouldFollow { paths, uncommitted: survey.unsaved.into_keys().collect(), changed })
+    }
+
+    /// Whether HEAD is on the branch and nothing is left half done.
+    fn is_on_branch_alone(&self) -> Result<bool, Error> {
+        let on_branch = self.head_branch()?.as_deref() == Some(&self.branch_ref());
+        Ok(on_branch && self.git.state() == git2::RepositoryState::Clean)
+    }
+
+    /// Keeps a commit that `target` does not contain.
+    pub(crate) fn rescue_commit_unless_in(
+        &self,
+        commit: CommitId,
+        target: CommitId,
+        when: DateTime<Utc>,
+        why: &str,
+    ) -> Result<Option<String>, Error> {
+        let contained = commit == target || self.descends(target, commit)?;
+        if contained { Ok(None) } else { self.rescue(What::Local, commit, when, why).map(Some) }
+    }
+
+    /// Whether a follow was cut short. Until it is finished, the work tree may hold two versions: nothing may be committed.
+    pub fn follow_is_unfinished(&self) -> bool {
+        self.private.file(INTENT).symlink_metadata().is_ok()
+    }
+
+    /// Finishes a follow that an earlier pass was killed in.
+    ///
+    /// # Errors
+    /// As [`Repo::follow`].
+    pub fn finish_follow(&self, when: DateTime<Utc>) -> Result<Option<Followed>, Error> {
+        let Some((intent, target, mine)) = self.intent()? else {
+            // Cut short before it had an intent: nothing has happened yet, but for what was staged.
+            self.clear_staging()?;
+            return Ok(None);
+        };
+        if !mine {
+            tracing::warn!(
+                branch = %intent.branch, target = %intent.target,
+                "a follow that an earlier pass was cut short in is taken back: its branch is another now, or was moved since"
+            );
+            self.take_back(&intent, target, when)?;
+            return Ok(None);
+        }
+        tracing::info!(target = %intent.target, "finishing a follow that an earlier pass was cut short in");
+        let mut rescue_refs = Vec::new();
+        let changes = self.differing(target)?;
+        let paths = self.carry_out(&intent, target, &changes, when, false, &mut rescue_refs)?;
+        Ok(Some(Followed { changed: true, paths, rescue_refs }))
+    }
+
+    /// Where the branch is once [`Repo::finish_follow`] has finished a follow that was cut short. Nothing is written.
+    ///
+    /// # Errors
+    /// As [`Repo::finish_follow`].
+    pub fn unfinished_follow(&self) -> Result<Option<CommitId>, Error> {
+        Ok(self.intent()?.filter(|(_, _, mine)| *mine).map(|(_, target, _)| target))
+    }
+
+    /// What an earlier pass meant to follow, and whether that still is to be done.
+    fn intent(&self) -> Result<Option<(Intent, CommitId, bool)>, Error> {
+        let Some(text) = self.private.read(INTENT).doing("reading the intent of an earlier pass")? else {
+            return Ok(None);
+        };
+        let intent: Intent = serde_json::from_slice(&text).map_err(|error| {
+            let what = format!("{} can't be read: {error}", self.private.file(INTENT).display());
+            Error::new(Sort::NotReady, what, "run `gitsync init-sync`: it brings the work tree to the remote's state")
+        })?;
+        let target = CommitId::from_str(&intent.target).doing("reading the intent of an earlier pass")?;
+        if !self.has_commit(target) {
+            let what = format!("an earlier pass was following {target}, which is not here");
+            let next = "run `gitsync init-sync`: it brings the work tree to the remote's state";
+            return Err(Error::new(Sort::NotReady, what, next));
+        }
+        let tip = self.tip_of(&format!("refs/heads/{}", intent.branch))?;
+        let expected = [intent.old.clone(), Some(intent.target.clone())];
+        let mine = intent.branch == self.names.branch && expected.contains(&tip.map(|id| id.to_string()));
+        Ok(Some((intent, target, mine)))
+    }
+
+    /// Drops what an earlier pass meant to do, because what follows makes it moot (init-sync).
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn drop_intent(&self) -> Result<(), Error> {
+        self.private.remove_durably(INTENT).doing("dropping an intent").map(drop)
+    }
+
+    /// Takes back what a follow had placed before it was cut short, where it must not be finished: every path that it may have
+    /// changed, and that still is as it left it, becomes HEAD's again. What a person has changed since stays.
+    ///
+    /// Without this the work tree would go on holding two versions, and the next tick would commit them.
+    fn take_back(&self, intent: &Intent, target: CommitId, when: DateTime<Utc>) -> Result<(), Error> {
+        let doing = "taking back what a follow had placed";
+        let tree_of = |id: CommitId| self.tree_of(id);
+        let old = intent.old.as_deref().map(CommitId::from_str).transpose().doing(doing)?.map(tree_of).transpose()?;
+        let new = tree_of(target)?;
+        let head = self.tip_of("HEAD")?;
+        let head_tree = head.map(tree_of).transpose()?;
+        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let diff = self.git.diff_tree_to_tree(old.as_ref(), Some(&new), None).doing(doing)?;
+        let paths: BTreeSet<PathBuf> = diff
+            .deltas()
+            .flat_map(|delta| [delta.old_file().path_bytes().map(path_of), delta.new_file().path_bytes().map(path_of)])
+            .flatten()
+            .collect();
+        let staging = self.stage(target, paths.iter(), STAGING)?;
+        let mut changes = Changes::new();
+        for path in paths {
+            let placed = match want_at(&new, &path).doing(doing)? {
+                Want::Blob(_) => self.is_staged_alike(&top, &staging, &path)?,
+                Want::Gone => top.find(&path).doing(doing)?.is_none(),
+                Want::Submodule => false,
+            };
+            if placed {
+                let want = match &head_tree {
+                    Some(tree) => want_at(tree, &path).doing(doing)?,
+                    None => Want::Gone,
+                };
+                changes.insert(path, want);
+            }
+        }
+        let mut index = self.index()?;
+        if let Some(head) = head {
+            let staging = self.stage(head, changes.keys(), STAGING)?;
+            let survey = self.survey(&top, head, &changes, &staging)?;
+            self.place_all(&top, &staging, &changes, &survey, when)?;
+        } else {
+            let staging = self.stage(target, std::iter::empty(), STAGING)?;
+            let survey = self.survey(&top, target, &changes, &staging)?;
+            self.place_all(&top, &staging, &changes, &survey, when)?;
+        }
+        for path in changes.keys() {
+            match head_tree.as_ref().and_then(|tree| tree.get_path(path).ok()) {
+                Some(kept) => {
+                    let mode = u32::try_from(kept.filemode()).unwrap_or(0o100_644);
+                    index.add(&entry(path, kept.id(), mode)).doing(doing)?;
+                }
+                None => match index.remove(path, 0) {
+                    Err(error) if error.code() != git2::ErrorCode::NotFound => return Err(Error::git(doing, &error)),
+                    _ => {}
+                },
+            }
+        }
+        self.index_to_disk(&mut index)?;
+        self.clear_staging()?;
+        self.drop_intent()
+    }
+
+    /// Refuses a branch that git has no place for, while nothing has happened yet: `a/b` where there is a branch `a`.
+    fn check_branch_has_a_place(&self) -> Result<(), Error> {
+        let doing = "looking at the branches";
+        let branch = self.branch_ref();
+        let mut in_the_way = self.git.references_glob(&format!("{branch}/*")).doing(doing)?;
+        let below = in_the_way.names().next().and_then(Result::ok).map(str::to_owned);
+        let above = Path::new(&branch).ancestors().skip(1).find_map(|outer| {
+            let name = outer.to_str().filter(|name| name.starts_with("refs/heads/"))?;
+            self.git.refname_to_id(name).ok().map(|_| name.to_owned())
+        });
+        match below.or(above) {
+            None => Ok(()),
+            Some(other) => Err(Error::new(
+                Sort::NotReady,
+                format!("{branch} can't be made: there is {other}, and git allows only one of the two"),
+                "rename or remove that branch, or name another with --branch",
+            )),
+        }
+    }
+
+    fn carry_out(
+        &self,
+        intent: &Intent,
+        target: CommitId,
+        changes: &Changes,
+        when: DateTime<Utc>,
+        fresh: bool,
+        rescue_refs: &mut Vec<String>,
+    ) -> Result<usize, Error> {
+        let staging = self.stage(target, changes.keys(), STAGING)?;
+        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let survey = self.survey(&top, target, changes, &staging)?;
+        if !survey.unsaved.is_empty() || fresh {
+            rescue_refs.extend(self.rescue_files(&top, target, &survey, when, &intent.why)?);
+        }
+        if fresh {
+            let text = serde_json::to_vec(intent).map_err(io::Error::other).doing("writing the intent")?;
+            self.private.write_durably(INTENT, &text).doing("writing the intent")?;
+        }
+        let placed = self.place_all(&top, &staging, changes, &survey, when)?;
+        self.write_index(target, &top, &placed)?;
+        // From what was judged, not from what is there now: a commit made meanwhile must not be stepped over.
+        if self.tip_of(&self.branch_ref())? != Some(target) {
+            let old = intent.old.as_deref().map(CommitId::from_str).transpose().doing("reading the intent")?;
+            self.move_ref(&self.branch_ref(), old, target, &format!("gitsync: {}", intent.why))?;
+        }
+        if self.head_branch()?.as_deref() != Some(&self.branch_ref()) {
+            self.git.set_head(&self.branch_ref()).doing("putting HEAD on the branch")?;
+        }
+        if self.git.state() != git2::RepositoryState::Clean {
+            self.git.cleanup_state().doing("ending what was in progress")?;
+        }
+        self.clear_staging()?;
+        self.private.remove_durably(INTENT).doing("ending the follow")?;
+        Ok(placed.len())
+    }
+}

@@ -1,0 +1,82 @@
+//! A repository begun, with what a person configured in the one that was put aside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{CARRIED, broken};
+use crate::git::error::Doing;
+use crate::git::{Error, Place};
+use crate::private::{PrivateDir, remove_if_there, sync_dir};
+
+/// Says that the repository was begun and has not had the remote's history yet: a commit on it may be a history of its own.
+pub(super) const BEGUN: &str = "begun";
+
+#[allow(clippy::disallowed_methods)]
+pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
+    PrivateDir::of(&place.git_dir).write_durably(BEGUN, b"").doing("beginning a repository")?;
+    // Before there is a HEAD: killed in between, this is put aside in its turn and taken over from there.
+    take_over(place)?;
+    let mut options = git2::RepositoryInitOptions::new();
+    options.initial_head(branch).external_template(false).mkdir(false);
+    git2::Repository::init_opts(place.home(), &options)
+        .doing(format!("making a repository in {}", place.work_dir.display()))?;
+    for name in ["HEAD", "config", "objects", "refs", ""] {
+        fs::File::open(place.git_dir.join(name)).and_then(|it| it.sync_all()).doing("waiting for the disk")?;
+    }
+    Ok(())
+}
+
+/// Takes over from a repository that was put aside what a person configured, and its index.
+///
+/// Which files were git's is known by the old index alone. Without it, what the remote has removed since would stay in the
+/// work tree as if somebody had just made it, and the next tick would commit it.
+fn take_over(place: &Place) -> Result<(), Error> {
+    let doing = "keeping the repository's configuration";
+    let private = PrivateDir::of(&place.git_dir);
+    for name in ["config", "info/exclude", "info/attributes", "index"] {
+        let to = place.git_dir.join(name);
+        let sound = |old: &PathBuf| match name {
+            "config" => git2::Config::open(&old.join(name)).and_then(|mut config| config.snapshot()).is_ok(),
+            "index" => {
+                !old.join(CARRIED).exists()
+                    && fs::metadata(old.join(name)).is_ok_and(|meta| meta.len() > 0)
+                    && git2::Index::open(&old.join(name)).is_ok()
+            }
+            _ => fs::metadata(old.join(name)).is_ok_and(|meta| meta.len() > 0),
+        };
+        if !to.exists()
+            && let Some(old) = broken(&private).into_iter().rev().find(sound)
+        {
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent).doing(doing)?;
+            }
+            // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
+            let fresh = to.with_extension("gitsync.lock");
+            remove_if_there(&fresh).doing(doing)?;
+            // libgit2's own lock on the new index, where a power loss left it.
+            remove_if_there(&fresh.with_extension("lock.lock")).doing(doing)?;
+            if name == "index" {
+                take_over_index(&old.join(name), &fresh).doing("taking over the index")?;
+            } else {
+                fs::copy(old.join(name), &fresh).doing(doing)?;
+            }
+            fs::File::open(&fresh).and_then(|file| file.sync_all()).doing(doing)?;
+            fs::rename(&fresh, &to).doing(doing)?;
+            to.parent().map_or(Ok(()), sync_dir).doing(doing)?;
+        }
+    }
+    // On disk before there is a HEAD: a repository that has one and no index has lost which files were git's.
+    sync_dir(&place.git_dir).doing(doing)
+}
+
+/// Entry by entry, since the whole file also names trees, which stayed with the damaged repository.
+fn take_over_index(from: &Path, to: &Path) -> Result<(), git2::Error> {
+    const STAGE: u16 = 0x3000;
+    let (old, mut new) = (git2::Index::open(from)?, git2::Index::open(to)?);
+    for mut entry in old.iter() {
+        // Of a conflict, one side: that the path is git's is all that matters here.
+        entry.flags &= !STAGE;
+        new.add(&entry)?;
+    }
+    new.write()
+}

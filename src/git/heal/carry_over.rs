@@ -1,0 +1,245 @@
+//! Commits of repositories that were put aside, carried over into the one in their place.
+//!
+//! One walk from all that they name to what is here: each commit that can be read with all that it needs is copied, and the
+//! newest of them get rescue references. A repository put aside counts as carried over when those references were seen to
+//! hold all of it; until then every later start looks at it again.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+
+use super::{CARRIED, broken};
+use crate::deadline;
+use crate::files;
+use crate::git::connectivity::{self, Commit, Commits, Depth, Fault, Inspection};
+use crate::git::error::{Doing, is_systems};
+use crate::git::rescue::What;
+use crate::git::{CommitId, Error, Repo};
+
+/// After so many objects what was copied is written and gets its references, so that it stays whatever comes.
+const BATCH: usize = 100_000;
+
+/// Whether what can't be carried over now may be at a later time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carry {
+    /// The remote's history is here. What can't be carried over on top of it never can.
+    WithTheRemotes,
+    /// The remote could not be had, and commits of ours may need what it has.
+    WithoutTheRemotes,
+}
+
+impl Repo {
+    /// Carries over from repositories that were put aside what is not here: each branch, rescue and log's last commit that
+    /// can still be read, with its history, as rescue references; of a commit that can't, the ancestors that can. What is
+    /// not done by `until` is left to the next time.
+    ///
+    /// # Errors
+    /// Where this repository can't be read or written.
+    pub fn carry_over(&self, carry: Carry, when: DateTime<Utc>, until: Instant) -> Result<Vec<String>, Error> {
+        let doing = "reading the repository put aside";
+        // Several, where a pass was killed in the middle of putting one aside: what one names another may hold. One that was
+        // carried over long ago may hold what was lost since.
+        let all = broken(&self.private);
+        let fresh: Vec<&PathBuf> = all.iter().filter(|old| !old.join(CARRIED).exists()).collect();
+        if fresh.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tips: BTreeSet<CommitId> = fresh.iter().flat_map(|old| old_tips(old)).collect();
+        let tips: Vec<CommitId> = tips.into_iter().collect();
+        let mut shallow = connectivity::shallow_roots(self.git.commondir());
+        // A handle of its own: what is written through one that sees the old objects is left out where they have it.
+        let beside = self.beside()?;
+        let odb = beside.odb().doing(doing)?;
+        for old in &all {
+            shallow.extend(connectivity::shallow_roots(old));
+            if old.join("objects").is_dir() {
+                odb.add_disk_alternate(&old.join("objects").to_string_lossy()).doing(doing)?;
+            }
+        }
+        let ours = self.whole_refs()?;
+        let mut inspection = Inspection::new(&odb, shallow, Depth::Content);
+        inspection.seen = Some(Vec::new());
+        let (commits, mut complete) = readable(inspection.beyond(&tips, &ours.reached));
+        let pack = beside.packbuilder().doing(doing)?;
+        let mut copy = Copy { repo: self, beside: &beside, when, pack, heads: BTreeSet::new(), kept: Vec::new() };
+        let done = copy.copy(&mut inspection, &commits, &tips, &ours.reached, until);
+        complete &= done.unwrap_or_else(|error| {
+            // A disk that can't be read must not keep the instance from starting. What is there stays there.
+            tracing::warn!("{}; the next init-sync tries again", error.what);
+            false
+        });
+        let (held, kept): (Vec<CommitId>, Vec<String>) = copy.kept.into_iter().unzip();
+        let here = self.git.odb().doing(doing)?;
+        let cut = connectivity::shallow_roots(self.git.commondir());
+        if let Err(fault) = connectivity::check(&here, &held, &ours.tips, cut) {
+            tracing::warn!("what was carried over is not whole: {fault}; the next init-sync tries again");
+            complete = false;
+        }
+        if complete && carry == Carry::WithTheRemotes {
+            for old in fresh {
+                fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The references from which all that they need is here, and every commit that they reach.
+    fn whole_refs(&self) -> Result<Ours, Error> {
+        let doing = "reading what is here";
+        let odb = self.git.odb().doing(doing)?;
+        let cut = connectivity::shallow_roots(self.git.commondir());
+        let mut tips = self.ref_tips()?;
+        let is_whole = |tips: &[CommitId]| match connectivity::check(&odb, tips, &[], cut.clone()) {
+            Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
+            checked => Ok(checked.is_ok()),
+        };
+        if !is_whole(&tips)? {
+            let mut whole = Vec::new();
+            for tip in tips {
+                if is_whole(&[tip])? {
+                    whole.push(tip);
+                }
+            }
+            tips = whole;
+        }
+        let inspection = Inspection::new(&odb, cut, Depth::Header);
+        let reached = inspection.beyond(&tips, &HashSet::new()).into_keys().collect();
+        Ok(Ours { tips, reached })
+    }
+}
+
+/// What is here, and whole.
+struct Ours {
+    tips: Vec<CommitId>,
+    reached: HashSet<CommitId>,
+}
+
+/// The commits that can be read, and whether the system let us read all that are there.
+fn readable(commits: Commits) -> (HashMap<CommitId, Commit>, bool) {
+    let mut complete = true;
+    let mut read = HashMap::new();
+    for (id, commit) in commits {
+        match commit {
+            Ok(commit) => {
+                read.insert(id, commit);
+            }
+            Err(fault) => complete &= !is_refusal(&fault),
+        }
+    }
+    (read, complete)
+}
+
+/// The system said no: whether the object is sound is not known.
+fn is_refusal(fault: &Fault) -> bool {
+    matches!(fault, Fault::Unreadable(_, _, error) if is_systems(error))
+}
+
+/// Objects on their way into the repository.
+struct Copy<'r> {
+    repo: &'r Repo,
+    /// The handle that sees both what is here and what was put aside.
+    beside: &'r git2::Repository,
+    when: DateTime<Utc>,
+    pack: git2::PackBuilder<'r>,
+    /// Commits that were copied and that no other one of them descends from.
+    heads: BTreeSet<CommitId>,
+    /// The commits that got rescue references, and these.
+    kept: Vec<(CommitId, String)>,
+}
+
+impl Copy<'_> {
+    /// Copies every commit that is whole, parents first. Whether that came to its end: in time, and with nothing that the
+    /// system did not let us read.
+    fn copy(
+        &mut self,
+        inspection: &mut Inspection<'_>,
+        commits: &HashMap<CommitId, Commit>,
+        tips: &[CommitId],
+        ours: &HashSet<CommitId>,
+        until: Instant,
+    ) -> Result<bool, Error> {
+        let doing = "copying from the repository put aside";
+        let mut complete = true;
+        let mut whole: HashSet<CommitId> = HashSet::new();
+        for id in connectivity::parents_first(commits, tips) {
+            let Some(commit) = commits.get(&id) else { continue };
+            if deadline::instant() >= until {
+                tracing::warn!(
+                    "there was no time to carry over all of the repository put aside; the next init-sync goes on"
+                );
+                complete = false;
+                break;
+            }
+            if !commit.parents.iter().all(|parent| ours.contains(parent) || whole.contains(parent)) {
+                continue;
+            }
+            let checked = inspection.files(commit, commits);
+            let seen = inspection.seen.replace(Vec::new()).unwrap_or_default();
+            if let Err(fault) = checked {
+                complete &= !is_refusal(&fault);
+                tracing::warn!(commit = %id, "a commit of the repository put aside can't be read: {fault}");
+                continue;
+            }
+            whole.insert(id);
+            for object in std::iter::once(id).chain(seen) {
+                self.pack.insert_object(object, None).doing(doing)?;
+            }
+            for parent in &commit.parents {
+                self.heads.remove(parent);
+            }
+            self.heads.insert(id);
+            if self.pack.object_count() >= BATCH {
+                self.keep()?;
+            }
+        }
+        self.keep()?;
+        Ok(complete)
+    }
+
+    /// Writes what was copied so far, and makes the references that keep it.
+    fn keep(&mut self) -> Result<(), Error> {
+        let doing = "copying from the repository put aside";
+        if self.pack.object_count() > 0 {
+            let folder = self.repo.git.commondir().join("objects/pack");
+            self.pack.write(&folder, 0o444).doing(doing)?;
+            self.pack = self.beside.packbuilder().doing(doing)?;
+            self.repo.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
+        }
+        for head in std::mem::take(&mut self.heads) {
+            let why = "carried over from the damaged repository";
+            self.kept.push((head, self.repo.rescue(What::Local, head, self.when, why)?));
+        }
+        Ok(())
+    }
+}
+
+/// Every commit that a repository put aside names: its references, packed and loose, and the last lines of its logs.
+fn old_tips(old: &Path) -> BTreeSet<CommitId> {
+    let mut tips = BTreeSet::new();
+    let mut take = |text: &str| {
+        for word in text.split_whitespace().filter(|word| word.len() == 40) {
+            if let Ok(id) = CommitId::from_str(word)
+                && !id.is_zero()
+            {
+                tips.insert(id);
+            }
+        }
+    };
+    take(&files::read_to_string(&old.join("packed-refs")).unwrap_or_default());
+    take(&files::read_to_string(&old.join("HEAD")).unwrap_or_default());
+    let mut folders = vec![old.join("refs"), old.join("logs")];
+    while let Some(folder) = folders.pop() {
+        for entry in files::entries_if_any(&folder) {
+            if entry.is_folder() {
+                folders.push(entry.path());
+            } else if let Ok(text) = files::read_to_string(&entry.path()) {
+                let from = text.char_indices().rev().filter(|(_, c)| *c == '\n').nth(20).map_or(0, |(at, _)| at);
+                take(&text[from..]);
+            }
+        }
+    }
+    tips
+}

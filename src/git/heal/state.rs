@@ -1,0 +1,89 @@
+//! A merge, a rebase or the like that was left half done: what it would drop is kept.
+
+use std::collections::{BTreeSet, HashSet};
+
+use chrono::{DateTime, Utc};
+
+use crate::files;
+use crate::git::error::Doing;
+use crate::git::rescue::What;
+use crate::git::{CommitId, Error, Repo};
+
+impl Repo {
+    /// What a merge, a rebase or the like that was left half done would drop is kept, and so is a detached HEAD's commit.
+    /// The state itself is ended by the follow that comes after.
+    ///
+    /// # Errors
+    /// Where references can't be read or written.
+    pub fn mend_state(&self, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
+        let mut kept = Vec::new();
+        let mut heads: BTreeSet<CommitId> = BTreeSet::new();
+        let git_dir = &self.place.git_dir;
+        // Uncommitted work that git put away when it began, and would have brought back at the end.
+        for file in ["MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash"] {
+            let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
+            let Ok(stash) = CommitId::from_str(text.trim()) else { continue };
+            if self.git.find_commit(stash).is_ok() && !self.is_kept(stash)? {
+                kept.push(self.rescue(What::Worktree, stash, when, "stashed by a work left half done")?);
+            }
+        }
+        if self.git.state() != git2::RepositoryState::Clean {
+            let files = [
+                "MERGE_HEAD",
+                "CHERRY_PICK_HEAD",
+                "REVERT_HEAD",
+                "REBASE_HEAD",
+                "rebase-merge/orig-head",
+                "rebase-apply/orig-head",
+                "rebase-merge/amend",
+                "rebase-merge/stopped-sha",
+            ];
+            for file in files {
+                let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
+                heads.extend(text.lines().filter_map(|line| CommitId::from_str(line.trim()).ok()));
+            }
+            tracing::warn!(state = ?self.git.state(), "something was left half done in the repository; it is ended here");
+        }
+        match self.head_branch()? {
+            None => heads.extend(self.tip_of("HEAD")?),
+            Some(name) if name != self.branch_ref() => {
+                tracing::warn!(was = %name, "the work tree was on another branch; that branch stays as it is");
+            }
+            Some(_) => {}
+        }
+        for head in heads {
+            if self.has_commit(head) && !self.is_kept(head)? {
+                kept.push(self.rescue(What::Local, head, when, "a work left half done")?);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Puts HEAD on the branch that has no commit yet.
+    ///
+    /// # Errors
+    /// Where HEAD can't be written.
+    pub fn stand_on_unborn_branch(&self) -> Result<(), Error> {
+        if self.head_branch()?.as_deref() != Some(&self.branch_ref()) {
+            self.git.set_head(&self.branch_ref()).doing("putting HEAD on the branch")?;
+        }
+        Ok(())
+    }
+
+    /// Whether a commit is reachable from any reference.
+    fn is_kept(&self, commit: CommitId) -> Result<bool, Error> {
+        let mut open = self.ref_tips()?;
+        // One walk for all references: there may be thousands.
+        let mut seen = HashSet::new();
+        while let Some(id) = open.pop() {
+            if id == commit {
+                return Ok(true);
+            }
+            if seen.insert(id) {
+                // What is behind a commit that can't be read is not kept by it.
+                open.extend(self.parents_of(id).unwrap_or_default());
+            }
+        }
+        Ok(false)
+    }
+}

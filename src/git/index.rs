@@ -1,0 +1,134 @@
+//! The index: written so that it is on disk before anything relies on it, and changed as git changes it.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::error::Doing;
+use super::tree_dir::{Found, TreeDir};
+use super::{CommitId, Error, Repo, path_of, raw};
+use crate::deadline::step;
+use crate::files;
+use crate::private::{remove_if_there, sync_dir};
+
+pub(super) const INDEX_BEFORE: &str = "index-before";
+
+/// A path that was changed, and the staged file that took its place.
+pub(super) type Placed = (PathBuf, Option<Found>);
+
+impl Repo {
+    /// Makes the index the target's, with the numbers of the files just placed, so that the next look need not read them.
+    pub(super) fn write_index(&self, target: CommitId, top: &TreeDir, placed: &[Placed]) -> Result<(), Error> {
+        let doing = "writing the index";
+        step(doing);
+        let tree = self.tree_of(target)?;
+        let mut index = self.index()?;
+        index.read_tree(&tree).doing(doing)?;
+        write_modes_as_git(&mut index).doing(doing)?;
+        for (path, new) in placed {
+            let (Some(mut entry), Some(new)) = (index.get_path(path, 0), new) else { continue };
+            let Some(found) = top.find(path).doing(doing)? else { continue };
+            // A file that was edited since it was placed keeps numbers that match nothing, so that the edit is seen.
+            if found.is_placed_from(new) {
+                set_numbers(&mut entry, &found);
+                index.add(&entry).doing(doing)?;
+            }
+        }
+        self.index_to_disk(&mut index)
+    }
+
+    /// Writes an index, and waits until it is on disk.
+    ///
+    /// libgit2 replaces it by a rename before its bytes are on disk. Until they are, the one before is kept beside.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn index_to_disk(&self, index: &mut git2::Index) -> Result<(), Error> {
+        let doing = "writing the index";
+        let Some(path) = index.path().map(Path::to_owned) else { return Ok(()) };
+        let before = self.private.file(INDEX_BEFORE);
+        remove_if_there(&before).doing(doing)?;
+        match std::fs::hard_link(&path, &before) {
+            Ok(()) => sync_dir(self.private.path()).doing(doing)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Not every file system has links.
+            Err(_) => {
+                files::read(&path).and_then(|bytes| self.private.write_durably(INDEX_BEFORE, &bytes)).doing(doing)?
+            }
+        }
+        index.write().doing(doing)?;
+        std::fs::File::open(&path).and_then(|file| file.sync_all()).doing(doing)?;
+        path.parent().map_or(Ok(()), sync_dir).doing(doing)?;
+        remove_if_there(&before).map(drop).doing(doing)
+    }
+}
+
+/// Gives the entries that a tree has under a mode of another time the one that git has in its index. libgit2 took their numbers
+/// for another file's, so they are taken from the index that is on disk.
+fn write_modes_as_git(index: &mut git2::Index) -> Result<(), git2::Error> {
+    let odd: Vec<git2::IndexEntry> = index.iter().filter(|entry| raw::canonical(entry.mode) != entry.mode).collect();
+    if odd.is_empty() {
+        return Ok(());
+    }
+    let before = index.path().and_then(|path| git2::Index::open(path).ok());
+    for mut entry in odd {
+        entry.mode = raw::canonical(entry.mode);
+        let known = before.as_ref().and_then(|before| before.get_path(&path_of(&entry.path), 0));
+        let same = known.filter(|known| known.id == entry.id && known.mode == entry.mode);
+        index.add(&same.unwrap_or(entry))?;
+    }
+    Ok(())
+}
+
+/// Whether git allows the path in a tree: no component is `.git` or what some file system would take for it.
+pub(crate) fn git_allows(path: &Path) -> bool {
+    let blob = git2::Oid::hash_object(git2::ObjectType::Blob, b"").ok();
+    blob.zip(git2::Index::new().ok()).is_some_and(|(id, mut index)| index.add(&entry(path, id, 0o100_644)).is_ok())
+}
+
+/// Takes out of an index what a file at this path can't stand beside: what is below it, and what is a file above it.
+///
+/// libgit2 means to do that as it adds, and misses it depending on what else is in the index: the file is then not in the
+/// tree that is written.
+pub(crate) fn make_way(index: &mut git2::Index, path: &Path) -> Result<(), git2::Error> {
+    let gone = |removed: Result<(), git2::Error>| match removed {
+        Err(error) if error.code() != git2::ErrorCode::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    gone(index.remove_dir(path, 0))?;
+    for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        gone(index.remove(above, 0))?;
+    }
+    Ok(())
+}
+
+/// An index entry that says content and mode and nothing of a file's numbers.
+pub(crate) fn entry(path: &Path, id: git2::Oid, mode: u32) -> git2::IndexEntry {
+    git2::IndexEntry {
+        ctime: git2::IndexTime::new(0, 0),
+        mtime: git2::IndexTime::new(0, 0),
+        dev: 0,
+        ino: 0,
+        mode,
+        uid: 0,
+        gid: 0,
+        file_size: 0,
+        id,
+        flags: 0,
+        flags_extended: 0,
+        path: path.as_os_str().as_bytes().to_vec(),
+    }
+}
+
+// The index has 32 bits for each of these, and git cuts them the same way.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
+fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
+    let stat = &found.stat;
+    entry.ctime = git2::IndexTime::new(stat.st_ctime as i32, stat.st_ctime_nsec as u32);
+    entry.mtime = git2::IndexTime::new(stat.st_mtime as i32, stat.st_mtime_nsec as u32);
+    entry.dev = stat.st_dev as u32;
+    entry.ino = stat.st_ino as u32;
+    entry.uid = stat.st_uid;
+    entry.gid = stat.st_gid;
+    entry.file_size = stat.st_size as u32;
+}

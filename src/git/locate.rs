@@ -1,0 +1,174 @@
+//! Where a repository is, and the one place where libgit2 opens it.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::error::{self, Doing};
+use super::{Error, Sort, settings};
+use crate::files;
+
+/// Where a repository is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The top of the work tree, absolute, without symbolic links.
+    pub work_dir: PathBuf,
+    /// Its `.git` folder.
+    pub git_dir: PathBuf,
+    /// Whether the user named it, rather than its being found from the current folder. What is named is trusted, whoever
+    /// owns it.
+    pub named: bool,
+    /// Whether the `.git` folder is a copy that a dry run may write to, apart from the work tree.
+    pub is_scratch: bool,
+}
+
+impl Place {
+    /// What libgit2 opens, and makes a repository in.
+    pub(crate) fn home(&self) -> &Path {
+        match self.git_dir.parent() {
+            Some(home) if self.is_scratch => home,
+            _ => &self.work_dir,
+        }
+    }
+}
+
+/// Finds the repository, without opening it.
+///
+/// # Errors
+/// [`Sort::NotReady`] where there is none, or none that gitsync can work in.
+pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
+    let Some(named) = repo else {
+        for folder in here.ancestors() {
+            if folder.join(".git").symlink_metadata().is_ok() {
+                return place(folder, false);
+            }
+        }
+        return Err(Error::new(
+            Sort::NotReady,
+            format!("no git repository in {} or above it", here.display()),
+            "name one with --repo, or make one with `gitsync init-sync --remote-url URL`",
+        ));
+    };
+    let path = here.join(named);
+    let work_dir = path.canonicalize().map_err(|error| {
+        let what = format!("there is no {}: {error}", path.display());
+        Error::new(
+            Sort::NotReady,
+            what,
+            "make the repository with `gitsync init-sync --remote-url URL`, or mend --repo",
+        )
+    })?;
+    if work_dir.join(".git").symlink_metadata().is_ok() {
+        return place(&work_dir, true);
+    }
+    let next = match work_dir.ancestors().skip(1).find(|folder| folder.join(".git").symlink_metadata().is_ok()) {
+        Some(outer) => format!(
+            "it lies inside the repository {}, which is not taken in its place: name that one with --repo, or make one \
+             here with `gitsync init-sync --remote-url URL`",
+            outer.display()
+        ),
+        None => "make one here with `gitsync init-sync --remote-url URL`, or name another with --repo".into(),
+    };
+    let bare = work_dir.join("HEAD").is_file() && work_dir.join("objects").is_dir();
+    if bare {
+        let what = format!("{} is a bare repository: it has no files to keep in step", work_dir.display());
+        return Err(Error::new(Sort::NotReady, what, "name a clone of it with --repo"));
+    }
+    Err(Error::new(Sort::NotReady, format!("{} is not a git repository", work_dir.display()), next))
+}
+
+fn place(folder: &Path, named: bool) -> Result<Place, Error> {
+    let work_dir = folder.canonicalize().doing(format!("looking at {}", folder.display()))?;
+    let dot_git = work_dir.join(".git");
+    if dot_git.is_dir() {
+        // As git has it, this may be a link to where the folder is.
+        let git_dir = dot_git.canonicalize().doing(format!("looking at {}", dot_git.display()))?;
+        return Ok(Place { git_dir, work_dir, named, is_scratch: false });
+    }
+    // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
+    let text = files::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
+    let target = text.strip_prefix(b"gitdir: ").map(|rest| rest.trim_ascii_end().to_vec()).ok_or_else(|| {
+        let what = format!("{} is neither a folder nor a pointer to one", dot_git.display());
+        Error::new(Sort::NotReady, what, "take it away and run `gitsync init-sync`")
+    })?;
+    let git_dir = work_dir.join(OsString::from_vec(target));
+    if git_dir.join("commondir").exists() {
+        return Err(Error::new(
+            Sort::NotReady,
+            format!("{} is a linked work tree: it shares its branches with another folder", work_dir.display()),
+            "run gitsync in a clone of its own: two passes in two work trees of one repository would share a lock file \
+             and not a state",
+        ));
+    }
+    let git_dir = git_dir.canonicalize().doing(format!("following {}", dot_git.display()))?;
+    Ok(Place { work_dir, git_dir, named, is_scratch: false })
+}
+
+/// The one place where libgit2 opens a repository.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
+    let opened = git2::Repository::open(place.home());
+    let with_files = |git: git2::Repository| match place.is_scratch {
+        true => git.set_workdir(&place.work_dir, false).map(|()| git),
+        false => Ok(git),
+    };
+    opened.and_then(with_files).map_err(|error| {
+        if error.code() == git2::ErrorCode::Owner {
+            return Error::new(
+                Sort::NotReady,
+                format!("{} belongs to another user", place.work_dir.display()),
+                "name it with --repo to trust it, or `git config --global --add safe.directory` it",
+            );
+        }
+        if let Err(format) = check_format(&place.git_dir) {
+            return format;
+        }
+        if error.class() == git2::ErrorClass::Os {
+            // The system said no, to a file of ours or of the user's configuration: no reason to put a repository aside.
+            return Error::git(format!("opening {}", place.work_dir.display()), &error);
+        }
+        let what = format!("{} can't be opened as a repository: {}", place.work_dir.display(), error.message());
+        if let Some(setting) = settings::refused(place, &error) {
+            return setting;
+        }
+        match Error::git(&what, &error) {
+            error if matches!(error.sort, Sort::Exhausted | Sort::NotReady) => Error::new(error.sort, what, error.next),
+            _ => Error::new(Sort::Corrupt, what, error::MAY_BE_DAMAGED),
+        }
+    })
+}
+
+/// Refuses a repository in a format that libgit2 does not read, such as SHA-256 objects or reftable. It is sound, and what
+/// heals damage must not come near it.
+pub(crate) fn check_format(git_dir: &Path) -> Result<(), Error> {
+    let Ok(config) = git2::Config::open(&git_dir.join("config")) else { return Ok(()) };
+    let version = config.get_i32("core.repositoryformatversion").unwrap_or(0);
+    let unread = |name: &str, value: &str| match name {
+        "extensions.noop"
+        | "extensions.worktreeconfig"
+        | "extensions.preciousobjects"
+        | "extensions.relativeworktrees" => false,
+        "extensions.objectformat" => !value.eq_ignore_ascii_case("sha1"),
+        "extensions.refstorage" => !value.eq_ignore_ascii_case("files"),
+        _ => true,
+    };
+    let mut found = (version > 1).then(|| format!("core.repositoryformatversion = {version}"));
+    if version == 1
+        && let Ok(mut entries) = config.entries(Some("^extensions\\."))
+    {
+        while let Some(Ok(entry)) = entries.next() {
+            let (name, value) = (entry.name().unwrap_or_default(), entry.value().unwrap_or_default());
+            if unread(&name.to_ascii_lowercase(), value) {
+                found = Some(format!("{name} = {value}"));
+            }
+        }
+    }
+    found.map_or(Ok(()), |found| {
+        let what = format!("the repository in {} has a format that gitsync can't read ({found})", git_dir.display());
+        Err(Error::new(
+            Sort::NotReady,
+            what,
+            "nothing was touched; use a clone in git's plain format (`git init --object-format=sha1 --ref-format=files`)",
+        ))
+    })
+}

@@ -1,0 +1,112 @@
+//! A folder where git keeps a file, or a file where git keeps a folder: `init-sync` sets it aside.
+//!
+//! A job, a person or a broken disk can leave that, and no pass gets past it: what has to be written there can't be. A reference in the
+//! place of a folder of references keeps its commit, under a name beside that folder.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::Doing;
+use super::heal::{DAMAGED_REFS, is_commit_id, replace_file};
+use super::{Error, Names, Place};
+use crate::files;
+use crate::lock::Held;
+use crate::private::{PrivateDir, sync_dir};
+
+const FILES: [&str; 5] = ["HEAD", "config", "index", "packed-refs", "shallow"];
+
+/// Each after the folder that it is in.
+const FOLDERS: [&str; 16] = [
+    "info",
+    "logs",
+    "logs/refs",
+    "logs/refs/gitsync",
+    "logs/refs/gitsync/rescue",
+    "logs/refs/heads",
+    "logs/refs/remotes",
+    "objects",
+    "objects/info",
+    "objects/pack",
+    "refs",
+    "refs/gitsync",
+    "refs/gitsync/rescue",
+    "refs/heads",
+    "refs/remotes",
+    "refs/tags",
+];
+
+/// Sets aside what is of the wrong kind, and the lines of `shallow` that name no commit.
+///
+/// # Errors
+/// Those of the file system, and [`super::Sort::NotReady`] for a repository in a format that can't be read.
+pub fn set_aside_misplaced(place: &Place, names: &Names, _held: &Held) -> Result<(), Error> {
+    let git_dir = &place.git_dir;
+    // With references in another format, git itself keeps a file in the place of refs/heads.
+    super::check_format(git_dir)?;
+    let private = PrivateDir::of(git_dir);
+    for name in FILES {
+        if git_dir.join(name).symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            set_aside(git_dir, &private, name, "a folder where git keeps a file is set aside")?;
+        }
+    }
+    let remote = &names.remote;
+    let of_remote = [format!("logs/refs/remotes/{remote}"), format!("refs/remotes/{remote}")];
+    for name in FOLDERS.into_iter().chain(of_remote.iter().map(String::as_str)) {
+        let path = git_dir.join(name);
+        // A link to a folder is as good as one, and where one leads to nothing, a disk may be away.
+        if path.metadata().is_ok_and(|meta| meta.is_file()) && path.symlink_metadata().is_ok_and(|meta| meta.is_file())
+        {
+            move_file(git_dir, &private, name)?;
+        }
+    }
+    mend_shallow(git_dir, &private)
+}
+
+fn move_file(git_dir: &Path, private: &PrivateDir, name: &str) -> Result<(), Error> {
+    let path = git_dir.join(name);
+    let content = files::read(&path).doing(format!("reading {}", path.display()))?;
+    if !name.starts_with("refs/") || !is_commit_id(String::from_utf8_lossy(&content).trim()) {
+        return set_aside(git_dir, private, name, "a file where git keeps a folder is set aside");
+    }
+    let mut beside = path.as_os_str().to_owned();
+    while {
+        beside.push("-was");
+        Path::new(&beside).symlink_metadata().is_ok()
+    } {}
+    fs::rename(&path, &beside).doing(format!("renaming the reference {name}"))?;
+    path.parent().map_or(Ok(()), sync_dir).doing(format!("renaming the reference {name}"))?;
+    let renamed = PathBuf::from(beside);
+    let to = renamed.strip_prefix(git_dir).unwrap_or(&renamed);
+    tracing::warn!(reference = name, to = %to.display(), "a reference that stands where git keeps a folder of references is renamed");
+    Ok(())
+}
+
+fn set_aside(git_dir: &Path, private: &PrivateDir, name: &str, why: &str) -> Result<(), Error> {
+    let doing = || format!("setting {name} aside");
+    private.folder(DAMAGED_REFS).doing(doing())?;
+    let kept = private.free_file(&format!("{DAMAGED_REFS}/{}", name.replace('/', "+")));
+    let path = git_dir.join(name);
+    fs::rename(&path, &kept).doing(doing())?;
+    path.parent().map_or(Ok(()), sync_dir).doing(doing())?;
+    tracing::warn!(path = %path.display(), kept = %kept.display(), "{why}");
+    Ok(())
+}
+
+/// git and libgit2 refuse a repository whose `shallow` has one line that names no commit. Where that line was true, history is
+/// found to be damaged next.
+fn mend_shallow(git_dir: &Path, private: &PrivateDir) -> Result<(), Error> {
+    let doing = "reading where history is cut";
+    let path = git_dir.join("shallow");
+    let content = match files::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        content => content.doing(doing)?,
+    };
+    let text = String::from_utf8_lossy(&content);
+    let (good, bad): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| is_commit_id(line));
+    if bad.is_empty() {
+        return Ok(());
+    }
+    set_aside(git_dir, private, "shallow", "a list of where history is cut that git can't read is set aside")?;
+    if good.is_empty() { Ok(()) } else { replace_file(&path, &good.join("\n")).doing(doing) }
+}

@@ -1,0 +1,173 @@
+//! The look that every plan is made from: both tips, how they stand to each other, and what else decides.
+//!
+//! A dry run and a pass look by this very code. For a dry run what is fetched stays in a scratch repository, and what is
+//! replayed stays in memory.
+
+use crate::cli::OnDivergence;
+use crate::git::{self, CommitId, Heads, Relation, Repo, Sort};
+use crate::marker;
+use crate::outcome::Command;
+use crate::pass::{Pass, now};
+use crate::plan::{RemoteTip, View};
+use crate::policy::{self, SyncState};
+
+/// Asks for the remote's tip, fetches what is not here, and judges.
+///
+/// # Errors
+/// Those of the repository, and of a remote that is not configured. One that is away or refuses is part of the view.
+pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, git::Error> {
+    let before = repo.last_seen()?;
+    let local = repo.local_tip()?;
+    let remote = match ask(pass, repo, local) {
+        Ok(Some(tip)) => RemoteTip::At(tip),
+        Ok(None) if local.is_some() && before.is_some() => RemoteTip::Gone,
+        Ok(None) => RemoteTip::Absent,
+        Err(error) if matches!(error.sort, Sort::Unreachable | Sort::Refused) => RemoteTip::Unavailable(error.into()),
+        Err(error) => return Err(error),
+    };
+    let rewritten = match (&remote, before) {
+        (RemoteTip::At(tip), Some(before)) if local != Some(*tip) => !repo.contains(*tip, before)?,
+        _ => false,
+    };
+    let (view, relation) = judge(pass, repo, remote, rewritten)?;
+    if let Some(relation) = relation {
+        pass.outcome.ahead = Some(relation.ahead);
+        pass.outcome.behind = Some(relation.behind);
+    }
+    if !matches!(view.remote, RemoteTip::Unavailable(_)) {
+        let known = pass.outcome.command != Command::InitSync || relation.is_some();
+        pass.outcome.state = known.then_some(view.state);
+        pass.outcome.remote = view.tip().map(|id| id.to_string());
+    }
+    Ok(view)
+}
+
+/// Judges again what an earlier look saw of the remote, after our side has changed.
+///
+/// # Errors
+/// Those of the repository.
+pub fn again(pass: &mut Pass<'_>, repo: &Repo, seen: &View<CommitId>) -> Result<View<CommitId>, git::Error> {
+    Ok(judge(pass, repo, seen.remote.clone(), seen.rewritten)?.0)
+}
+
+/// The remote's tip, with all that it needs here.
+fn ask(pass: &mut Pass<'_>, repo: &Repo, local: Option<CommitId>) -> Result<Option<CommitId>, git::Error> {
+    let dry_run = pass.settings.dry_run;
+    // At start-up what is here is read through as well.
+    let command = pass.outcome.command;
+    let is_whole = |tip| match command {
+        Command::InitSync => Ok(repo.has_whole(tip)? && repo.check_whole(tip).is_ok()),
+        Command::Sync | Command::Tick => repo.has_whole(tip),
+    };
+    // One session for both, so that a fetch can go by the tip just told.
+    let found = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
+        Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => Ok((remote.fetch_beside()?, None)),
+        Some(tip) if Some(tip) != local && !is_whole(tip)? => {
+            let fetched = remote.fetch(now())?;
+            Ok((fetched.tip, fetched.rescue_ref))
+        }
+        tip => Ok((tip, None)),
+    });
+    let (tip, rescue_ref) = found?;
+    pass.outcome.rescue_refs.extend(rescue_ref);
+    if let Some(tip) = tip.filter(|_| !dry_run) {
+        pass.outcome.rescue_refs.extend(repo.remember_seen(tip, now())?);
+    }
+    Ok(tip)
+}
+
+fn judge(
+    pass: &mut Pass<'_>,
+    repo: &Repo,
+    remote: RemoteTip<CommitId>,
+    rewritten: bool,
+) -> Result<(View<CommitId>, Option<Relation>), git::Error> {
+    let (local, last_seen) = (repo.local_tip()?, repo.last_seen()?);
+    let tip = match remote {
+        RemoteTip::At(tip) => Some(tip),
+        _ => None,
+    };
+    let mut relation = None;
+    let state = match (local, tip) {
+        (None, None) => SyncState::UpToDate,
+        (Some(_), None) => SyncState::Ahead,
+        (None, Some(_)) => SyncState::Behind,
+        (Some(ours), Some(theirs)) => {
+            let found = self::relation(pass, repo, ours, theirs)?;
+            relation = Some(found);
+            policy::state(found.same, found.local_is_ancestor, found.remote_is_ancestor)
+        }
+    };
+    let mut view = View {
+        local,
+        last_seen,
+        remote,
+        state,
+        replayed: None,
+        marked: false,
+        unforceable: false,
+        unfit: None,
+        put_aside: None,
+        rewritten,
+    };
+    if let (SyncState::Behind | SyncState::Diverged, Some(theirs)) = (state, tip) {
+        match repo.check_fit(theirs, local) {
+            Err(error) if error.sort == Sort::Unfit => view.unfit = Some(error.into()),
+            checked => checked?,
+        }
+    }
+    if let (SyncState::Diverged, Some(ours), Some(theirs)) = (state, local, tip) {
+        view.unforceable = repo.began_beside(ours, theirs)?;
+        view.replayed = replayed(pass, repo, &view, ours, theirs)?;
+        if view.unforceable {
+            tracing::warn!("our history began here while the remote's could not be had: it is not forced over that");
+        }
+    }
+    if pass.outcome.command == Command::Tick {
+        let away = matches!(view.remote, RemoteTip::Unavailable(_));
+        view.marked = marker::covers(repo, Heads { local, remote: if away { last_seen } else { tip } })?;
+    }
+    Ok((view, relation))
+}
+
+/// How the two stand to one another, with the history that it takes to know.
+fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) -> Result<Relation, git::Error> {
+    let relation = repo.relation(ours, theirs)?;
+    let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
+    if !parted || !repo.history_is_cut() || pass.outcome.command == Command::InitSync {
+        return Ok(relation);
+    }
+    tracing::info!(branch = %repo.names.branch, "this is a shallow clone: fetching the history that it takes to judge");
+    if pass.settings.dry_run {
+        pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole_beside())?;
+    } else {
+        let fetched = pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole(now()))?;
+        pass.outcome.rescue_refs.extend(fetched.rescue_ref);
+    }
+    let relation = repo.relation(ours, theirs)?;
+    let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
+    if parted && repo.history_is_cut() {
+        let what = "history is cut here (a shallow clone), so that it can't be known whether the histories parted";
+        return Err(git::Error::new(Sort::NotReady, what, "fetch it whole: `git fetch --unshallow`"));
+    }
+    Ok(relation)
+}
+
+/// With `--on-divergence rebase`, our unpushed commits on the remote's; `None` where the policy is to decide.
+fn replayed(
+    pass: &Pass<'_>,
+    repo: &Repo,
+    view: &View<CommitId>,
+    ours: CommitId,
+    theirs: CommitId,
+) -> Result<Option<CommitId>, git::Error> {
+    match pass.settings.on_divergence {
+        _ if view.unfit.is_some() || pass.outcome.command == Command::InitSync => Ok(None),
+        OnDivergence::Policy => Ok(None),
+        OnDivergence::Rebase if view.rewritten => {
+            tracing::info!("not replayed: the remote rewrote its history");
+            Ok(None)
+        }
+        OnDivergence::Rebase => repo.replay(ours, theirs, now()),
+    }
+}

@@ -1,0 +1,313 @@
+//! Each plan as a table: every remote, state and mode there is.
+
+use super::*;
+
+/// The remote's tip, our own commit, and what a replay of ours on the remote's would be.
+const THEIRS: u8 = 1;
+const OURS: u8 = 2;
+const REPLAYED: u8 = 3;
+
+fn gone() -> Failure {
+    branch_is_gone("main", "origin")
+}
+
+fn lost_race() -> Failure {
+    has_other_commits("main")
+}
+
+fn away() -> Failure {
+    Failure::retry("the network is away", "wait")
+}
+
+fn refused() -> Failure {
+    Failure::person("the server refused", "look")
+}
+
+fn unfit() -> Failure {
+    Failure::person("it can't be followed", "mend it")
+}
+
+fn view(remote: RemoteTip<u8>, state: SyncState) -> View<u8> {
+    let local = if state == SyncState::UpToDate { THEIRS } else { OURS };
+    View {
+        local: Some(local),
+        last_seen: Some(THEIRS),
+        remote,
+        state,
+        replayed: None,
+        marked: false,
+        unforceable: false,
+        unfit: None,
+        put_aside: None,
+        rewritten: false,
+    }
+}
+
+fn at(state: SyncState) -> View<u8> {
+    view(RemoteTip::At(THEIRS), state)
+}
+
+fn unborn(remote: RemoteTip<u8>, state: SyncState) -> View<u8> {
+    View { local: None, last_seen: None, ..view(remote, state) }
+}
+
+/// A plan in short: the word and the names of its steps.
+fn short(plan: &Plan<u8>) -> String {
+    let steps = plan.steps.iter().map(|step| match step {
+        Step::Rest => "rest".to_owned(),
+        Step::LeaveForTick => "leave".into(),
+        Step::StandOnUnborn => "stand".into(),
+        Step::Follow { target, reason } => format!("follow {target} {reason:?}"),
+        Step::SetMarker(reason) => format!("mark {reason:?}"),
+        Step::ClearMarker => "unmark".into(),
+        Step::RunJob => "job".into(),
+        Step::Build => "build".into(),
+        Step::EmptySite => "empty".into(),
+        Step::Commit => "commit".into(),
+        Step::Warn(_) => "warn".into(),
+        Step::Fail(failure) => format!("fail {}", failure.kind.exit_code()),
+    });
+    format!("{}: {}", plan.word.word(), steps.collect::<Vec<_>>().join(", "))
+}
+
+fn push_in_short(view: &View<u8>, mode: Mode) -> String {
+    let push = push(view, mode, gone(), lost_race());
+    let what = match &push {
+        Push::Nothing => "nothing".to_owned(),
+        Push::FastForward { expected } => format!("forward {expected:?}"),
+        Push::Overwrite { expected } => format!("overwrite {expected}"),
+        Push::ReplayFirst { replayed, expected } => format!("replay {replayed} on {expected}"),
+        Push::Refuse(failure) => format!("refuse {}", failure.kind.exit_code()),
+    };
+    format!("{}: {what}", push.word(view, mode).word())
+}
+
+const MODES: [Mode; 2] = [Mode::NonAlpha, Mode::Alpha];
+
+/// Every view that there is, with a name.
+fn views() -> Vec<(&'static str, View<u8>)> {
+    use SyncState::{Ahead, Behind, Diverged, UpToDate};
+    vec![
+        ("up-to-date", at(UpToDate)),
+        ("behind", at(Behind)),
+        ("ahead", at(Ahead)),
+        ("diverged", at(Diverged)),
+        ("diverged, replayed", View { replayed: Some(REPLAYED), ..at(Diverged) }),
+        ("diverged, marked", View { marked: true, ..at(Diverged) }),
+        ("diverged, begun here", View { unforceable: true, ..at(Diverged) }),
+        ("behind, unfit", View { unfit: Some(unfit()), ..at(Behind) }),
+        ("diverged, unfit", View { unfit: Some(unfit()), ..at(Diverged) }),
+        ("absent", View { last_seen: None, ..view(RemoteTip::Absent, Ahead) }),
+        ("gone", view(RemoteTip::Gone, Ahead)),
+        ("gone, had all", View { last_seen: Some(OURS), ..view(RemoteTip::Gone, Ahead) }),
+        ("away", view(RemoteTip::Unavailable(away()), Ahead)),
+        ("away, had all", View { last_seen: Some(OURS), ..view(RemoteTip::Unavailable(away()), Ahead) }),
+        ("refuses", view(RemoteTip::Unavailable(refused()), Ahead)),
+        ("unborn, there", unborn(RemoteTip::At(THEIRS), Behind)),
+        ("unborn, unfit", View { unfit: Some(unfit()), ..unborn(RemoteTip::At(THEIRS), Behind) }),
+        ("unborn, absent", unborn(RemoteTip::Absent, UpToDate)),
+        ("unborn, away", unborn(RemoteTip::Unavailable(away()), UpToDate)),
+        ("unborn, refuses", unborn(RemoteTip::Unavailable(refused()), UpToDate)),
+        ("put aside, away", View { put_aside: Some(OURS), ..unborn(RemoteTip::Unavailable(away()), UpToDate) }),
+        ("put aside, refuses", View { put_aside: Some(OURS), ..unborn(RemoteTip::Unavailable(refused()), UpToDate) }),
+    ]
+}
+
+/// Holds what `plan` says of every view against a table of name, non-alpha and alpha.
+#[track_caller]
+fn hold(table: &[(&str, &str, &str)], plan: impl Fn(&View<u8>, Mode) -> String) {
+    let named: Vec<(&str, String, String)> =
+        views().iter().map(|(name, view)| (*name, plan(view, MODES[0]), plan(view, MODES[1]))).collect();
+    let table: Vec<(&str, String, String)> =
+        table.iter().map(|(name, one, other)| (*name, (*one).to_owned(), (*other).to_owned())).collect();
+    for (found, wanted) in named.iter().zip(&table) {
+        assert_eq!(found, wanted);
+    }
+    assert_eq!(named.len(), table.len());
+}
+
+#[test]
+fn every_sync() {
+    let table = [
+        ("up-to-date", "up-to-date: rest, unmark", "up-to-date: rest, unmark"),
+        ("behind", "behind: follow 1 Behind, unmark, build", "behind: follow 1 Behind, unmark, build"),
+        ("ahead", "ahead: leave", "ahead: leave"),
+        ("diverged", "diverged: follow 1 AcceptRemote, unmark, build", "diverged: mark Diverged"),
+        ("diverged, replayed", "diverged: follow 3 Replayed, build", "diverged: follow 3 Replayed, build"),
+        ("diverged, marked", "diverged: follow 1 AcceptRemote, unmark, build", "diverged: mark Diverged"),
+        (
+            "diverged, begun here",
+            "diverged: follow 1 AcceptRemote, unmark, build",
+            "diverged: follow 1 AcceptRemote, unmark, build",
+        ),
+        ("behind, unfit", "error: fail 1", "error: fail 1"),
+        ("diverged, unfit", "error: fail 1", "error: fail 1"),
+        ("absent", "ahead: leave", "ahead: leave"),
+        ("gone", "error: fail 1", "ahead: mark Gone"),
+        ("gone, had all", "error: fail 1", "ahead: mark Gone"),
+        ("away", "error: fail 75", "error: fail 75"),
+        ("away, had all", "error: fail 75", "error: fail 75"),
+        ("refuses", "error: fail 1", "error: fail 1"),
+        ("unborn, there", "behind: follow 1 Behind, unmark, build", "behind: follow 1 Behind, unmark, build"),
+        ("unborn, unfit", "error: fail 1", "error: fail 1"),
+        ("unborn, absent", "up-to-date: rest", "up-to-date: rest"),
+        ("unborn, away", "error: fail 75", "error: fail 75"),
+        ("unborn, refuses", "error: fail 1", "error: fail 1"),
+        ("put aside, away", "error: fail 75", "error: fail 75"),
+        ("put aside, refuses", "error: fail 1", "error: fail 1"),
+    ];
+    hold(&table, |view, mode| short(&sync(view, mode, gone(), false)));
+}
+
+#[test]
+fn every_tick_up_to_its_commit() {
+    let table = [
+        ("up-to-date", "no-changes: rest, unmark, job, build, commit", "no-changes: rest, unmark, job, build, commit"),
+        (
+            "behind",
+            "no-changes: follow 1 Behind, unmark, job, build, commit",
+            "no-changes: follow 1 Behind, unmark, job, build, commit",
+        ),
+        ("ahead", "no-changes: leave, job, build, commit", "no-changes: leave, job, build, commit"),
+        (
+            "diverged",
+            "no-changes: follow 1 AcceptRemote, unmark, job, build, commit",
+            "no-changes: mark Diverged, job, build, commit",
+        ),
+        (
+            "diverged, replayed",
+            "no-changes: follow 3 Replayed, job, build, commit",
+            "no-changes: follow 3 Replayed, job, build, commit",
+        ),
+        (
+            "diverged, marked",
+            "no-changes: follow 1 AcceptRemote, unmark, job, build, commit",
+            "no-changes: mark Diverged, job, build, commit",
+        ),
+        (
+            "diverged, begun here",
+            "no-changes: follow 1 AcceptRemote, unmark, job, build, commit",
+            "no-changes: follow 1 AcceptRemote, unmark, job, build, commit",
+        ),
+        ("behind, unfit", "no-changes: fail 1, job, build, commit", "no-changes: fail 1, job, build, commit"),
+        ("diverged, unfit", "no-changes: fail 1, job, build, commit", "no-changes: fail 1, job, build, commit"),
+        ("absent", "no-changes: leave, job, build, commit", "no-changes: leave, job, build, commit"),
+        ("gone", "no-changes: fail 1, job, build, commit", "no-changes: mark Gone, job, build, commit"),
+        ("gone, had all", "no-changes: fail 1, job, build, commit", "no-changes: mark Gone, job, build, commit"),
+        ("away", "no-changes: warn, job, build, commit", "no-changes: warn, job, build, commit"),
+        ("away, had all", "no-changes: warn, job, build, commit", "no-changes: warn, job, build, commit"),
+        ("refuses", "no-changes: fail 1, job, build, commit", "no-changes: fail 1, job, build, commit"),
+        (
+            "unborn, there",
+            "no-changes: follow 1 Behind, unmark, job, build, commit",
+            "no-changes: follow 1 Behind, unmark, job, build, commit",
+        ),
+        ("unborn, unfit", "error: fail 1", "error: fail 1"),
+        ("unborn, absent", "no-changes: rest, job, build, commit", "no-changes: rest, job, build, commit"),
+        ("unborn, away", "error: fail 75", "error: fail 75"),
+        ("unborn, refuses", "error: fail 1", "error: fail 1"),
+        ("put aside, away", "error: fail 75", "error: fail 75"),
+        ("put aside, refuses", "error: fail 1", "error: fail 1"),
+    ];
+    hold(&table, |view, mode| short(&tick(view, mode, gone())));
+}
+
+#[test]
+fn every_push_of_a_tick() {
+    let table = [
+        ("up-to-date", "no-changes: nothing", "no-changes: nothing"),
+        ("behind", "no-changes: nothing", "no-changes: nothing"),
+        ("ahead", "pushed: forward Some(1)", "pushed: forward Some(1)"),
+        ("diverged", "push-failed: refuse 75", "pushed: overwrite 1"),
+        ("diverged, replayed", "pushed: replay 3 on 1", "pushed: replay 3 on 1"),
+        ("diverged, marked", "push-failed: refuse 75", "pushed: overwrite 1"),
+        ("diverged, begun here", "push-failed: refuse 75", "push-failed: refuse 75"),
+        ("behind, unfit", "no-changes: nothing", "no-changes: nothing"),
+        ("diverged, unfit", "push-failed: refuse 1", "push-failed: refuse 1"),
+        ("absent", "pushed: forward None", "pushed: forward None"),
+        ("gone", "push-failed: refuse 1", "pushed: forward None"),
+        ("gone, had all", "error: nothing", "pushed: forward None"),
+        ("away", "push-failed: refuse 75", "push-failed: refuse 75"),
+        ("away, had all", "no-changes: nothing", "no-changes: nothing"),
+        ("refuses", "push-failed: refuse 1", "push-failed: refuse 1"),
+        ("unborn, there", "no-changes: nothing", "no-changes: nothing"),
+        ("unborn, unfit", "no-changes: nothing", "no-changes: nothing"),
+        ("unborn, absent", "no-changes: nothing", "no-changes: nothing"),
+        ("unborn, away", "no-changes: nothing", "no-changes: nothing"),
+        ("unborn, refuses", "no-changes: nothing", "no-changes: nothing"),
+        ("put aside, away", "no-changes: nothing", "no-changes: nothing"),
+        ("put aside, refuses", "no-changes: nothing", "no-changes: nothing"),
+    ];
+    hold(&table, push_in_short);
+}
+
+/// In either mode the same; the second column is where there was no repository.
+#[test]
+fn every_init_sync() {
+    let table = [
+        ("up-to-date", "up-to-date: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        ("behind", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        ("ahead", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        ("diverged", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        ("diverged, replayed", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        ("diverged, marked", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        ("diverged, begun here", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        ("behind, unfit", "error: follow 2 Heal, fail 1", "error: follow 2 Heal, fail 1"),
+        ("diverged, unfit", "error: follow 2 Heal, fail 1", "error: follow 2 Heal, fail 1"),
+        ("absent", "empty-remote: follow 2 Heal, unmark, build", "empty-remote: follow 2 Heal, unmark, build"),
+        ("gone", "empty-remote: follow 2 Heal, unmark, build", "empty-remote: follow 2 Heal, unmark, build"),
+        ("gone, had all", "empty-remote: follow 2 Heal, unmark, build", "empty-remote: follow 2 Heal, unmark, build"),
+        ("away", "offline: follow 2 Heal, fail 75, build", "offline: follow 2 Heal, fail 75, build"),
+        ("away, had all", "offline: follow 2 Heal, fail 75, build", "offline: follow 2 Heal, fail 75, build"),
+        ("refuses", "error: fail 1", "error: fail 1"),
+        ("unborn, there", "cloned: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        ("unborn, unfit", "error: fail 1", "error: fail 1"),
+        ("unborn, absent", "empty-remote: stand, unmark, empty", "empty-remote: stand, unmark, empty"),
+        ("unborn, away", "error: fail 75", "error: fail 75"),
+        ("unborn, refuses", "error: fail 1", "error: fail 1"),
+        ("put aside, away", "offline: follow 2 PutAside, fail 75, build", "offline: follow 2 PutAside, fail 75, build"),
+        ("put aside, refuses", "error: follow 2 PutAside, fail 1", "error: follow 2 PutAside, fail 1"),
+    ];
+    hold(&table, |view, mode| short(&init_sync(view, mode == Mode::Alpha)));
+}
+
+#[test]
+fn a_stale_site_is_built_by_a_sync_that_follows_nothing() {
+    let plan = sync(&at(SyncState::UpToDate), Mode::NonAlpha, gone(), true);
+    assert_eq!(short(&plan), "up-to-date: rest, unmark, build");
+}
+
+#[test]
+fn a_pending_force_push_is_alpha_in_a_tick() {
+    let marked = View { marked: true, ..at(SyncState::Diverged) };
+    assert_eq!(marked.tick_mode(Mode::NonAlpha), Mode::Alpha);
+    assert_eq!(at(SyncState::Diverged).tick_mode(Mode::NonAlpha), Mode::NonAlpha);
+}
+
+/// What a dry run takes a tick's plan to lead to, and what its push then is.
+#[test]
+fn a_view_after_the_plan() {
+    use SyncState::{Ahead, Behind, Diverged, UpToDate};
+    let table = [
+        (at(UpToDate), None, true, Ahead, "pushed: forward Some(1)"),
+        (at(Behind), Some(THEIRS), false, UpToDate, "no-changes: nothing"),
+        (at(Behind), Some(THEIRS), true, Ahead, "pushed: forward Some(1)"),
+        (at(Diverged), Some(THEIRS), false, UpToDate, "no-changes: nothing"),
+        (View { replayed: Some(REPLAYED), ..at(Diverged) }, Some(REPLAYED), false, Ahead, "pushed: forward Some(1)"),
+        (View { replayed: Some(THEIRS), ..at(Diverged) }, Some(THEIRS), false, UpToDate, "no-changes: nothing"),
+        (View { unfit: Some(unfit()), ..at(Behind) }, None, true, Diverged, "push-failed: refuse 1"),
+        (view(RemoteTip::Unavailable(away()), Ahead), None, true, Ahead, "push-failed: refuse 75"),
+        (unborn(RemoteTip::Absent, UpToDate), None, true, Ahead, "pushed: forward None"),
+    ];
+    for (before, follows, commits, state, push) in table {
+        let name = format!("{before:?}");
+        let mut after = before;
+        if let Some(target) = follows {
+            after = after.after_follow(target);
+        }
+        if commits {
+            after = after.after_commit(9);
+        }
+        assert_eq!((after.state, push_in_short(&after, Mode::NonAlpha).as_str()), (state, push), "{name}");
+    }
+}

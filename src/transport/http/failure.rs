@@ -1,0 +1,110 @@
+//! What the HTTP client or TLS failed with, told so that a person knows what to do.
+
+use std::io;
+
+use crate::transport::{Kind, Limits, TransportError, answers, redact};
+
+/// The error within an error of a stream.
+pub(super) fn broken(e: io::Error, url: &str, limits: &Limits) -> TransportError {
+    if let Some(known) = TransportError::within(&e) {
+        return known;
+    }
+    match e.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+        Some(inner) => explain(inner, url, limits),
+        None => explain(&ureq::Error::Io(e), url, limits),
+    }
+}
+
+/// Sorts what the client failed with.
+pub(super) fn explain(e: &ureq::Error, url: &str, limits: &Limits) -> TransportError {
+    use ureq::Error as E;
+    let passing = |what: String, next: &str| TransportError { kind: Kind::Passing, what, next: next.to_owned() };
+    let again = "nothing: the next pass tries again";
+    if let Some(certificate) = rustls_error(e) {
+        return tls_trouble(certificate, url);
+    }
+    match e {
+        E::Timeout(ureq::Timeout::Resolve) => answers::no_name_in_time(url),
+        E::Timeout(ureq::Timeout::Connect) => passing(
+            format!("{url} did not take a connection in time"),
+            "see that the network is up and no firewall swallows the connection; the next pass tries again",
+        ),
+        E::Timeout(_) => limits.overdue(url),
+        E::HostNotFound => passing(
+            format!("the name of {url} was not found"),
+            "see that the host's name is right and the network up; the next pass tries again",
+        ),
+        E::Io(io) if io.kind() == io::ErrorKind::TimedOut => limits.overdue(url),
+        E::Io(io) => {
+            if let Some(known) = TransportError::within(io) {
+                return known;
+            }
+            let why = redact::text(io.to_string().as_bytes());
+            let name_unknown = why.contains("lookup address") || why.contains("resolve");
+            let next = if name_unknown || io.kind() == io::ErrorKind::ConnectionRefused {
+                "see that the host's name and port are right and the network up; the next pass tries again"
+            } else {
+                again
+            };
+            passing(format!("{url} cannot be reached: {why}"), next)
+        }
+        E::ConnectProxyFailed(why) => {
+            let why = redact::text(why.as_bytes());
+            if why.contains("407") {
+                lasting(
+                    format!("the proxy to {url} wants credentials ({why})"),
+                    "put the proxy's user and password into its URL",
+                )
+            } else {
+                passing(
+                    format!("the proxy did not connect to {url} ({why})"),
+                    "see that the proxy lets gitsync through; the next pass tries again",
+                )
+            }
+        }
+        E::BadUri(_) | E::Http(_) => lasting(format!("{url} is no URL that can be asked"), "correct the remote's URL"),
+        E::Protocol(_) | E::LargeResponseHeader(..) | E::Decompress(..) | E::BodyStalled => passing(
+            format!("{url} answered what is no HTTP, or half of it: {}", redact::text(e.to_string().as_bytes())),
+            again,
+        ),
+        _ => passing(format!("talking to {url}: {}", redact::text(e.to_string().as_bytes())), again),
+    }
+}
+
+/// The TLS error within, wherever the client put it.
+pub(super) fn rustls_error(e: &ureq::Error) -> Option<&rustls::Error> {
+    match e {
+        ureq::Error::Rustls(e) => Some(e),
+        ureq::Error::Io(io) => {
+            let inner = io.get_ref()?;
+            inner.downcast_ref::<rustls::Error>().or_else(|| rustls_error(inner.downcast_ref::<ureq::Error>()?))
+        }
+        _ => None,
+    }
+}
+
+fn tls_trouble(e: &rustls::Error, url: &str) -> TransportError {
+    use rustls::{CertificateError as C, Error as E};
+    let why = redact::text(e.to_string().as_bytes());
+    let (kind, next) = match e {
+        E::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            (Kind::Lasting, "if the server's own authority is to be trusted, give its certificate in SSL_CERT_FILE")
+        }
+        E::InvalidCertificate(
+            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
+        ) => (Kind::Lasting, "see that this machine's clock is right, else the server needs a new certificate"),
+        E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            (Kind::Lasting, "see that the remote's URL names the host the certificate is for")
+        }
+        E::InvalidCertificate(_) | E::NoCertificatesPresented => {
+            (Kind::Lasting, "the server needs a certificate that is valid")
+        }
+        E::PeerIncompatible(_) => (Kind::Lasting, "the server needs TLS 1.2 or 1.3"),
+        _ => (Kind::Passing, "nothing: the next pass tries again"),
+    };
+    TransportError { kind, what: format!("no secure connection to {url}: {why}"), next: next.to_owned() }
+}
+
+pub(super) fn lasting(what: String, next: &str) -> TransportError {
+    TransportError { kind: Kind::Lasting, what, next: next.to_owned() }
+}

@@ -1,0 +1,9 @@
+//! Histories that went apart: what is forced, replayed, deepened or rescued.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod marker;
+mod rebase;
+mod rescue;
+#[path = "../scene/mod.rs"]
+mod scene;
+mod shallow;
