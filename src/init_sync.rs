@@ -31,7 +31,11 @@ pub fn place(settings: &Config, here: &Path) -> Result<Place, Failure> {
             if begun || kept || settings.remote_url.is_some() { Ok(place) } else { Err(no_url(&place.work_dir)) }
         }
         Err(error) => {
-            let folder = free_place(settings, here, error)?;
+            let folder = match free_place(settings, here, error) {
+                Ok(folder) => folder,
+                // Another init-sync may have begun the repository since the first look.
+                Err(failure) => return git::find(settings.repo.as_deref(), here).map_err(|_| failure),
+            };
             let git_dir = folder.join(".git");
             std::fs::create_dir_all(&git_dir).map_err(|error| git::Error::path("making", &git_dir, &error))?;
             Ok(git::find(Some(&folder), here)?)
