@@ -1,8 +1,9 @@
 //! What a pass does for each step of its plan. In a dry run the step is said instead.
 
+use crate::error::Error;
 use crate::git::{self, CommitId, Repo};
 use crate::marker;
-use crate::outcome::{Command, Failure};
+use crate::outcome::Command;
 use crate::pass::{Pass, now};
 use crate::plan::{MarkReason, Plan, Reason, Step, View};
 use crate::policy::Mode;
@@ -21,13 +22,13 @@ pub struct Basis<'v> {
 ///
 /// # Errors
 /// What keeps a step from its end; the steps after it are not begun.
-pub fn apply(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, plan: &Plan<CommitId>) -> Result<(), Failure> {
+pub fn apply(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, plan: &Plan<CommitId>) -> Result<(), Error> {
     plan.steps.iter().try_for_each(|step| {
         if pass.settings.dry_run { dry_run::say(pass, repo, basis, step) } else { perform(pass, repo, basis, step) }
     })
 }
 
-fn perform(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, step: &Step<CommitId>) -> Result<(), Failure> {
+fn perform(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, step: &Step<CommitId>) -> Result<(), Error> {
     let Basis { view, mode } = basis;
     let (branch, state) = (repo.names.branch.as_str(), view.state.word());
     let (local, remote) = (hex(view.local), hex(view.tip()));
@@ -67,7 +68,7 @@ pub fn follow(
     view: &View<CommitId>,
     target: CommitId,
     reason: Reason,
-) -> Result<(), git::Error> {
+) -> Result<(), Error> {
     let (branch, state) = (repo.names.branch.as_str(), view.state.word());
     let (local, remote) = (hex(view.local), hex(view.tip()));
     match reason {
@@ -106,7 +107,7 @@ pub fn follow(
     Ok(())
 }
 
-fn set_marker(repo: &Repo, view: &View<CommitId>, reason: MarkReason) -> Result<(), git::Error> {
+fn set_marker(repo: &Repo, view: &View<CommitId>, reason: MarkReason) -> Result<(), Error> {
     let (branch, state) = (repo.names.branch.as_str(), view.state.word());
     let (local, remote) = (hex(view.local), hex(view.tip()));
     match reason {
@@ -126,7 +127,7 @@ fn set_marker(repo: &Repo, view: &View<CommitId>, reason: MarkReason) -> Result<
 ///
 /// # Errors
 /// Those of the file system.
-pub fn clear_marker(pass: &Pass<'_>, repo: &Repo) -> Result<(), git::Error> {
+pub fn clear_marker(pass: &Pass<'_>, repo: &Repo) -> Result<(), Error> {
     let cleared = match pass.outcome.command {
         Command::InitSync => marker::clear_at_start_up(repo)?,
         Command::Sync | Command::Tick => marker::clear(repo)?,

@@ -7,10 +7,11 @@
 use std::path::PathBuf;
 
 use crate::act::Basis;
+use crate::error::{Error, Kind};
 use crate::git::scratch::Scratch;
-use crate::git::{self, CommitId, Place, Repo, Sort, heal};
+use crate::git::{self, CommitId, Place, Repo, heal};
 use crate::lock::{self, Held, Taken};
-use crate::outcome::{Command, Failure, Word};
+use crate::outcome::{Command, Word};
 use crate::pass::{Pass, lock_refused};
 use crate::plan::{self, Plan, Push, Reason, Step, View};
 use crate::policy::Mode;
@@ -26,7 +27,7 @@ const NAMED: usize = 10;
 ///
 /// # Errors
 /// What would keep the pass from its end.
-pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Failure> {
+pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Error> {
     let Some(place) = place else {
         let scratch = Scratch::empty(None)?;
         return init_sync::run(pass, &scratch.place, &Held::of_nothing());
@@ -41,12 +42,12 @@ pub fn run(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Failure> 
     }
 }
 
-fn take_lock(pass: &mut Pass<'_>, place: &Place) -> Result<Result<Held, Word>, Failure> {
+fn take_lock(pass: &mut Pass<'_>, place: &Place) -> Result<Result<Held, Word>, Error> {
     let command = pass.outcome.command;
     let private = PrivateDir::of(&place.git_dir);
     if private.path().symlink_metadata().is_ok() {
         let doing = format!("making the private folder {}", private.path().display());
-        private.check().map_err(|error| git::Error::io(doing, &error))?;
+        private.check().map_err(|error| Error::io(doing, &error))?;
     }
     let lock = private.file("lock").symlink_metadata();
     if command == Command::InitSync && lock.is_ok_and(|meta| !meta.is_file()) {
@@ -66,12 +67,12 @@ fn take_lock(pass: &mut Pass<'_>, place: &Place) -> Result<Result<Held, Word>, F
 }
 
 /// init-sync mends before it looks: it does so in a copy.
-fn init_sync(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
+fn init_sync(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Error> {
     git::check_files(place, &pass.names())?;
     heal::stale_locks(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
     // What the copy would not show: who owns it, and where its files are.
     match Repo::open(place, held, pass.names()) {
-        Err(error) if error.sort == Sort::NotReady => return Err(error.into()),
+        Err(error) if error.kind == Kind::NotReady => return Err(error),
         _ => {}
     }
     let scratch = Scratch::of(place)?;
@@ -80,7 +81,7 @@ fn init_sync(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fa
     init_sync::run(pass, &scratch.place, held)
 }
 
-fn sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
+fn sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Error> {
     let names = pass.names();
     for (lock, _) in heal::stale_locks(place, held, &names.branch, &names.remote, false)? {
         pass.would(format!("remove the stale lock {}", lock.display()));
@@ -104,10 +105,10 @@ fn sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word,
 ///
 /// # Errors
 /// What would keep the pass from its end.
-pub fn mend(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Failure> {
+pub fn mend(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     repo.keep_writes_in_memory()?;
     match finish_follow(pass, repo) {
-        Err(error) if matches!(error.sort, Sort::NotReady | Sort::Corrupt) => {}
+        Err(error) if matches!(error.kind, Kind::NotReady | Kind::Corrupt) => {}
         finished => finished?,
     }
     if let Err(error) = repo.check_ready() {
@@ -117,7 +118,7 @@ pub fn mend(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Failure> {
     Ok(())
 }
 
-fn finish_follow(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), git::Error> {
+fn finish_follow(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     if let Some(target) = repo.unfinished_follow()? {
         pass.would(format!("finish the follow of {target} that an earlier pass was cut short in"));
         pass.replaced.extend(repo.would_follow(target)?.paths);
@@ -127,7 +128,7 @@ fn finish_follow(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), git::Error> {
     Ok(())
 }
 
-fn make_index_again(pass: &mut Pass<'_>, repo: &Repo, thoroughly: bool) -> Result<(), git::Error> {
+fn make_index_again(pass: &mut Pass<'_>, repo: &Repo, thoroughly: bool) -> Result<(), Error> {
     if let Some(head) = repo.index_to_make_again(thoroughly)? {
         pass.would("make the index again from HEAD, and bring back the files that it names");
         repo.assume_index_of(head)?;
@@ -141,7 +142,7 @@ fn make_index_again(pass: &mut Pass<'_>, repo: &Repo, thoroughly: bool) -> Resul
 ///
 /// # Errors
 /// What would keep the step from its end.
-pub fn say(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, step: &Step<CommitId>) -> Result<(), Failure> {
+pub fn say(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, step: &Step<CommitId>) -> Result<(), Error> {
     match step {
         Step::Follow { target, reason } => say_follow(pass, repo, basis.view, *target, *reason, step)?,
         Step::Build if pass.builds_site() => say_site(pass, repo, step),
@@ -175,7 +176,7 @@ fn say_follow(
     target: CommitId,
     reason: Reason,
     step: &Step<CommitId>,
-) -> Result<(), git::Error> {
+) -> Result<(), Error> {
     let follow = repo.would_follow(target)?;
     let changed = follow.changed && pass.settled_on != Some(target);
     pass.files_changed |= changed;
@@ -204,7 +205,7 @@ fn say_site(pass: &mut Pass<'_>, repo: &Repo, step: &Step<CommitId>) {
     }
 }
 
-fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Failure> {
+fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     let changed = repo.changed_under(&pass.settings.paths, pass.settings.max_file_size)?;
     // What the commit that was followed has is as it has it by then.
     let has = |path: &PathBuf| pass.settled_on.map_or(Ok(false), |commit| repo.has_path(commit, path));

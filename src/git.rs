@@ -41,13 +41,12 @@ use std::path::{Path, PathBuf};
 
 pub use git2::Oid as CommitId;
 
-use self::error::Doing;
-pub use self::error::{Error, Sort};
 pub use self::heal::{aside, carry_over, damage};
 pub use self::identity::Identity;
 pub(crate) use self::identity::fit_to_sign;
 pub use self::locate::{Place, find};
 pub(crate) use self::locate::{check_format, open_git};
+use crate::error::{Context, Error, Kind};
 use crate::lock::Held;
 use crate::private::{PrivateDir, sync_dir};
 
@@ -123,7 +122,7 @@ pub struct Peek {
 /// by anybody is opened for it.
 ///
 /// # Errors
-/// [`Sort::NotReady`] or [`Sort::Corrupt`] where it can't be read.
+/// [`Kind::NotReady`] or [`Kind::Corrupt`] where it can't be read.
 pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
     let repo = Repo::open_unlocked(place, names)?;
     repo.hold_config()?;
@@ -144,7 +143,7 @@ pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
 /// Refuses a FIFO, a socket or a device wherever a pass that mends the repository looks for a file.
 ///
 /// # Errors
-/// [`Sort::NotReady`], naming it.
+/// [`Kind::NotReady`], naming it.
 pub fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
     crate::ffi::prepare_libgit2(!place.named);
     special::check_files(place, names)?;
@@ -155,7 +154,7 @@ impl Repo {
     /// Opens the repository. Nothing is judged or touched.
     ///
     /// # Errors
-    /// [`Sort::NotReady`] or [`Sort::Corrupt`] where libgit2 can't open it.
+    /// [`Kind::NotReady`] or [`Kind::Corrupt`] where libgit2 can't open it.
     pub fn open(place: &Place, _under: &Held, names: Names) -> Result<Self, Error> {
         Self::open_unlocked(place, names)
     }
@@ -168,7 +167,7 @@ impl Repo {
         if std::fs::metadata(&grafts).is_ok_and(|meta| meta.len() > 0) {
             let what = format!("{} tells another history than the commits do; nothing was touched", grafts.display());
             return Err(Error::new(
-                Sort::NotReady,
+                Kind::NotReady,
                 what,
                 "take it away (`git replace --convert-graft-file` keeps what it says)",
             ));
@@ -177,7 +176,7 @@ impl Repo {
             let what = format!("{} is a bare repository: it has no files to keep in step", place.git_dir.display());
             let next =
                 "`git config core.bare false` where its files are beside it, else name a clone of it with --repo";
-            return Err(Error::new(Sort::NotReady, what, next));
+            return Err(Error::new(Kind::NotReady, what, next));
         }
         if let Some(elsewhere) = git.workdir().filter(|dir| dir.canonicalize().is_ok_and(|dir| dir != place.work_dir)) {
             let what = format!(
@@ -185,7 +184,7 @@ impl Repo {
                 place.work_dir.display(),
                 elsewhere.display()
             );
-            return Err(Error::new(Sort::NotReady, what, "`git config --unset core.worktree`, or name that folder"));
+            return Err(Error::new(Kind::NotReady, what, "`git config --unset core.worktree`, or name that folder"));
         }
         let repo = Self {
             git,
@@ -213,7 +212,7 @@ impl Repo {
     /// The commit of the local branch; `None` while it is unborn.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] for a reference that can't be read.
+    /// [`Kind::Corrupt`] for a reference that can't be read.
     pub fn local_tip(&self) -> Result<Option<CommitId>, Error> {
         if let Some(assumed) = self.assumed_tip.get() {
             return Ok(Some(assumed));
@@ -224,7 +223,7 @@ impl Repo {
     /// The remote's tip as last seen, from an earlier pass.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] for a reference that can't be read.
+    /// [`Kind::Corrupt`] for a reference that can't be read.
     pub fn last_seen(&self) -> Result<Option<CommitId>, Error> {
         self.tip_of(&self.tracking_ref())
     }
@@ -253,7 +252,7 @@ impl Repo {
     /// What the commit graph says of the two heads; both must be here.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] where history is missing.
     pub fn relation(&self, local: CommitId, remote: CommitId) -> Result<Relation, Error> {
         if local == remote {
             return Ok(Relation { same: true, local_is_ancestor: true, remote_is_ancestor: true, ahead: 0, behind: 0 });
@@ -273,7 +272,7 @@ impl Repo {
     /// Whether `commit` is `tip` or one of its ancestors. One that is not here is not.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] where history is missing.
     pub fn contains(&self, tip: CommitId, commit: CommitId) -> Result<bool, Error> {
         if tip == commit {
             return Ok(true);
@@ -288,10 +287,10 @@ impl Repo {
     /// here. That the object exists would not be enough: git prunes unreachable objects one by one.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] for references or history that can't be read.
+    /// [`Kind::Corrupt`] for references or history that can't be read.
     pub fn has_whole(&self, commit: CommitId) -> Result<bool, Error> {
         let doing = "looking for the remote's commit";
-        let odb = self.git.odb().doing(doing)?;
+        let odb = self.git.odb().context(doing)?;
         let known = [self.last_seen()?, self.local_tip()?];
         if known.contains(&Some(commit)) {
             return Ok(true);
@@ -311,7 +310,7 @@ impl Repo {
 
     /// The branch that HEAD names, in full; `None` where it is detached.
     pub(crate) fn head_branch(&self) -> Result<Option<String>, Error> {
-        let head = self.git.find_reference("HEAD").doing("reading HEAD")?;
+        let head = self.git.find_reference("HEAD").context("reading HEAD")?;
         Ok(head.symbolic_target().ok().flatten().map(str::to_owned))
     }
 
@@ -322,7 +321,7 @@ impl Repo {
     /// Where it can't be read.
     pub(crate) fn config(&self) -> Result<git2::Config, Error> {
         let read = self.git.config().and_then(|mut config| config.snapshot());
-        read.doing("reading git's configuration")
+        read.context("reading git's configuration")
     }
 
     /// Has libgit2 go by the configuration as it is now. It would look at each file again for each setting, and where one of
@@ -332,7 +331,7 @@ impl Repo {
     /// # Errors
     /// Where it can't be read.
     pub fn hold_config(&self) -> Result<(), Error> {
-        self.git.set_config(&self.config()?).doing("reading git's configuration")
+        self.git.set_config(&self.config()?).context("reading git's configuration")
     }
 
     /// A second handle on the repository, which goes by the same configuration.
@@ -341,7 +340,7 @@ impl Repo {
     /// Where the repository or the configuration can't be read.
     pub(crate) fn beside(&self) -> Result<git2::Repository, Error> {
         let beside = open_git(&self.place)?;
-        beside.set_config(&self.config()?).doing("reading git's configuration")?;
+        beside.set_config(&self.config()?).context("reading git's configuration")?;
         Ok(beside)
     }
 
@@ -351,17 +350,17 @@ impl Repo {
     /// Where it can't be read.
     pub fn read_config_again(&self) -> Result<(), Error> {
         let doing = "reading git's configuration";
-        let read = open_git(&self.place)?.config().and_then(|mut config| config.snapshot()).doing(doing)?;
-        self.git.set_config(&read).doing(doing)
+        let read = open_git(&self.place)?.config().and_then(|mut config| config.snapshot()).context(doing)?;
+        self.git.set_config(&read).context(doing)
     }
 
     /// The index as it is on disk now.
     pub(crate) fn index(&self) -> Result<git2::Index, Error> {
         let doing = "reading the index";
-        let mut index = self.git.index().doing(doing)?;
+        let mut index = self.git.index().context(doing)?;
         // A dry run's may be in memory alone.
         if index.path().is_some() {
-            index.read(false).doing(doing)?;
+            index.read(false).context(doing)?;
         }
         Ok(index)
     }
@@ -380,7 +379,7 @@ impl Repo {
             Ok(_) => self.ref_to_disk(name),
             Err(error) if matches!(error.code(), git2::ErrorCode::Modified | git2::ErrorCode::Exists) => {
                 let what = format!("{name} was moved by somebody else in the middle of the pass");
-                Err(Error::new(Sort::Busy, what, "the next pass looks anew"))
+                Err(Error::new(Kind::Busy, what, "the next pass looks anew"))
             }
             Err(error) => Err(Error::git(format!("moving {name}"), &error)),
         }
@@ -392,7 +391,7 @@ impl Repo {
     /// # Errors
     /// Those of the file system.
     pub(crate) fn objects_to_disk(&self) -> Result<(), Error> {
-        sync_dir(&self.git.commondir().join("objects")).doing("waiting for the disk")
+        sync_dir(&self.git.commondir().join("objects")).context("waiting for the disk")
     }
 
     /// Waits until the folders that lead to a reference are on disk. libgit2 syncs the innermost alone.
@@ -403,7 +402,7 @@ impl Repo {
         // HEAD and the like are in no folder, and are one of a linked work tree's own.
         let above = Path::new(name).ancestors().skip(2).filter(|folder| folder.starts_with("refs"));
         for folder in above {
-            sync_dir(&self.git.commondir().join(folder)).doing("waiting for the disk")?;
+            sync_dir(&self.git.commondir().join(folder)).context("waiting for the disk")?;
         }
         Ok(())
     }

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::act::{self, Basis};
 use crate::cli::Config;
+use crate::error::{Error, Kind};
 use crate::git::heal::carry_over::Carry;
 use crate::git::heal::{aside, damage};
-use crate::git::{self, Place, Repo, Sort, heal, misplaced};
+use crate::git::{self, Place, Repo, heal, misplaced};
 use crate::lock::Held;
-use crate::outcome::{Failure, Word};
+use crate::outcome::Word;
 use crate::pass::{Pass, now};
 use crate::plan::{self, RemoteTip};
 use crate::policy::SyncState;
@@ -23,7 +24,7 @@ use crate::{dry_run, look, transport};
 ///
 /// # Errors
 /// A usage error where there is neither a repository nor a URL to make one from.
-pub fn place(settings: &Config, here: &Path) -> Result<Place, Failure> {
+pub fn place(settings: &Config, here: &Path) -> Result<Place, Error> {
     match git::find(settings.repo.as_deref(), here) {
         Ok(place) => {
             let begun = place.git_dir.join("HEAD").exists();
@@ -37,7 +38,7 @@ pub fn place(settings: &Config, here: &Path) -> Result<Place, Failure> {
                 Err(failure) => return git::find(settings.repo.as_deref(), here).map_err(|_| failure),
             };
             let git_dir = folder.join(".git");
-            std::fs::create_dir_all(&git_dir).map_err(|error| git::Error::path("making", &git_dir, &error))?;
+            std::fs::create_dir_all(&git_dir).map_err(|error| Error::path("making", &git_dir, &error))?;
             Ok(git::find(Some(&folder), here)?)
         }
     }
@@ -47,11 +48,11 @@ pub fn place(settings: &Config, here: &Path) -> Result<Place, Failure> {
 ///
 /// # Errors
 /// That error where there is a repository of another kind, and a usage error where there is no URL.
-pub fn free_place(settings: &Config, here: &Path, error: git::Error) -> Result<PathBuf, Failure> {
+pub fn free_place(settings: &Config, here: &Path, error: Error) -> Result<PathBuf, Error> {
     let folder = settings.repo.as_deref().map_or_else(|| here.to_owned(), |repo| here.join(repo));
     let bare = folder.join("HEAD").is_file() && folder.join("objects").is_dir();
     if bare || folder.join(".git").symlink_metadata().is_ok() {
-        return Err(error.into());
+        return Err(error);
     }
     if settings.remote_url.is_none() {
         return Err(no_url(&folder));
@@ -64,8 +65,8 @@ fn holds_repository(git_dir: &Path) -> bool {
     git_dir.join("objects").exists() || PrivateDir::of(git_dir).file("broken").exists()
 }
 
-fn no_url(folder: &Path) -> Failure {
-    Failure::usage(
+fn no_url(folder: &Path) -> Error {
+    Error::usage(
         format!("there is no repository in {} and no URL to make one from", folder.display()),
         "set --remote-url, GIT_SYNC_REMOTE_URL or GITHUB_REPOSITORY",
     )
@@ -75,7 +76,7 @@ fn no_url(folder: &Path) -> Failure {
 ///
 /// # Errors
 /// What keeps the pass from its end.
-pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Failure> {
+pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Error> {
     git::check_files(place, &pass.names())?;
     misplaced::set_aside_misplaced(place, &pass.names(), held)?;
     heal::clear_leftovers(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
@@ -84,23 +85,22 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
         pass.would("make a repository, fetch the remote, and check its branch out");
     }
     let mut repo = match open(pass, place, held) {
-        Err(Opened::Damaged(error)) if !fresh => {
+        Err(error) if error.kind == Kind::Corrupt && !fresh => {
             put_aside_if_damaged(pass, place, held, &error.what)?;
             fresh = true;
             open(pass, place, held)
         }
         other => other,
-    }
-    .map_err(Opened::into_failure)?;
+    }?;
     if !fresh {
         pass.outcome.local_before = repo.local_tip().ok().flatten().map(|id| id.to_string());
     }
     let brought = match bring(pass, &repo, fresh) {
-        Err(failure) if failure.suspicion && !fresh => {
+        Err(failure) if failure.kind == Kind::Corrupt && !fresh => {
             // What it holds open would be missing to the second reading.
             drop(repo);
             put_aside_if_damaged(pass, place, held, &failure.what)?;
-            repo = open(pass, place, held).map_err(Opened::into_failure)?;
+            repo = open(pass, place, held)?;
             bring(pass, &repo, true)
         }
         other => other,
@@ -121,7 +121,7 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Fail
 ///
 /// # Errors
 /// What failed, where everything can be read after all, and what keeps the repository from being put aside.
-fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: &str) -> Result<(), git::Error> {
+fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: &str) -> Result<(), Error> {
     tracing::warn!("{suspicion}; reading everything again");
     let original = pass.copied_from.as_ref().unwrap_or(place);
     match damage::prove(original, &pass.names(), damage::Reading::Full)? {
@@ -129,42 +129,22 @@ fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: 
         None => {
             let what = format!("{suspicion}; read again, everything is sound, and nothing was put aside");
             let next = "the next pass tries again; if it comes again, run it with -vv for more";
-            Err(git::Error::new(Sort::Exhausted, what, next))
+            Err(Error::new(Kind::Exhausted, what, next))
         }
-    }
-}
-
-enum Opened {
-    Damaged(git::Error),
-    Refused(Failure),
-}
-
-impl Opened {
-    fn into_failure(self) -> Failure {
-        match self {
-            Self::Damaged(error) => error.into(),
-            Self::Refused(failure) => failure,
-        }
-    }
-}
-
-impl From<git::Error> for Opened {
-    fn from(error: git::Error) -> Self {
-        if error.sort == Sort::Corrupt { Self::Damaged(error) } else { Self::Refused(error.into()) }
     }
 }
 
 /// Opens the repository and sets its remote and identity.
-fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Opened> {
+fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Error> {
     let settings = pass.settings;
     let repo = Repo::open(place, held, pass.names())?;
     let stored = repo.stored_url()?;
     let wanted = settings.remote_url.as_deref().or(stored.as_deref());
     let Some(wanted) = wanted else {
-        return Err(Opened::Refused(Failure::usage(
+        return Err(Error::usage(
             format!("the repository has no remote '{}' and no URL is given", settings.remote),
             "set --remote-url, GIT_SYNC_REMOTE_URL or GITHUB_REPOSITORY",
-        )));
+        ));
     };
     let (clean, secret) = transport::split_url_secret(wanted);
     if secret.is_some() {
@@ -198,15 +178,15 @@ fn absolute(url: &str) -> String {
 }
 
 /// Brings branch, index and files to the remote's state.
-fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Failure> {
+fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
     if pass.settings.dry_run {
         dry_run::mend(pass, repo)?;
     } else {
         match repo.finish_follow(now()) {
             Ok(finished) => pass.outcome.rescue_refs.extend(finished.unwrap_or_default().rescue_refs),
             // The follow below brings everything to the remote's state, and keeps what it replaces.
-            Err(error) if matches!(error.sort, Sort::NotReady | Sort::Corrupt) => repo.drop_intent()?,
-            Err(error) => return Err(error.into()),
+            Err(error) if matches!(error.kind, Kind::NotReady | Kind::Corrupt) => repo.drop_intent()?,
+            Err(error) => return Err(error),
         }
         pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
         repo.heal_index(now(), true)?;
@@ -243,7 +223,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Failure>
 
 /// Brings what repositories put aside still hold into this one. It takes of the time for the network: a pass has no other
 /// that it may spend so long before it is ready.
-fn carry_over(pass: &mut Pass<'_>, repo: &Repo, carry: Carry) -> Result<(), git::Error> {
+fn carry_over(pass: &mut Pass<'_>, repo: &Repo, carry: Carry) -> Result<(), Error> {
     let kept =
         pass.in_network_time("carrying over what was put aside", |until| repo.carry_over(carry, now(), until))?;
     pass.outcome.rescue_refs.extend(kept);

@@ -15,6 +15,7 @@ mod act;
 pub mod cli;
 pub mod deadline;
 mod dry_run;
+pub mod error;
 mod family;
 mod ffi;
 mod files;

@@ -4,7 +4,8 @@
 //! replayed stays in memory.
 
 use crate::cli::OnDivergence;
-use crate::git::{self, CommitId, Heads, Relation, Repo, Sort};
+use crate::error::{Error, Kind};
+use crate::git::{CommitId, Heads, Relation, Repo};
 use crate::marker;
 use crate::outcome::Command;
 use crate::pass::{Pass, now};
@@ -15,14 +16,14 @@ use crate::policy::{self, SyncState};
 ///
 /// # Errors
 /// Those of the repository, and of a remote that is not configured. One that is away or refuses is part of the view.
-pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, git::Error> {
+pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, Error> {
     let before = repo.last_seen()?;
     let local = repo.local_tip()?;
     let remote = match ask(pass, repo, local) {
         Ok(Some(tip)) => RemoteTip::At(tip),
         Ok(None) if local.is_some() && before.is_some() => RemoteTip::Gone,
         Ok(None) => RemoteTip::Absent,
-        Err(error) if matches!(error.sort, Sort::Unreachable | Sort::Refused) => RemoteTip::Unavailable(error.into()),
+        Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Refused) => RemoteTip::Unavailable(error),
         Err(error) => return Err(error),
     };
     let rewritten = match (&remote, before) {
@@ -46,12 +47,12 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, git::Err
 ///
 /// # Errors
 /// Those of the repository.
-pub fn again(pass: &mut Pass<'_>, repo: &Repo, seen: &View<CommitId>) -> Result<View<CommitId>, git::Error> {
+pub fn again(pass: &mut Pass<'_>, repo: &Repo, seen: &View<CommitId>) -> Result<View<CommitId>, Error> {
     Ok(judge(pass, repo, seen.remote.clone(), seen.rewritten)?.0)
 }
 
 /// The remote's tip, with all that it needs here.
-fn ask(pass: &mut Pass<'_>, repo: &Repo, local: Option<CommitId>) -> Result<Option<CommitId>, git::Error> {
+fn ask(pass: &mut Pass<'_>, repo: &Repo, local: Option<CommitId>) -> Result<Option<CommitId>, Error> {
     let dry_run = pass.settings.dry_run;
     // At start-up what is here is read through as well.
     let command = pass.outcome.command;
@@ -81,7 +82,7 @@ fn judge(
     repo: &Repo,
     remote: RemoteTip<CommitId>,
     rewritten: bool,
-) -> Result<(View<CommitId>, Option<Relation>), git::Error> {
+) -> Result<(View<CommitId>, Option<Relation>), Error> {
     let (local, last_seen) = (repo.local_tip()?, repo.last_seen()?);
     let tip = match remote {
         RemoteTip::At(tip) => Some(tip),
@@ -112,7 +113,7 @@ fn judge(
     };
     if let (SyncState::Behind | SyncState::Diverged, Some(theirs)) = (state, tip) {
         match repo.check_fit(theirs, local) {
-            Err(error) if error.sort == Sort::Unfit => view.unfit = Some(error.into()),
+            Err(error) if error.kind == Kind::Unfit => view.unfit = Some(error),
             checked => checked?,
         }
     }
@@ -131,7 +132,7 @@ fn judge(
 }
 
 /// How the two stand to one another, with the history that it takes to know.
-fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) -> Result<Relation, git::Error> {
+fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) -> Result<Relation, Error> {
     let relation = repo.relation(ours, theirs)?;
     let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
     if !parted || !repo.history_is_cut() || pass.outcome.command == Command::InitSync {
@@ -148,7 +149,7 @@ fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) 
     let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
     if parted && repo.history_is_cut() {
         let what = "history is cut here (a shallow clone), so that it can't be known whether the histories parted";
-        return Err(git::Error::new(Sort::NotReady, what, "fetch it whole: `git fetch --unshallow`"));
+        return Err(Error::new(Kind::NotReady, what, "fetch it whole: `git fetch --unshallow`"));
     }
     Ok(relation)
 }
@@ -160,7 +161,7 @@ fn replayed(
     view: &View<CommitId>,
     ours: CommitId,
     theirs: CommitId,
-) -> Result<Option<CommitId>, git::Error> {
+) -> Result<Option<CommitId>, Error> {
     match pass.settings.on_divergence {
         _ if view.unfit.is_some() || pass.outcome.command == Command::InitSync => Ok(None),
         OnDivergence::Policy => Ok(None),

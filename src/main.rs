@@ -8,8 +8,9 @@ use std::sync::Mutex;
 
 use gitsync::cli::{self, Asked, Config, Output};
 use gitsync::deadline::{End, Limit, PATIENCE, Watch};
+use gitsync::error::Error;
 use gitsync::job::signal_name;
-use gitsync::outcome::{Command, Failure, Outcome, Word};
+use gitsync::outcome::{Command, Outcome, Word};
 use gitsync::{deadline, pass, report, status, transport};
 
 /// A pass goes as deep as the folders do. Where the stack that we were given (`ulimit -s`) is less than this, in bytes, a thread
@@ -57,7 +58,7 @@ fn run() -> color_eyre::Result<()> {
     };
     let logs = report::log::begin(&settings).map_err(|error| {
         eprintln_quietly(&error);
-        Failure::usage(error, "mend RUST_LOG, or unset it and use -v")
+        Error::usage(error, "mend RUST_LOG, or unset it and use -v")
     });
     let command = match asked {
         Asked::Pass(command) => command,
@@ -105,7 +106,7 @@ fn watch(command: Command, settings: &Config) -> std::io::Result<Watch> {
                 let (what, next) =
                     (format!("asked to end by {}", signal_name(signal)), "the next pass goes on from here");
                 tracing::warn!(next, "{what}");
-                outcome.failures.push(Failure::retry(what, next));
+                outcome.failures.push(Error::retry(what, next));
                 Some(128 + signal)
             }
             End::Stalled { step } => {
@@ -114,7 +115,7 @@ fn watch(command: Command, settings: &Config) -> std::io::Result<Watch> {
             }
             End::Overstayed { waiting_for } => {
                 let what = format!("the time of the pass was up while waiting for {waiting_for}");
-                outcome.fail(Failure::retry(what, "the next pass tries again; raise --network-timeout if it is slow"));
+                outcome.fail(Error::retry(what, "the next pass tries again; raise --network-timeout if it is slow"));
                 None
             }
         };
@@ -126,9 +127,9 @@ fn watch(command: Command, settings: &Config) -> std::io::Result<Watch> {
 }
 
 /// Without the watchdog nothing would keep to its limits.
-fn unwatched(error: std::io::Error) -> Failure {
+fn unwatched(error: std::io::Error) -> Error {
     let next = "allow it more threads or file descriptors (`ulimit -u`, `ulimit -n`); the next pass tries again";
-    Failure::retry(format!("the watchdog can't be started: {error}"), next)
+    Error::retry(format!("the watchdog can't be started: {error}"), next)
 }
 
 /// The health check has nobody to wait for either.
@@ -138,12 +139,12 @@ fn watch_status(settings: &Config) -> std::io::Result<Limit> {
         let (failure, code) = match end {
             End::Signal(signal) => {
                 let what = format!("asked to end by {}", signal_name(signal));
-                (Failure::retry(what, "run it again"), 128 + signal)
+                (Error::retry(what, "run it again"), 128 + signal)
             }
             End::Stalled { step } => (stalled(&step), 75),
             End::Overstayed { waiting_for } => {
                 let what = format!("the time of the look at the repository was up while waiting for {waiting_for}");
-                (Failure::retry(what, "see whether the disk answers"), 75)
+                (Error::retry(what, "see whether the disk answers"), 75)
             }
         };
         let told = status::tell(Err(failure), None, &settings, deadline::now());
@@ -155,8 +156,8 @@ fn watch_status(settings: &Config) -> std::io::Result<Limit> {
     Ok(watch.limit_exactly("the disk", deadline::instant() + 5 * PATIENCE))
 }
 
-fn stalled(step: &str) -> Failure {
-    Failure::retry(
+fn stalled(step: &str) -> Error {
+    Error::retry(
         format!("no progress for {} while {step}", humantime::format_duration(PATIENCE)),
         "see whether a FIFO, a socket or a dead mount stands where git looks for a file; the next pass goes on from here",
     )

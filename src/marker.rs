@@ -9,8 +9,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::git::remote::Destination;
-use crate::git::{self, CommitId, Heads, Repo};
+use crate::git::{CommitId, Heads, Repo};
 use crate::outcome::Command;
 use crate::private::PrivateDir;
 
@@ -57,7 +58,7 @@ pub fn read(private: &PrivateDir) -> Option<Marked> {
 ///
 /// # Errors
 /// Where the remote's configuration or the history can't be read.
-pub fn covers(repo: &Repo, heads: Heads) -> Result<bool, git::Error> {
+pub fn covers(repo: &Repo, heads: Heads) -> Result<bool, Error> {
     let Some(Marked::For(marker)) = read(&repo.private) else { return Ok(false) };
     let remote_tip = heads.remote.map(|id| id.to_string());
     if marker.remote_tip != remote_tip || marker.destination != repo.destination()? {
@@ -94,7 +95,7 @@ pub fn explain(repo: &Repo) {
 ///
 /// # Errors
 /// Where the remote's configuration can't be read, and those of the file system.
-pub fn set(repo: &Repo, heads: Heads, now: DateTime<Utc>) -> Result<bool, git::Error> {
+pub fn set(repo: &Repo, heads: Heads, now: DateTime<Utc>) -> Result<bool, Error> {
     let Some(local) = heads.local else { return Ok(false) };
     let doing = "marking the force push";
     let mut marker = Marker {
@@ -114,8 +115,8 @@ pub fn set(repo: &Repo, heads: Heads, now: DateTime<Utc>) -> Result<bool, git::E
             tracing::info!("this replaces the force push marked for {}", before.destination);
         }
     }
-    let text = serde_json::to_vec_pretty(&marker).map_err(|error| git::Error::io(doing, &error.into()))?;
-    repo.private.write_durably(NAME, &text).map_err(|error| git::Error::io(doing, &error))?;
+    let text = serde_json::to_vec_pretty(&marker).map_err(|error| Error::io(doing, &error.into()))?;
+    repo.private.write_durably(NAME, &text).map_err(|error| Error::io(doing, &error))?;
     Ok(!before.is_some_and(|before| before.is_for(&marker.destination)))
 }
 
@@ -123,7 +124,7 @@ pub fn set(repo: &Repo, heads: Heads, now: DateTime<Utc>) -> Result<bool, git::E
 ///
 /// # Errors
 /// Where the remote's configuration can't be read.
-pub fn would_clear(repo: &Repo, command: Command) -> Result<bool, git::Error> {
+pub fn would_clear(repo: &Repo, command: Command) -> Result<bool, Error> {
     match (command, read(&repo.private)) {
         (_, None) => Ok(false),
         (Command::InitSync, Some(_)) => Ok(would_clear_at_start_up(repo)),
@@ -136,7 +137,7 @@ pub fn would_clear(repo: &Repo, command: Command) -> Result<bool, git::Error> {
 ///
 /// # Errors
 /// Where the remote's configuration can't be read, and those of the file system.
-pub fn clear(repo: &Repo) -> Result<bool, git::Error> {
+pub fn clear(repo: &Repo) -> Result<bool, Error> {
     match would_clear(repo, Command::Tick)? {
         true => remove(repo),
         false => Ok(false),
@@ -147,7 +148,7 @@ pub fn clear(repo: &Repo) -> Result<bool, git::Error> {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn clear_at_start_up(repo: &Repo) -> Result<bool, git::Error> {
+pub fn clear_at_start_up(repo: &Repo) -> Result<bool, Error> {
     match would_clear_at_start_up(repo) {
         true => remove(repo),
         false => Ok(false),
@@ -163,6 +164,6 @@ fn would_clear_at_start_up(repo: &Repo) -> bool {
     }
 }
 
-fn remove(repo: &Repo) -> Result<bool, git::Error> {
-    repo.private.remove_durably(NAME).map_err(|error| git::Error::io("clearing the marker", &error))
+fn remove(repo: &Repo) -> Result<bool, Error> {
+    repo.private.remove_durably(NAME).map_err(|error| Error::io("clearing the marker", &error))
 }

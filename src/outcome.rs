@@ -6,6 +6,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
+use crate::error::{Error, Kind};
 use crate::policy::SyncState;
 
 /// A subcommand that is a pass.
@@ -73,63 +74,6 @@ impl Word {
     }
 }
 
-/// What a failure asks for, which is what its exit code says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Passing trouble: the next pass retries. Exit 75.
-    Retry,
-    /// A retry alone won't help. Exit 1.
-    Person,
-    /// The command line or the environment asks for something that can't be. Exit 2.
-    Usage,
-}
-
-impl Kind {
-    /// The exit code (75 is `EX_TEMPFAIL` of sysexits.h).
-    pub fn exit_code(self) -> i32 {
-        match self {
-            Self::Retry => 75,
-            Self::Person => 1,
-            Self::Usage => 2,
-        }
-    }
-}
-
-/// One failure: what happened, to what, and what to do next.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// Who has to act.
-    pub kind: Kind,
-    /// What happened, to what: one sentence without a full stop, free of secrets.
-    pub what: String,
-    /// What to do next.
-    pub next: String,
-    /// Whether it may come from damage of the repository, so that it is worth reading that again.
-    pub suspicion: bool,
-}
-
-impl Failure {
-    /// Passing trouble.
-    pub fn retry(what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { kind: Kind::Retry, what: what.into(), next: next.into(), suspicion: false }
-    }
-
-    /// Somebody has to look.
-    pub fn person(what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { kind: Kind::Person, what: what.into(), next: next.into(), suspicion: false }
-    }
-
-    /// Whether a later pass may succeed without anybody doing anything.
-    pub fn is_passing(&self) -> bool {
-        self.kind == Kind::Retry
-    }
-
-    /// The command line is at fault.
-    pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { kind: Kind::Usage, what: what.into(), next: next.into(), suspicion: false }
-    }
-}
-
 /// Everything a pass found and did, as `--output json` prints it.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -170,7 +114,7 @@ pub struct Outcome {
     /// The exit code of a pass that a signal ended.
     pub ended_by: Option<i32>,
     /// What failed, in order.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<Error>,
 }
 
 impl Outcome {
@@ -200,19 +144,21 @@ impl Outcome {
     }
 
     /// Takes a failure into the outcome and logs it: here and nowhere else, so that each is logged once.
-    pub fn fail(&mut self, failure: Failure) {
+    pub fn fail(&mut self, failure: Error) {
         tracing::error!(next = %failure.next, "{}", failure.what);
         self.failures.push(failure);
     }
 
     /// 0, or the code of the gravest failure: what needs a person outranks what passes by itself.
     pub fn exit_code(&self) -> i32 {
-        self.ended_by.unwrap_or_else(|| self.failures.iter().map(|f| f.kind).max().map_or(0, Kind::exit_code))
+        self.ended_by.unwrap_or_else(|| {
+            self.failures.iter().map(|f| f.kind).max_by_key(|kind| kind.gravity()).map_or(0, Kind::exit_code)
+        })
     }
 
     /// The failures in one text, or nothing.
     pub fn error(&self) -> Option<String> {
-        let all: Vec<String> = self.failures.iter().map(|f| format!("{}; {}", f.what, f.next)).collect();
+        let all: Vec<String> = self.failures.iter().map(|f| f.to_string()).collect();
         (!all.is_empty()).then(|| all.join(" | "))
     }
 
@@ -250,10 +196,10 @@ mod tests {
     fn what_needs_a_person_outranks_what_passes() {
         let mut outcome = Outcome::new(Command::Tick, DateTime::<Utc>::UNIX_EPOCH);
         assert_eq!(outcome.exit_code(), 0);
-        outcome.fail(Failure::retry("the network is away", "nothing"));
+        outcome.fail(Error::retry("the network is away", "nothing"));
         assert_eq!(outcome.exit_code(), 75);
-        outcome.fail(Failure::person("the job failed", "look"));
-        outcome.fail(Failure::retry("the network is away", "nothing"));
+        outcome.fail(Error::person("the job failed", "look"));
+        outcome.fail(Error::retry("the network is away", "nothing"));
         assert_eq!(outcome.exit_code(), 1);
     }
 }

@@ -12,11 +12,12 @@ use chrono::{DateTime, Utc};
 
 use crate::cli::{Config, Publish};
 use crate::deadline::{self, Watch};
+use crate::error::{Error, Kind};
 use crate::git::remote::Remote;
-use crate::git::{self, CommitId, Identity, Names, Place, Repo, Sort, damage, heal};
+use crate::git::{self, CommitId, Identity, Names, Place, Repo, damage, heal};
 use crate::job::{self, Ended, Job, Program};
 use crate::lock::{self, Held, Taken};
-use crate::outcome::{Command, Failure, Kind, Outcome, Word};
+use crate::outcome::{Command, Outcome, Word};
 use crate::policy::Mode;
 use crate::private::PrivateDir;
 use crate::publish::{self, Ground, Site, Way};
@@ -130,7 +131,7 @@ type Locked = Option<(Place, PrivateDir, Held)>;
 
 impl Pass<'_> {
     /// The lock is given back by the caller, after the record is written.
-    fn go(&mut self, clock: Instant) -> (Result<Word, Failure>, Locked) {
+    fn go(&mut self, clock: Instant) -> (Result<Word, Error>, Locked) {
         if self.settings.dry_run {
             self.outcome.plan = Some(Vec::new());
             return (self.plan(), None);
@@ -139,7 +140,7 @@ impl Pass<'_> {
             Ok(Some((place, private, held))) => {
                 *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(private.clone());
                 let told = match self.work(&place, &private, &held, clock) {
-                    Err(failure) if failure.suspicion => Err(self.second_look(&place, failure)),
+                    Err(failure) if failure.kind == Kind::Corrupt => Err(self.second_look(&place, failure)),
                     told => told,
                 };
                 if told.is_err() {
@@ -171,7 +172,7 @@ impl Pass<'_> {
     }
 
     /// A dry run: neither a folder nor a lock is made.
-    fn plan(&mut self) -> Result<Word, Failure> {
+    fn plan(&mut self) -> Result<Word, Error> {
         let settings = self.settings;
         let here = current_folder()?;
         let place = match (self.outcome.command, git::find(settings.repo.as_deref(), &here)) {
@@ -180,19 +181,19 @@ impl Pass<'_> {
                 init_sync::free_place(settings, &here, error)?;
                 None
             }
-            (_, Err(error)) => return Err(error.into()),
+            (_, Err(error)) => return Err(error),
         };
         if let Some(place) = &place {
             self.site = self.check_site(place, &here)?;
         }
         match (dry_run::run(self, place.as_ref()), place) {
-            (Err(failure), Some(place)) if failure.suspicion => Err(self.second_look(&place, failure)),
+            (Err(failure), Some(place)) if failure.kind == Kind::Corrupt => Err(self.second_look(&place, failure)),
             (planned, _) => planned,
         }
     }
 
     /// Finds the repository and takes its lock; `None` where another of our kind waits for it already.
-    fn enter(&mut self) -> Result<Option<(Place, PrivateDir, Held)>, Failure> {
+    fn enter(&mut self) -> Result<Option<(Place, PrivateDir, Held)>, Error> {
         let settings = self.settings;
         let command = self.outcome.command;
         let here = current_folder()?;
@@ -202,7 +203,7 @@ impl Pass<'_> {
         };
         let private = PrivateDir::of(&place.git_dir);
         let doing = format!("making the private folder {}", private.path().display());
-        private.create().map_err(|error| git::Error::io(doing, &error))?;
+        private.create().map_err(|error| Error::io(doing, &error))?;
         self.site = self.check_site(&place, &here)?;
         let queued = match command {
             Command::InitSync => false,
@@ -226,7 +227,7 @@ impl Pass<'_> {
     }
 
     /// Refuses a public dir that must not be published over.
-    fn check_site(&self, place: &Place, here: &Path) -> Result<Option<Site>, Failure> {
+    fn check_site(&self, place: &Place, here: &Path) -> Result<Option<Site>, Error> {
         let settings = self.settings;
         let Some(public_dir) = &settings.public_dir else { return Ok(None) };
         let public_dir = here.join(public_dir);
@@ -247,19 +248,19 @@ impl Pass<'_> {
         let site = publish::check(&public_dir, &ground, way);
         site.map(Some).map_err(|refusal| {
             let failure = match refusal.reason {
-                _ if refusal.passes() => Failure::retry,
-                publish::Reason::Unknown(_) => Failure::person,
-                _ => Failure::usage,
+                _ if refusal.passes() => Error::retry,
+                publish::Reason::Unknown(_) => Error::person,
+                _ => Error::usage,
             };
             failure(refusal.what, refusal.next)
         })
     }
 
     /// The failure of a pass that could not have the lock.
-    pub fn lock_was_busy(&self, holder: Option<lock::Holder>) -> Failure {
+    pub fn lock_was_busy(&self, holder: Option<lock::Holder>) -> Error {
         let holder = holder.map_or_else(|| "another gitsync".to_owned(), |holder| holder.to_string());
         let waited = humantime::format_duration(self.settings.lock_wait);
-        Failure::retry(
+        Error::retry(
             format!("{holder} has held the lock for all the {waited} we waited"),
             "the next pass tries again; raise --lock-wait if passes take that long",
         )
@@ -273,25 +274,25 @@ impl Pass<'_> {
     }
 
     /// What failed as damage would fail: read again, so that it is said whether it is damage or the system was short of something.
-    fn second_look(&self, place: &Place, failure: Failure) -> Failure {
+    fn second_look(&self, place: &Place, failure: Error) -> Error {
         match damage::prove(place, &self.names(), damage::Reading::Quick) {
-            Err(error) => error.into(),
-            Ok(Some(damage)) => Failure { what: format!("{}: {}", failure.what, damage.what), ..failure },
+            Err(error) => error,
+            Ok(Some(damage)) => Error { what: format!("{}: {}", failure.what, damage.what), ..failure },
             Ok(None) => match damage::index_is_damaged(&place.git_dir) {
-                Ok(true) => Failure { what: format!("{}: the index is damaged", failure.what), ..failure },
+                Ok(true) => Error { what: format!("{}: the index is damaged", failure.what), ..failure },
                 Ok(false) if !place.git_dir.join("HEAD").exists() => {
-                    Failure { what: format!("{}: HEAD is missing", failure.what), ..failure }
+                    Error { what: format!("{}: HEAD is missing", failure.what), ..failure }
                 }
-                Ok(false) => Failure::retry(
+                Ok(false) => Error::retry(
                     format!("{}; read again, everything is sound", failure.what),
                     "the next pass tries again; if it comes again, run it with -vv for more",
                 ),
-                Err(error) => error.into(),
+                Err(error) => error,
             },
         }
     }
 
-    fn work(&mut self, place: &Place, private: &PrivateDir, held: &Held, clock: Instant) -> Result<Word, Failure> {
+    fn work(&mut self, place: &Place, private: &PrivateDir, held: &Held, clock: Instant) -> Result<Word, Error> {
         let waited = clock.elapsed();
         if waited > Duration::from_secs(1) {
             tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
@@ -299,7 +300,7 @@ impl Pass<'_> {
         let until = deadline::instant() + self.settings.lock_wait;
         deadline::step("ending what an earlier job has left running");
         job::end_orphans(private.path(), until).map_err(|error| {
-            let failure = if error.passes() { Failure::retry } else { Failure::person };
+            let failure = if error.passes() { Error::retry } else { Error::person };
             failure(error.to_string(), error.next())
         })?;
         if let Some(site) = &self.site {
@@ -389,7 +390,7 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// Where the record can't be read or written.
-    pub fn settle_token_host(&mut self, repo: &Repo, recording: Recording) -> Result<(), git::Error> {
+    pub fn settle_token_host(&mut self, repo: &Repo, recording: Recording) -> Result<(), Error> {
         let given = self.settings.remote_url.as_deref();
         if let Some(secret) = given.and_then(|url| transport::split_url_secret(url).1) {
             self.url_secret = Some(secret);
@@ -403,12 +404,12 @@ impl Pass<'_> {
         };
         let settled = token_host::settle(&repo.private, &self.settings.remote, &known, recording);
         self.token_host = settled.map_err(|error| match error.kind() {
-            std::io::ErrorKind::InvalidData => git::Error::new(
-                Sort::NotReady,
+            std::io::ErrorKind::InvalidData => Error::new(
+                Kind::NotReady,
                 format!("{}: {error}", repo.private.file("token-host").display()),
                 "run `gitsync init-sync --remote-url URL`, or give --token-host",
             ),
-            _ => git::Error::io("recording the host that tokens are for", &error),
+            _ => Error::io("recording the host that tokens are for", &error),
         })?;
         Ok(())
     }
@@ -436,8 +437,8 @@ impl Pass<'_> {
         &mut self,
         repo: &Repo,
         phrase: &str,
-        what: impl FnOnce(&Remote<'_>) -> Result<T, git::Error>,
-    ) -> Result<T, git::Error> {
+        what: impl FnOnce(&Remote<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let settings = self.settings;
         let env = self.network.clone();
         let (url_secret, token_host) = (self.url_secret.clone(), self.token_host.clone());
@@ -481,10 +482,10 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn site_goes_stale(&self, repo: &Repo) -> Result<(), git::Error> {
+    pub fn site_goes_stale(&self, repo: &Repo) -> Result<(), Error> {
         if self.builds_site() {
             let noted = repo.private.write_durably(SITE_STALE, b"");
-            noted.map_err(|error| git::Error::io("noting that the site is to be built again", &error))?;
+            noted.map_err(|error| Error::io("noting that the site is to be built again", &error))?;
         }
         Ok(())
     }
@@ -502,7 +503,7 @@ impl Pass<'_> {
             self.outcome.fail(failure);
             return;
         }
-        let stale = self.site_goes_stale(repo).map_err(Failure::from);
+        let stale = self.site_goes_stale(repo);
         let built =
             stale.and_then(|()| self.keeping_tips(repo, "the build", |pass| pass.build(repo, &command, remote, mode)));
         if let Err(failure) = built {
@@ -515,9 +516,9 @@ impl Pass<'_> {
         }
     }
 
-    fn build(&self, repo: &Repo, command: &str, remote: Option<CommitId>, mode: Mode) -> Result<(), Failure> {
+    fn build(&self, repo: &Repo, command: &str, remote: Option<CommitId>, mode: Mode) -> Result<(), Error> {
         let staged = match &self.site {
-            Some(site) => Some(site.stage().map_err(|error| Failure::person(error.what, error.next))?),
+            Some(site) => Some(site.stage().map_err(|error| Error::person(error.what, error.next))?),
             None => None,
         };
         let folder = staged.as_ref().map(|staged| staged.path().to_owned());
@@ -530,14 +531,14 @@ impl Pass<'_> {
         match ended {
             Ended::Exited(0) => {}
             ended => {
-                return Err(Failure::person(
+                return Err(Error::person(
                     format!("the build {ended}"),
                     "the old site stays; mend the build, the next pass tries again",
                 ));
             }
         }
         if let (Some(site), Some(staged)) = (&self.site, staged) {
-            site.publish(staged).map_err(|error| Failure::person(error.what, error.next))?;
+            site.publish(staged).map_err(|error| Error::person(error.what, error.next))?;
         }
         tracing::info!("the site is built");
         Ok(())
@@ -547,21 +548,21 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// A usage error that names one of them.
-    pub fn may_publish(&self, repo: &Repo) -> Result<(), Failure> {
+    pub fn may_publish(&self, repo: &Repo) -> Result<(), Error> {
         let Some(site) = &self.site else { return Ok(()) };
         let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) else { return Ok(()) };
         let noted = site.public_dir().as_os_str().as_bytes();
         // The note is of one folder: another may hold anything.
         let ours = repo.private.read(SITE_OURS).is_ok_and(|note| note.as_deref() == Some(noted));
         if let Some(file) = repo.somebodys_file_in(inside, ours)? {
-            return Err(Failure::usage(
+            return Err(Error::usage(
                 format!("the public dir {} holds {}, which is no part of a site", inside.display(), file.display()),
                 "name a folder that git ignores or that is empty: publishing removes what is not of the site",
             ));
         }
         if !ours && !self.settings.dry_run {
             let written = repo.private.write_durably(SITE_OURS, noted);
-            written.map_err(|error| git::Error::io("noting whose the public dir is", &error))?;
+            written.map_err(|error| Error::io("noting whose the public dir is", &error))?;
         }
         Ok(())
     }
@@ -570,10 +571,10 @@ impl Pass<'_> {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn empty_site(&self, repo: &Repo) -> Result<(), Failure> {
+    pub fn empty_site(&self, repo: &Repo) -> Result<(), Error> {
         self.may_publish(repo)?;
         match &self.site {
-            Some(site) => site.empty().map_err(|error| Failure::person(error.what, error.next)),
+            Some(site) => site.empty().map_err(|error| Error::person(error.what, error.next)),
             None => Ok(()),
         }
     }
@@ -586,8 +587,8 @@ impl Pass<'_> {
         &mut self,
         repo: &Repo,
         who: &str,
-        what: impl FnOnce(&mut Self) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        what: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let before = repo.tips_before_job(now())?;
         let record = token_host::before_job(&repo.private);
         let done = what(self);
@@ -598,14 +599,12 @@ impl Pass<'_> {
                 Ok(true) => {
                     tracing::warn!("{who} changed the record of the host that tokens are for; it is written again")
                 }
-                Err(error) => {
-                    self.outcome.fail(git::Error::io("writing the host that tokens are for again", &error).into())
-                }
+                Err(error) => self.outcome.fail(Error::io("writing the host that tokens are for again", &error)),
             }
         }
         match repo.keep_tips_after_job(before, who, now()) {
             Ok(names) => self.outcome.rescue_refs.extend(names),
-            Err(error) => self.outcome.fail(error.into()),
+            Err(error) => self.outcome.fail(error),
         }
         done
     }
@@ -624,7 +623,7 @@ impl Pass<'_> {
         remote: Option<CommitId>,
         mode: Mode,
         public_dir: Option<&Path>,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<Ended, Error> {
         let mut job = Job::new(label, program, &repo.place.work_dir, timeout, repo.private.path(), self.watch);
         let head = repo.local_tip()?.map(|id| id.to_string()).unwrap_or_default();
         let mut tell = |name: &str, value: OsString| job.env.push((name.into(), value));
@@ -642,12 +641,12 @@ impl Pass<'_> {
         job.env_remove = transport::OWN_VARIABLES.iter().chain(elsewhere).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
-        job::run(&job).map_err(|error| Failure::person(error.to_string(), error.next()))
+        job::run(&job).map_err(|error| Error::person(error.to_string(), error.next()))
     }
 }
 
 /// Moves aside what a job or a person has put in the place of our own files and folders, such as a folder where the lock belongs.
-fn set_aside_misplaced(private: &PrivateDir) -> Result<(), git::Error> {
+fn set_aside_misplaced(private: &PrivateDir) -> Result<(), Error> {
     let files = [
         "lock",
         "waiting-sync",
@@ -669,22 +668,22 @@ fn set_aside_misplaced(private: &PrivateDir) -> Result<(), git::Error> {
         ["broken", "damaged-refs", "empty-objects", "staging", "staging-old", "site-staging", "beside", "reading"];
     let stamp = deadline::now().format("%Y%m%dT%H%M%SZ").to_string();
     let moved = private.set_aside_misplaced(&files, &folders, &stamp);
-    for (from, to) in moved.map_err(|error| git::Error::io("moving aside what is in the place of our own", &error))? {
+    for (from, to) in moved.map_err(|error| Error::io("moving aside what is in the place of our own", &error))? {
         tracing::warn!(from = %from.display(), to = %to.display(), "moved aside: a file or folder of gitsync's belongs there");
     }
     Ok(())
 }
 
 /// What keeps a pass from the lock.
-pub fn lock_refused(error: std::io::Error) -> git::Error {
+pub fn lock_refused(error: std::io::Error) -> Error {
     let doing = "taking the lock (.git/gitsync/lock)";
     let said = rustix::io::Errno::from_io_error(&error);
     let is_no_file = matches!(said, Some(rustix::io::Errno::ISDIR | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO));
     if is_no_file || error.kind() == std::io::ErrorKind::InvalidInput {
         let next = "run `gitsync init-sync`: it moves aside what stands in the place of a file";
-        return git::Error::new(Sort::NotReady, format!("{doing}: {error}"), next);
+        return Error::new(Kind::NotReady, format!("{doing}: {error}"), next);
     }
-    git::Error::io(doing, &error)
+    Error::io(doing, &error)
 }
 
 fn gc_failed_lately(repo: &Repo) -> bool {
@@ -697,21 +696,11 @@ fn gc_failed_lately(repo: &Repo) -> bool {
     })
 }
 
-fn current_folder() -> Result<PathBuf, Failure> {
+fn current_folder() -> Result<PathBuf, Error> {
     std::env::current_dir().map_err(|error| {
         let what = format!("the current folder can't be found: {error}");
-        Failure::person(what, "run gitsync in a folder that exists")
+        Error::person(what, "run gitsync in a folder that exists")
     })
-}
-
-impl From<git::Error> for Failure {
-    fn from(error: git::Error) -> Self {
-        let kind = match error.sort {
-            Sort::Unreachable | Sort::LostRace | Sort::Busy | Sort::Exhausted => Kind::Retry,
-            Sort::Refused | Sort::NotReady | Sort::Corrupt | Sort::Unfit | Sort::Broken => Kind::Person,
-        };
-        Failure { kind, what: error.what, next: error.next, suspicion: error.sort == Sort::Corrupt }
-    }
 }
 
 /// Now, for rescue names and commits.

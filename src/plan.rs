@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use crate::outcome::{Failure, Word};
+use crate::error::Error;
+use crate::outcome::Word;
 use crate::policy::{self, Action, Mode, SyncState};
 
 /// The remote's branch, as just asked.
@@ -19,7 +20,7 @@ pub enum RemoteTip<C> {
     /// The branch is at this commit.
     At(C),
     /// The remote could not be asked. [`crate::outcome::Kind`] says whether a later pass may succeed.
-    Unavailable(Failure),
+    Unavailable(Error),
 }
 
 /// What a pass sees before it decides.
@@ -40,7 +41,7 @@ pub struct View<C> {
     /// Whether our history began here while the remote's could not be had: it is never forced over the remote's.
     pub unforceable: bool,
     /// Why the remote's commit can't be followed here, where that is so.
-    pub unfit: Option<Failure>,
+    pub unfit: Option<Error>,
     /// The newest commit of the branch that a repository put aside still has; looked for at start-up, where there is no
     /// local commit and the remote can't be had.
     pub put_aside: Option<C>,
@@ -144,9 +145,9 @@ pub enum Step<C> {
     /// Commit what changed under `--path`.
     Commit,
     /// Say what is wrong and go on.
-    Warn(Failure),
+    Warn(Error),
     /// Record a failure and go on with the steps that are left.
-    Fail(Failure),
+    Fail(Error),
 }
 
 /// What a pass will do, and the word that it then says if nothing fails on the way.
@@ -181,13 +182,13 @@ pub enum Push<C> {
         expected: C,
     },
     /// Don't push. The commit is kept.
-    Refuse(Failure),
+    Refuse(Error),
 }
 
 /// The failure of a non-alpha pass whose branch is gone from the remote.
 #[must_use]
-pub fn branch_is_gone(branch: &str, remote: &str) -> Failure {
-    Failure::person(
+pub fn branch_is_gone(branch: &str, remote: &str) -> Error {
+    Error::person(
         format!("branch '{branch}' is gone from the remote; local files are untouched"),
         format!(
             "if that was meant, nothing is lost here; to bring the branch back, push it (`git push {remote} {branch}`) or \
@@ -199,7 +200,7 @@ pub fn branch_is_gone(branch: &str, remote: &str) -> Failure {
 /// Plans `gitsync sync`. `gone`: what to say in non-alpha where the branch is gone; `stale`: whether the site is to be built
 /// again although nothing is followed.
 #[must_use]
-pub fn sync<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Failure, stale: bool) -> Plan<C> {
+pub fn sync<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error, stale: bool) -> Plan<C> {
     let word = Word::State(view.state);
     let steps = match &view.remote {
         RemoteTip::Unavailable(failure) => return Plan { word: Word::Error, steps: vec![Step::Fail(failure.clone())] },
@@ -223,7 +224,7 @@ pub fn sync<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Failure, stal
 /// A remote out of reach does not keep a tick with a local commit from its work. Without one, the job's first commit would be
 /// a history of its own.
 #[must_use]
-pub fn tick<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Failure) -> Plan<C> {
+pub fn tick<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error) -> Plan<C> {
     let mut steps = match &view.remote {
         RemoteTip::Unavailable(failure) if view.local.is_none() => {
             return Plan { word: Word::Error, steps: vec![Step::Fail(failure.clone())] };
@@ -262,7 +263,7 @@ pub fn init_sync<C: Copy + PartialEq>(view: &View<C>, fresh: bool) -> Plan<C> {
                 };
             }
             let next = format!("going on with local state; {}", failure.next);
-            (Word::Offline, with(steps, Step::Fail(Failure { next, ..failure.clone() })))
+            (Word::Offline, with(steps, Step::Fail(Error { next, ..failure.clone() })))
         }
         RemoteTip::Absent | RemoteTip::Gone => {
             let steps = if view.local.is_some() { heal(view) } else { vec![Step::StandOnUnborn] };
@@ -293,7 +294,7 @@ fn with<C>(mut steps: Vec<Step<C>>, step: Step<C>) -> Vec<Step<C>> {
 }
 
 /// What the rule says about a remote that could be asked; or why its commit can't be followed.
-fn reconcile<C: Copy + PartialEq>(view: &View<C>, mode: Mode) -> Result<Vec<Step<C>>, Failure> {
+fn reconcile<C: Copy + PartialEq>(view: &View<C>, mode: Mode) -> Result<Vec<Step<C>>, Error> {
     if matches!(view.remote, RemoteTip::Gone) {
         return Ok(vec![Step::SetMarker(MarkReason::Gone)]);
     }
@@ -322,7 +323,7 @@ fn reconcile<C: Copy + PartialEq>(view: &View<C>, mode: Mode) -> Result<Vec<Step
 /// Plans a tick's push. `gone`, `lost_race`: what to say where the branch is gone, and where the remote has commits that this
 /// instance has not and may not overwrite.
 #[must_use]
-pub fn push<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Failure, lost_race: Failure) -> Push<C> {
+pub fn push<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error, lost_race: Error) -> Push<C> {
     let Some(ours) = view.local else { return Push::Nothing };
     let had_it = view.last_seen == Some(ours);
     let tip = match (&view.remote, mode) {
@@ -358,8 +359,8 @@ impl<C> Push<C> {
 
 /// The failure of a push that may not overwrite what the remote has.
 #[must_use]
-pub fn has_other_commits(branch: &str) -> Failure {
-    Failure::retry(
+pub fn has_other_commits(branch: &str) -> Error {
+    Error::retry(
         format!("the remote's '{branch}' has commits that we have not"),
         "the next pass looks anew and decides",
     )

@@ -32,7 +32,7 @@ use rustix::io::Errno;
 pub use command::with_public_dir;
 pub use rules::{Ground, Reason, Refusal, check};
 
-use folder::{Folder, Kind};
+use folder::{FileKind, Folder};
 
 /// What a staging folder is called in the private folder; where a left-over can't be removed, a number follows.
 const STAGING: &str = "site-staging";
@@ -248,8 +248,8 @@ impl Site {
         private.sub_by_force(name)?.sync_file_system()?;
         let exchanged = match parent.look(public)?.map(|it| it.kind) {
             None => private.rename(name, &parent, public),
-            Some(Kind::Folder) => private.exchange(name, &parent, public),
-            Some(Kind::Link | Kind::File | Kind::Other) => return Err(Errno::NOTDIR),
+            Some(FileKind::Folder) => private.exchange(name, &parent, public),
+            Some(FileKind::Link | FileKind::File | FileKind::Other) => return Err(Errno::NOTDIR),
         };
         match exchanged {
             Ok(()) => {

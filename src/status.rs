@@ -11,11 +11,12 @@ use serde_json::json;
 
 use crate::cli::{Config, Healthy, Of, Output};
 use crate::deadline::step;
+use crate::error::Error;
 use crate::files;
 use crate::git::{self, Identity, Names, Peek, Place};
 use crate::lock::{self, Holder};
 use crate::marker::{self, Marked};
-use crate::outcome::{Command, Failure};
+use crate::outcome::Command;
 use crate::policy::{self, SyncState};
 use crate::private::PrivateDir;
 use crate::record::{Record, Run};
@@ -23,7 +24,7 @@ use crate::record::{Record, Run};
 /// Everything that is to be told.
 #[derive(Debug)]
 pub struct Told {
-    found: Result<Found, Failure>,
+    found: Result<Found, Error>,
     mode: &'static str,
     branch: String,
     remote: String,
@@ -59,7 +60,7 @@ impl Health {
 }
 
 /// Looks at everything there is to be told, `now` being the time, unless what came before has failed.
-pub fn tell(before: Result<(), Failure>, healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Told {
+pub fn tell(before: Result<(), Error>, healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Told {
     let found = before.and_then(|()| find(healthy, settings, now));
     if let Err(failure) = &found {
         tracing::error!(next = %failure.next, "{}", failure.what);
@@ -67,9 +68,9 @@ pub fn tell(before: Result<(), Failure>, healthy: Option<Healthy>, settings: &Co
     Told { found, mode: settings.mode.word(), branch: settings.branch.clone(), remote: settings.remote.clone(), now }
 }
 
-fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Result<Found, Failure> {
+fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Result<Found, Error> {
     let here = std::env::current_dir().map_err(|error| {
-        Failure::person(format!("the current folder can't be found: {error}"), "run gitsync in a folder that exists")
+        Error::person(format!("the current folder can't be found: {error}"), "run gitsync in a folder that exists")
     })?;
     step("looking at the repository");
     let place = git::find(settings.repo.as_deref(), &here)?;
@@ -79,7 +80,7 @@ fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Resu
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            return Err(Failure::person(
+            return Err(Error::person(
                 format!("{} can't be read: {error}", private.path().display()),
                 "run `gitsync status` as the user that runs the passes",
             ));

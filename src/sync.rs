@@ -3,9 +3,10 @@
 //! If the tip is what we have, that is the whole pass: one round trip, no fetch, no look at the files.
 
 use crate::act::{self, Basis};
+use crate::error::Error;
 use crate::git::Repo;
 use crate::look;
-use crate::outcome::{Failure, Word};
+use crate::outcome::Word;
 use crate::pass::Pass;
 use crate::plan;
 
@@ -13,7 +14,7 @@ use crate::plan;
 ///
 /// # Errors
 /// What keeps the pass from its end.
-pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
+pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Error> {
     let view = look::look(pass, repo)?;
     let mode = pass.settings.mode;
     let gone = plan::branch_is_gone(&repo.names.branch, &repo.names.remote);

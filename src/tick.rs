@@ -9,12 +9,13 @@ use chrono::SecondsFormat;
 
 use crate::act::{self, Basis};
 use crate::cli::OnDivergence;
+use crate::error::{Error, Kind};
 use crate::git::commit::{First, LeftOut};
 use crate::git::remote::Push as How;
 use crate::git::rescue::What;
-use crate::git::{self, CommitId, Repo, Sort};
+use crate::git::{CommitId, Repo};
 use crate::job::{Ended, Program};
-use crate::outcome::{Failure, Word};
+use crate::outcome::Word;
 use crate::pass::{Pass, now};
 use crate::plan::{self, Plan, Push, Reason, RemoteTip, View};
 use crate::policy::Mode;
@@ -27,7 +28,7 @@ const TRIES: u32 = 3;
 ///
 /// # Errors
 /// What keeps the pass from its end; what does not is in the outcome's failures.
-pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
+pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Error> {
     let view = look::look(pass, repo)?;
     let mode = view.tick_mode(pass.settings.mode);
     if mode == Mode::NonAlpha && !matches!(view.remote, RemoteTip::Unavailable(_)) {
@@ -48,11 +49,11 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Failure> {
 ///
 /// # Errors
 /// Where nothing can be committed after it. That the job itself failed is in the outcome.
-pub fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>) -> Result<(), Failure> {
+pub fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>) -> Result<(), Error> {
     start_the_job(pass, repo, basis)?;
     let head = repo.place.git_dir.join("HEAD").symlink_metadata();
     if head.is_err_and(|error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())) {
-        return Err(Failure::person(
+        return Err(Error::person(
             format!("the job took away the repository's {}", repo.place.git_dir.display()),
             "run `gitsync init-sync --remote-url URL`: it fetches anew; what lies in the folder is kept as a rescue",
         ));
@@ -60,16 +61,16 @@ pub fn run_the_job(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>) -> Result
     // A job may have taken the folder away; the lock on `.git` still keeps others out.
     repo.private.create().map_err(|error| {
         let next = "take away what is there now; what the job wrote is in the work tree, and the next tick commits it";
-        Failure::person(format!("after the job: {error}"), next)
+        Error::person(format!("after the job: {error}"), next)
     })?;
     let ready = repo.check_files().and_then(|()| repo.read_config_again()).and_then(|()| repo.check_ready());
-    ready.map_err(|error| {
-        let error = Failure::from(error);
-        Failure { what: format!("after the job: {}; what it wrote is not committed", error.what), ..error }
+    ready.map_err(|error| Error {
+        what: format!("after the job: {}; what it wrote is not committed", error.what),
+        ..error
     })
 }
 
-fn start_the_job(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>) -> Result<(), Failure> {
+fn start_the_job(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>) -> Result<(), Error> {
     let (remote, mode) = (basis.view.tip(), basis.mode);
     let settings = pass.settings;
     let program = if settings.tick_argv.is_empty() {
@@ -95,7 +96,7 @@ fn start_the_job(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>) -> Result<(
         Ended::Exited(0) => {}
         ended => {
             let next = "look at what it said above; what it wrote is committed all the same";
-            pass.outcome.fail(Failure::person(format!("the job {ended}"), next));
+            pass.outcome.fail(Error::person(format!("the job {ended}"), next));
         }
     }
     Ok(())
@@ -105,11 +106,11 @@ fn start_the_job(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>) -> Result<(
 ///
 /// # Errors
 /// What keeps it from being committed.
-pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result<(), Failure> {
+pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result<(), Error> {
     if pass.outcome.site_built.is_some() {
-        repo.check_files().map_err(|error| {
-            let error = Failure::from(error);
-            Failure { what: format!("after the build: {}; what the job wrote is not committed", error.what), ..error }
+        repo.check_files().map_err(|error| Error {
+            what: format!("after the build: {}; what the job wrote is not committed", error.what),
+            ..error
         })?;
     }
     let first = if view.is_empty() { First::Allowed } else { First::Refused };
@@ -131,17 +132,17 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result
 }
 
 /// What is said of a path that is not committed.
-pub fn left_out_of_commit(left_out: &LeftOut) -> Failure {
-    Failure::person(
+pub fn left_out_of_commit(left_out: &LeftOut) -> Error {
+    Error::person(
         format!("{} was left out of the commit: it {}", left_out.path.display(), left_out.why),
         "take it away, ignore it (.gitignore), or change --path; the rest is committed",
     )
 }
 
 /// Says why the push is not, or did not come about.
-pub fn push_failed(pass: &mut Pass<'_>, failure: Failure) {
+pub fn push_failed(pass: &mut Pass<'_>, failure: Error) {
     let said = if failure.is_passing() { "push failed, will retry" } else { "push failed" };
-    pass.outcome.fail(Failure { what: format!("{said}: {}", failure.what), ..failure });
+    pass.outcome.fail(Error { what: format!("{said}: {}", failure.what), ..failure });
 }
 
 /// Whether the plan before the job has said already why nothing is pushed. A remote that could not be asked is asked again.
@@ -153,13 +154,13 @@ pub fn is_said(before_job: &View<CommitId>, plan: &Plan<CommitId>) -> bool {
 fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: &Plan<CommitId>) -> Word {
     let said = is_said(&before_job, plan);
     push(pass, repo, before_job, said).unwrap_or_else(|error| {
-        push_failed(pass, error.into());
+        push_failed(pass, error);
         Word::PushFailed
     })
 }
 
 /// A tick is planned again for its push: the job may have changed the branch, or where it is pushed to.
-fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool) -> Result<Word, git::Error> {
+fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool) -> Result<Word, Error> {
     let mut view = match before_job.remote {
         // The network may be back.
         RemoteTip::Unavailable(_) if repo.local_tip()? != repo.last_seen()? => look::look(pass, repo)?,
@@ -204,7 +205,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool
                 pass.outcome.forced = how == How::Overwrite;
                 return pushed(pass, repo, ours, ours, mode);
             }
-            Err(error) if error.sort == Sort::LostRace && attempt < TRIES && may_try_again(pass, mode) => {
+            Err(error) if error.kind == Kind::LostRace && attempt < TRIES && may_try_again(pass, mode) => {
                 tracing::warn!(attempt, "{}; looking again", error.what);
                 view = look::look(pass, repo)?;
                 attempt += 1;
@@ -215,7 +216,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool
 }
 
 /// The remote holds our commit, as `held` or before it.
-fn pushed(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, held: CommitId, mode: Mode) -> Result<Word, git::Error> {
+fn pushed(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, held: CommitId, mode: Mode) -> Result<Word, Error> {
     pass.outcome.pushed = true;
     pass.outcome.remote = Some(held.to_string());
     let how = if pass.outcome.forced { "pushed, overwriting the remote" } else { "pushed" };

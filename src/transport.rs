@@ -7,7 +7,7 @@
 //!
 //! Three rules hold for all of them. *Time*: name look-up, connecting, TLS, every read and every write end at the pass's
 //! one deadline, and after the idle time without a byte. *Secrets*: see [`credentials`](self), bound to scheme, host and
-//! port, and never printed. *Truth*: whatever goes wrong is a [`TransportError`] that says what happened to what, whether
+//! port, and never printed. *Truth*: whatever goes wrong is a [`Error`] that says what happened to what, whether
 //! it may pass by itself, and what to do next.
 
 mod answers;
@@ -28,8 +28,7 @@ mod ssh;
 mod token_host;
 mod url;
 
-use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -37,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use git2::Oid;
 
-pub use answers::{Refusal, from_git2, refusal};
+pub use answers::{from_git2, refusal};
 pub use env::Env;
 pub use http::{EndsLater, end_answers_later};
 pub use programs::{Adopting, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
@@ -45,6 +44,7 @@ pub use progress::Progress;
 pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
+use crate::error::{Error, Kind};
 use config::GitConfig;
 use connection::{Connection, Endpoint};
 use http::Http;
@@ -55,42 +55,6 @@ use ssh::SshCommand;
 
 /// The scheme of the URLs that libgit2 gets. Nobody has an `insteadOf` for it.
 const SCHEME: &str = "gitsync-session";
-
-/// Passes by itself, or needs a person.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The next pass may find it gone: exit code 75.
-    Passing,
-    /// A retry alone won't help: exit code 1.
-    Lasting,
-}
-
-/// What went wrong between here and the remote. Both texts are redacted and fit to be printed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransportError {
-    /// Will a retry alone help?
-    pub kind: Kind,
-    /// One sentence: what happened, to what.
-    pub what: String,
-    /// What to do next.
-    pub next: String,
-}
-
-impl fmt::Display for TransportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // git2 makes a C string of this, and unwraps.
-        write!(f, "{}", self.what.replace('\0', "\u{fffd}"))
-    }
-}
-
-impl std::error::Error for TransportError {}
-
-impl TransportError {
-    /// The one that a stream's error carries.
-    fn within(e: &io::Error) -> Option<TransportError> {
-        e.get_ref().and_then(|inner| inner.downcast_ref::<TransportError>()).cloned()
-    }
-}
 
 /// Takes the secrets that are ours alone out of this process's environment, once they are read: a job could read them in
 /// `/proc/PID/environ`. For the beginning of `main`, before any thread is started; later it does nothing.
@@ -138,7 +102,7 @@ impl Limits {
     ///
     /// # Errors
     /// When that is nothing.
-    fn left(&self, url: &str) -> Result<Duration, TransportError> {
+    fn left(&self, url: &str) -> Result<Duration, Error> {
         match self.deadline.saturating_duration_since(Instant::now()) {
             Duration::ZERO => Err(self.overdue(url)),
             left => Ok(left),
@@ -146,7 +110,7 @@ impl Limits {
     }
 
     /// The error for a wait that has ended.
-    fn overdue(&self, url: &str) -> TransportError {
+    fn overdue(&self, url: &str) -> Error {
         // A wait may end a moment before the deadline that ended it.
         let spent = self.deadline.saturating_duration_since(Instant::now()) < Duration::from_millis(20);
         let (what, next) = if spent {
@@ -158,7 +122,7 @@ impl Limits {
             let idle = humantime::format_duration(self.idle);
             (format!("{url} sent nothing for {idle}"), "nothing: the next pass tries again".to_owned())
         };
-        TransportError { kind: Kind::Passing, what, next }
+        Error { kind: Kind::Unreachable, what, next }
     }
 }
 
@@ -175,7 +139,7 @@ struct Inner {
     limits: Limits,
     reach: Reach,
     meter: Arc<Meter>,
-    error: Mutex<Option<TransportError>>,
+    error: Mutex<Option<Error>>,
     asked: Mutex<Asked>,
 }
 
@@ -204,10 +168,10 @@ impl Session {
     ///
     /// # Errors
     /// Lasting: a URL that cannot be used.
-    pub fn open(url: &str, config: &git2::Config, options: Options) -> Result<Session, TransportError> {
+    pub fn open(url: &str, config: &git2::Config, options: Options) -> Result<Session, Error> {
         if let Some(fault) = &options.env.config.fault {
-            return Err(TransportError {
-                kind: Kind::Lasting,
+            return Err(Error {
+                kind: Kind::Refused,
                 what: format!("the configuration in GIT_CONFIG_COUNT can't be used: {fault}"),
                 next: "set GIT_CONFIG_COUNT to how many pairs of GIT_CONFIG_KEY_<n> and GIT_CONFIG_VALUE_<n> there are, from 0 on"
                     .to_owned(),
@@ -239,8 +203,8 @@ impl Session {
             Remote::Git(git) => Reach::Endpoint(Endpoint::Git(git)),
             Remote::Path(path) => Reach::Endpoint(Endpoint::Path(path)),
         };
-        crate::ffi::register_transport(SCHEME, make_transport).map_err(|e| TransportError {
-            kind: Kind::Lasting,
+        crate::ffi::register_transport(SCHEME, make_transport).map_err(|e| Error {
+            kind: Kind::Refused,
             what: format!("libgit2 does not take our transport: {e}"),
             next: "this is a bug; please report it".to_owned(),
         })?;
@@ -268,7 +232,7 @@ impl Session {
     ///
     /// # Errors
     /// Whatever keeps the remote from answering.
-    pub fn tip(&self, refname: &str) -> Result<Option<Oid>, TransportError> {
+    pub fn tip(&self, refname: &str) -> Result<Option<Oid>, Error> {
         let inner = &self.inner;
         let found = inner.tips(&[refname])?;
         let tip = found.iter().find(|(name, _)| name == refname).map(|(_, oid)| *oid);
@@ -292,13 +256,13 @@ impl Session {
     }
 
     /// The cause behind the error libgit2 returned, if it was the transport's, since the last call.
-    pub fn take_error(&self) -> Option<TransportError> {
+    pub fn take_error(&self) -> Option<Error> {
         self.inner.error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The cause behind an error libgit2 returned from a fetch or push over this session: the transport's own if it has
     /// one, else what libgit2's says, sorted.
-    pub fn explain(&self, e: &git2::Error) -> TransportError {
+    pub fn explain(&self, e: &git2::Error) -> Error {
         self.take_error().unwrap_or_else(|| from_git2(e, &self.inner.shown))
     }
 
@@ -322,7 +286,7 @@ impl Drop for Session {
 }
 
 impl Inner {
-    fn tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, TransportError> {
+    fn tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, Error> {
         match &self.reach {
             Reach::Http(http) => http.tips(refnames),
             Reach::Endpoint(endpoint) => {
@@ -351,8 +315,7 @@ impl Inner {
         let found = list(&mut packets, refnames);
         found.map_err(|bad| match bad {
             Bad::Io(e) => failed(
-                TransportError::within(&e)
-                    .unwrap_or_else(|| from_git2(&git2::Error::from_str(&e.to_string()), &self.shown)),
+                Error::within(&e).unwrap_or_else(|| from_git2(&git2::Error::from_str(&e.to_string()), &self.shown)),
             ),
             Bad::Refused(words) => failed(answers::server_said(&self.shown, &words)),
             Bad::Malformed(_) => Unanswered { error: packets.stream_mut().hung_up(), hung_up: true },
@@ -362,7 +325,7 @@ impl Inner {
 
 /// Why the other end listed nothing.
 struct Unanswered {
-    error: TransportError,
+    error: Error,
     /// It was reached, and went.
     hung_up: bool,
 }

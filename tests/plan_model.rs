@@ -10,7 +10,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
-use gitsync::outcome::Failure;
+use gitsync::error::Error;
 use gitsync::plan::{self, Plan, Push, RemoteTip, Step, View};
 use gitsync::policy::{self, Mode, SyncState};
 use stateright::{Checker, Model, Property};
@@ -283,7 +283,7 @@ impl Gitsync {
 
     fn decide(&self, w: &mut World, i: usize) {
         let view = self.view(w, i);
-        let nothing = || Failure::person("", "");
+        let nothing = || Error::person("", "");
         let running = w.instances[i].running.as_mut().unwrap();
         if matches!(running.pass, Pass::Tick { .. }) {
             running.mode = view.tick_mode(running.mode);
@@ -301,7 +301,7 @@ impl Gitsync {
     fn decide_push(&self, w: &mut World, i: usize) {
         let view = self.view(w, i);
         let mode = w.instances[i].running.as_ref().unwrap().mode;
-        let nothing = || Failure::person("", "");
+        let nothing = || Error::person("", "");
         let local = view.local;
         let acts = match plan::push(&view, mode, nothing(), nothing()) {
             Push::Nothing if matches!(view.remote, RemoteTip::At(_)) && view.marked => {

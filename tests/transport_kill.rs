@@ -3,7 +3,8 @@
 
 mod servers;
 
-use gitsync::transport::{Kind, kill_children};
+use gitsync::error::Kind;
+use gitsync::transport::kill_children;
 use servers::{Upstream, open, open_with, options};
 
 #[test]
@@ -23,5 +24,5 @@ fn children_can_be_killed_from_another_thread_and_none_starts_after_that() {
     kill_children();
     assert!(asking.join().unwrap().is_err());
     let e = open(&path).tip("refs/heads/main").unwrap_err();
-    assert!(e.kind == Kind::Passing && e.what.contains("being ended"), "{e:?}");
+    assert!(e.kind == Kind::Unreachable && e.what.contains("being ended"), "{e:?}");
 }

@@ -20,13 +20,13 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::error::Doing;
 use super::index::entry;
 use super::rescue::What;
 use super::stage::STAGING;
 use super::survey::{Changes, Survey, Want, want_at};
 use super::tree_dir::TreeDir;
-use super::{CommitId, Error, Repo, Sort, path_of};
+use super::{CommitId, Repo, path_of};
+use crate::error::{Context, Error, Kind};
 
 pub(super) const INTENT: &str = "intent";
 /// What a follow did.
@@ -102,8 +102,8 @@ impl Repo {
         let old = self.local_tip()?.map(|id| id.to_string());
         let why = "bringing back the files of a checkout that never ended".to_owned();
         let intent = Intent { branch: self.names.branch.clone(), old, target: target.to_string(), why: why.clone() };
-        let text = serde_json::to_vec(&intent).map_err(io::Error::other).doing("writing the intent")?;
-        self.private.write_durably(INTENT, &text).doing("writing the intent")?;
+        let text = serde_json::to_vec(&intent).map_err(io::Error::other).context("writing the intent")?;
+        self.private.write_durably(INTENT, &text).context("writing the intent")?;
         self.index_to_disk(index)?;
         self.finish_follow(when).map(drop)
     }
@@ -117,11 +117,11 @@ impl Repo {
         let old = self.local_tip()?;
         let in_order = self.is_on_branch_alone()?;
         let paths: Vec<PathBuf> = self.differing(target)?.into_keys().collect();
-        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
         let known = self.known_trees(target)?;
         let mut survey = Survey::default();
         for path in &paths {
-            if top.find(path).doing(doing)?.is_some() {
+            if top.find(path).context(doing)?.is_some() {
                 self.survey_one(&top, path, &known, &mut survey)?;
             }
         }
@@ -191,18 +191,18 @@ impl Repo {
 
     /// What an earlier pass meant to follow, and whether that still is to be done.
     fn intent(&self) -> Result<Option<(Intent, CommitId, bool)>, Error> {
-        let Some(text) = self.private.read(INTENT).doing("reading the intent of an earlier pass")? else {
+        let Some(text) = self.private.read(INTENT).context("reading the intent of an earlier pass")? else {
             return Ok(None);
         };
         let intent: Intent = serde_json::from_slice(&text).map_err(|error| {
             let what = format!("{} can't be read: {error}", self.private.file(INTENT).display());
-            Error::new(Sort::NotReady, what, "run `gitsync init-sync`: it brings the work tree to the remote's state")
+            Error::new(Kind::NotReady, what, "run `gitsync init-sync`: it brings the work tree to the remote's state")
         })?;
-        let target = CommitId::from_str(&intent.target).doing("reading the intent of an earlier pass")?;
+        let target = CommitId::from_str(&intent.target).context("reading the intent of an earlier pass")?;
         if !self.has_commit(target) {
             let what = format!("an earlier pass was following {target}, which is not here");
             let next = "run `gitsync init-sync`: it brings the work tree to the remote's state";
-            return Err(Error::new(Sort::NotReady, what, next));
+            return Err(Error::new(Kind::NotReady, what, next));
         }
         let tip = self.tip_of(&format!("refs/heads/{}", intent.branch))?;
         let expected = [intent.old.clone(), Some(intent.target.clone())];
@@ -215,7 +215,7 @@ impl Repo {
     /// # Errors
     /// Those of the file system.
     pub(crate) fn drop_intent(&self) -> Result<(), Error> {
-        self.private.remove_durably(INTENT).doing("dropping an intent").map(drop)
+        self.private.remove_durably(INTENT).context("dropping an intent").map(drop)
     }
 
     /// Takes back what a follow had placed before it was cut short, where it must not be finished: every path that it may have
@@ -225,12 +225,12 @@ impl Repo {
     fn take_back(&self, intent: &Intent, target: CommitId, when: DateTime<Utc>) -> Result<(), Error> {
         let doing = "taking back what a follow had placed";
         let tree_of = |id: CommitId| self.tree_of(id);
-        let old = intent.old.as_deref().map(CommitId::from_str).transpose().doing(doing)?.map(tree_of).transpose()?;
+        let old = intent.old.as_deref().map(CommitId::from_str).transpose().context(doing)?.map(tree_of).transpose()?;
         let new = tree_of(target)?;
         let head = self.tip_of("HEAD")?;
         let head_tree = head.map(tree_of).transpose()?;
-        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
-        let diff = self.git.diff_tree_to_tree(old.as_ref(), Some(&new), None).doing(doing)?;
+        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
+        let diff = self.git.diff_tree_to_tree(old.as_ref(), Some(&new), None).context(doing)?;
         let paths: BTreeSet<PathBuf> = diff
             .deltas()
             .flat_map(|delta| [delta.old_file().path_bytes().map(path_of), delta.new_file().path_bytes().map(path_of)])
@@ -239,14 +239,14 @@ impl Repo {
         let staging = self.stage(target, paths.iter(), STAGING)?;
         let mut changes = Changes::new();
         for path in paths {
-            let placed = match want_at(&new, &path).doing(doing)? {
+            let placed = match want_at(&new, &path).context(doing)? {
                 Want::Blob(_) => self.is_staged_alike(&top, &staging, &path)?,
-                Want::Gone => top.find(&path).doing(doing)?.is_none(),
+                Want::Gone => top.find(&path).context(doing)?.is_none(),
                 Want::Submodule => false,
             };
             if placed {
                 let want = match &head_tree {
-                    Some(tree) => want_at(tree, &path).doing(doing)?,
+                    Some(tree) => want_at(tree, &path).context(doing)?,
                     None => Want::Gone,
                 };
                 changes.insert(path, want);
@@ -266,7 +266,7 @@ impl Repo {
             match head_tree.as_ref().and_then(|tree| tree.get_path(path).ok()) {
                 Some(kept) => {
                     let mode = u32::try_from(kept.filemode()).unwrap_or(0o100_644);
-                    index.add(&entry(path, kept.id(), mode)).doing(doing)?;
+                    index.add(&entry(path, kept.id(), mode)).context(doing)?;
                 }
                 None => match index.remove(path, 0) {
                     Err(error) if error.code() != git2::ErrorCode::NotFound => return Err(Error::git(doing, &error)),
@@ -283,7 +283,7 @@ impl Repo {
     fn check_branch_has_a_place(&self) -> Result<(), Error> {
         let doing = "looking at the branches";
         let branch = self.branch_ref();
-        let mut in_the_way = self.git.references_glob(&format!("{branch}/*")).doing(doing)?;
+        let mut in_the_way = self.git.references_glob(&format!("{branch}/*")).context(doing)?;
         let below = in_the_way.names().next().and_then(Result::ok).map(str::to_owned);
         let above = Path::new(&branch).ancestors().skip(1).find_map(|outer| {
             let name = outer.to_str().filter(|name| name.starts_with("refs/heads/"))?;
@@ -292,7 +292,7 @@ impl Repo {
         match below.or(above) {
             None => Ok(()),
             Some(other) => Err(Error::new(
-                Sort::NotReady,
+                Kind::NotReady,
                 format!("{branch} can't be made: there is {other}, and git allows only one of the two"),
                 "rename or remove that branch, or name another with --branch",
             )),
@@ -309,30 +309,30 @@ impl Repo {
         rescue_refs: &mut Vec<String>,
     ) -> Result<usize, Error> {
         let staging = self.stage(target, changes.keys(), STAGING)?;
-        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
         let survey = self.survey(&top, target, changes, &staging)?;
         if !survey.unsaved.is_empty() || fresh {
             rescue_refs.extend(self.rescue_files(&top, target, &survey, when, &intent.why)?);
         }
         if fresh {
-            let text = serde_json::to_vec(intent).map_err(io::Error::other).doing("writing the intent")?;
-            self.private.write_durably(INTENT, &text).doing("writing the intent")?;
+            let text = serde_json::to_vec(intent).map_err(io::Error::other).context("writing the intent")?;
+            self.private.write_durably(INTENT, &text).context("writing the intent")?;
         }
         let placed = self.place_all(&top, &staging, changes, &survey, when)?;
         self.write_index(target, &top, &placed)?;
         // From what was judged, not from what is there now: a commit made meanwhile must not be stepped over.
         if self.tip_of(&self.branch_ref())? != Some(target) {
-            let old = intent.old.as_deref().map(CommitId::from_str).transpose().doing("reading the intent")?;
+            let old = intent.old.as_deref().map(CommitId::from_str).transpose().context("reading the intent")?;
             self.move_ref(&self.branch_ref(), old, target, &format!("gitsync: {}", intent.why))?;
         }
         if self.head_branch()?.as_deref() != Some(&self.branch_ref()) {
-            self.git.set_head(&self.branch_ref()).doing("putting HEAD on the branch")?;
+            self.git.set_head(&self.branch_ref()).context("putting HEAD on the branch")?;
         }
         if self.git.state() != git2::RepositoryState::Clean {
-            self.git.cleanup_state().doing("ending what was in progress")?;
+            self.git.cleanup_state().context("ending what was in progress")?;
         }
         self.clear_staging()?;
-        self.private.remove_durably(INTENT).doing("ending the follow")?;
+        self.private.remove_durably(INTENT).context("ending the follow")?;
         Ok(placed.len())
     }
 }

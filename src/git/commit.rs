@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use rustix::fs::FileType;
 
-use super::Sort;
-use super::error::Doing;
 use super::rules::Blocked;
-use super::tree_dir::{Kind, Parent, TreeDir, last};
+use super::tree_dir::{FileKind, Parent, TreeDir, last};
 use super::tree_edit::{DEEPEST, Edits};
-use super::{CommitId, Error, Repo, path_of, raw, shown};
+use super::{CommitId, Repo, path_of, raw, shown};
 use crate::deadline::step;
+use crate::error::{Context, Error, Kind};
 
 /// A path that was left out, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +70,7 @@ impl Repo {
     pub fn changed_under(&self, roots: &[PathBuf], max_file_size: u64) -> Result<Changed, Error> {
         let doing = "looking for what changed";
         step(doing);
-        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
         let tree = self.head_tree()?;
         let mut changed = Changed::default();
         let mut options = git2::DiffOptions::new();
@@ -113,14 +112,14 @@ impl Repo {
             options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
             options.ignore_submodules(true).skip_binary_check(true);
         }
-        let to_index = self.git.diff_tree_to_index(tree.as_ref(), Some(&index), Some(&mut options)).doing(doing)?;
+        let to_index = self.git.diff_tree_to_index(tree.as_ref(), Some(&index), Some(&mut options)).context(doing)?;
         let deep = |one: &&LeftOut| one.path.components().count() >= DEEPEST;
         let mut deep: Vec<PathBuf> = changed.left_out.iter().filter(deep).map(|one| one.path.clone()).collect();
         if !deep.is_empty() {
             deep.extend(blocked.iter().map(|it| it.folder.clone()));
             options = self.options_for_all_but(&deep, &top, &usable, &index)?;
         }
-        let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
+        let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).context(doing)?;
         for delta in to_index.deltas().chain(to_files.deltas()) {
             if is_one_to_git(&delta, tree.as_ref(), &index) {
                 continue;
@@ -153,8 +152,8 @@ impl Repo {
     /// the same commit.
     ///
     /// # Errors
-    /// Where the repository can't be read or written; [`Sort::Busy`] where somebody moved the branch meanwhile;
-    /// [`Sort::NotReady`] where this would be the branch's first commit and must not be.
+    /// Where the repository can't be read or written; [`Kind::Busy`] where somebody moved the branch meanwhile;
+    /// [`Kind::NotReady`] where this would be the branch's first commit and must not be.
     pub fn commit_under(
         &self,
         roots: &[PathBuf],
@@ -176,20 +175,20 @@ impl Repo {
                 self.names.branch
             );
             let next = "run `gitsync init-sync`: a first commit of our own would be a history beside the remote's";
-            return Err(Error::new(Sort::NotReady, what, next));
+            return Err(Error::new(Kind::NotReady, what, next));
         }
         let head_tree = self.head_tree()?;
-        let top = TreeDir::open(&self.place.work_dir).doing("opening the work tree")?;
+        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
         let mut index = self.index()?;
         let mut edits = Edits::new();
         for path in &changed.paths {
-            let file = match top.find(path).doing(format!("looking at {}", shown(path)))? {
-                Some(found) => matches!(found.kind, Kind::File { .. } | Kind::Link),
+            let file = match top.find(path).context(format!("looking at {}", shown(path)))? {
+                Some(found) => matches!(found.kind, FileKind::File { .. } | FileKind::Link),
                 None => false,
             };
             if file {
                 let doing = || format!("committing {}", shown(path));
-                super::index::make_way(&mut index, path).doing(doing())?;
+                super::index::make_way(&mut index, path).context(doing())?;
                 // Reads the file with git's filters, and takes its numbers into the index.
                 if let Err(error) = index.add_path(path) {
                     let why = Error::git("can't be read", &error).what;
@@ -199,7 +198,7 @@ impl Repo {
                 let Some(entry) = index.get_path(path, 0) else { continue };
                 edits.insert(path.clone(), Some((entry.id, entry.mode)));
             } else {
-                forget(&mut index, path).doing(format!("committing {}", shown(path)))?;
+                forget(&mut index, path).context(format!("committing {}", shown(path)))?;
                 edits.insert(path.clone(), None);
             }
         }
@@ -230,20 +229,20 @@ impl Repo {
             return Ok(None);
         }
         let tracked = tree.and_then(|tree| tree.get_path(root).ok()).and_then(|entry| entry.kind());
-        Ok(match top.parent_of(root).doing(format!("looking at {}", shown(root)))? {
+        Ok(match top.parent_of(root).context(format!("looking at {}", shown(root)))? {
             Parent::Obstacle(_) => {
                 Some("lies beyond a symbolic link or something else that is no folder: not followed".to_owned())
             }
             Parent::Missing => gone(tracked),
-            Parent::There(parent) => match parent.look(last(root)).doing(format!("looking at {}", shown(root)))? {
+            Parent::There(parent) => match parent.look(last(root)).context(format!("looking at {}", shown(root)))? {
                 None => gone(tracked),
                 Some(found) => match (found.kind, tracked) {
-                    (Kind::Folder, _) | (Kind::File { .. }, None | Some(git2::ObjectType::Blob)) => None,
-                    (Kind::File { .. }, _) => Some("was a folder and is a file now".to_owned()),
+                    (FileKind::Folder, _) | (FileKind::File { .. }, None | Some(git2::ObjectType::Blob)) => None,
+                    (FileKind::File { .. }, _) => Some("was a folder and is a file now".to_owned()),
                     // A link that is tracked as one is a file like others.
-                    (Kind::Link, Some(git2::ObjectType::Blob)) => None,
-                    (Kind::Link, _) => Some("is a symbolic link: not followed".to_owned()),
-                    (Kind::Special, _) => Some("is a FIFO, socket or device".to_owned()),
+                    (FileKind::Link, Some(git2::ObjectType::Blob)) => None,
+                    (FileKind::Link, _) => Some("is a symbolic link: not followed".to_owned()),
+                    (FileKind::Special, _) => Some("is a FIFO, socket or device".to_owned()),
                 },
             },
         })
@@ -267,7 +266,7 @@ impl Repo {
         } else {
             match top.parent_of(at) {
                 Ok(Parent::There(parent)) => match parent.look(last(at)) {
-                    Ok(Some(found)) if found.kind == Kind::Folder => parent.folder(last(at)),
+                    Ok(Some(found)) if found.kind == FileKind::Folder => parent.folder(last(at)),
                     Ok(_) => return Ok(()),
                     Err(error) => Err(error),
                 },
@@ -363,7 +362,7 @@ impl Repo {
         if but.iter().any(|but| at.starts_with(but)) || self.is_ignored(at, true) {
             return Ok(());
         }
-        let folder = match top.parent_of(&at.join("_")).doing(doing())? {
+        let folder = match top.parent_of(&at.join("_")).context(doing())? {
             Parent::There(folder) => folder,
             Parent::Obstacle(_) => {
                 into.insert(at.to_owned());
@@ -371,7 +370,7 @@ impl Repo {
             }
             Parent::Missing => return Ok(()),
         };
-        for (name, kind) in folder.list().doing(doing())? {
+        for (name, kind) in folder.list().context(doing())? {
             match kind {
                 FileType::Directory => self.files_below(top, &at.join(name), but, into)?,
                 _ => {
@@ -409,7 +408,7 @@ fn gone(tracked: Option<git2::ObjectType>) -> Option<String> {
 fn leave_out_unfit(top: &TreeDir, index: &git2::Index, max_file_size: u64, changed: &mut Changed) -> Result<(), Error> {
     let mut left_out = Vec::new();
     // Of a stash or a merge without a merge's state, say: what is in the file is no version that anybody meant.
-    let conflicts = index.conflicts().doing("reading the index")?;
+    let conflicts = index.conflicts().context("reading the index")?;
     let unmerged: BTreeSet<PathBuf> = conflicts
         .flatten()
         .flat_map(|conflict| [conflict.ancestor, conflict.our, conflict.their])
@@ -438,12 +437,12 @@ fn cannot_commit(top: &TreeDir, path: &Path, max_file_size: u64) -> Result<Optio
     if std::str::from_utf8(path.as_os_str().as_bytes()).is_err() {
         return Ok(Some("has a name that is not UTF-8".to_owned()));
     }
-    let Parent::There(parent) = top.parent_of(path).doing(format!("looking at {}", shown(path)))? else {
+    let Parent::There(parent) = top.parent_of(path).context(format!("looking at {}", shown(path)))? else {
         return Ok(None);
     };
-    let Some(found) = parent.look(last(path)).doing(format!("looking at {}", shown(path)))? else { return Ok(None) };
+    let Some(found) = parent.look(last(path)).context(format!("looking at {}", shown(path)))? else { return Ok(None) };
     Ok(match found.kind {
-        Kind::File { .. } => {
+        FileKind::File { .. } => {
             let size = u64::try_from(found.stat.st_size).unwrap_or(u64::MAX);
             if size > max_file_size {
                 let rounded = |bytes: u64| bytesize::ByteSize(bytes).display().si().to_string();
@@ -455,8 +454,8 @@ fn cannot_commit(top: &TreeDir, path: &Path, max_file_size: u64) -> Result<Optio
                 parent.open_file(last(path)).err().map(|error| format!("can't be read: {error}"))
             }
         }
-        Kind::Special => Some("is a FIFO, socket or device".to_owned()),
-        Kind::Link | Kind::Folder => None,
+        FileKind::Special => Some("is a FIFO, socket or device".to_owned()),
+        FileKind::Link | FileKind::Folder => None,
     })
 }
 

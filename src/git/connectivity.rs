@@ -14,8 +14,8 @@ use std::rc::Rc;
 
 use git2::{ObjectType, Odb};
 
-use super::error::Doing;
-use super::{CommitId, Error, Repo, Sort, error};
+use super::{CommitId, Repo, error};
+use crate::error::{Context, Error, Kind};
 
 /// Trees that were read are kept up to this size in all: the next commit is compared with them.
 const MOST_KEPT: usize = 32 << 20;
@@ -37,7 +37,7 @@ impl Fault {
         match self {
             Self::Unreadable(_, _, error) if error::is_systems(&error) => Error::git(doing, &error),
             fault => Error::new(
-                Sort::Corrupt,
+                Kind::Corrupt,
                 format!("{doing}: {fault}"),
                 "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew, losing nothing",
             ),
@@ -145,13 +145,13 @@ impl Repo {
     /// heads.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`], naming the object, and what the system says where it does not let us read.
+    /// [`Kind::Corrupt`], naming the object, and what the system says where it does not let us read.
     pub fn check_whole(&self, commit: CommitId) -> Result<(), Error> {
         let ours = self.git.commondir();
         let doing = format!("checking the history of {commit}");
         // What is no commit that git can read is told from what can't be read.
         self.raw_commit(commit)?;
-        let odb = self.git.odb().doing(&doing)?;
+        let odb = self.git.odb().context(&doing)?;
         let mut inspection = Inspection::new(&odb, shallow_roots(ours), Depth::Loose(ours.join("objects")));
         inspection.history_and_files(commit).map_err(|fault| fault.ours(doing))
     }
@@ -162,7 +162,7 @@ impl Repo {
     /// As [`Repo::check_whole`].
     pub(super) fn check_histories(&self) -> Result<(), Error> {
         let doing = "checking the history of all references";
-        let odb = self.git.odb().doing(doing)?;
+        let odb = self.git.odb().context(doing)?;
         let tips = self.ref_tips()?;
         let inspection = Inspection::new(&odb, shallow_roots(self.git.commondir()), Depth::Header);
         for (_, commit) in inspection.beyond(&tips, &HashSet::new()) {

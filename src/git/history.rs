@@ -5,23 +5,23 @@
 
 use std::collections::HashSet;
 
-use super::error::Doing;
 use super::raw::{self, RawCommit};
-use super::{CommitId, Error, Repo, Sort};
+use super::{CommitId, Repo};
+use crate::error::{Context, Error, Kind};
 
 impl Repo {
     /// A commit's tree and parents.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] where it is not here, [`Sort::Unfit`] where not even git can read it.
+    /// [`Kind::Corrupt`] where it is not here, [`Kind::Unfit`] where not even git can read it.
     pub(crate) fn raw_commit(&self, id: CommitId) -> Result<RawCommit, Error> {
         let doing = || format!("reading commit {id}");
-        let odb = self.git.odb().doing(doing())?;
-        let object = odb.read(id).doing(doing())?;
+        let odb = self.git.odb().context(doing())?;
+        let object = odb.read(id).context(doing())?;
         let read = (object.kind() == git2::ObjectType::Commit).then(|| raw::commit(object.data())).flatten();
         read.ok_or_else(|| {
             let what = format!("{id} is no commit that git can read");
-            Error::new(Sort::Unfit, what, "see `git fsck`; where the remote has it, mend its branch there")
+            Error::new(Kind::Unfit, what, "see `git fsck`; where the remote has it, mend its branch there")
         })
     }
 
@@ -30,7 +30,7 @@ impl Repo {
     /// # Errors
     /// As [`Repo::raw_commit`].
     pub(crate) fn tree_of(&self, commit: CommitId) -> Result<git2::Tree<'_>, Error> {
-        self.git.find_tree(self.raw_commit(commit)?.tree).doing(format!("reading the tree of commit {commit}"))
+        self.git.find_tree(self.raw_commit(commit)?.tree).context(format!("reading the tree of commit {commit}"))
     }
 
     /// The commits that references name, as far as they can be read.
@@ -39,7 +39,7 @@ impl Repo {
     /// Where the references can't be read.
     pub(super) fn ref_tips(&self) -> Result<Vec<CommitId>, Error> {
         let mut tips = Vec::new();
-        for reference in self.git.references().doing("reading the references")? {
+        for reference in self.git.references().context("reading the references")? {
             let Ok(reference) = reference else { continue };
             match reference.peel_to_commit() {
                 Ok(commit) => tips.push(commit.id()),
@@ -58,7 +58,7 @@ impl Repo {
     /// Whether `from` is an ancestor of `tip`, and not `tip` itself.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] where history is missing.
     pub(crate) fn descends(&self, tip: CommitId, from: CommitId) -> Result<bool, Error> {
         match self.history().graph_descendant_of(tip, from) {
             Ok(descends) => Ok(descends),
@@ -69,7 +69,7 @@ impl Repo {
     /// How many commits `ours` has that `theirs` has not, and the other way round.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] where history is missing.
     pub(crate) fn ahead_behind(&self, ours: CommitId, theirs: CommitId) -> Result<(usize, usize), Error> {
         if let Ok(counts) = self.history().graph_ahead_behind(ours, theirs) {
             return Ok(counts);
@@ -81,7 +81,7 @@ impl Repo {
     /// Whether two commits have an ancestor in common.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] where history is missing.
     pub(crate) fn are_related(&self, one: CommitId, other: CommitId) -> Result<bool, Error> {
         match self.history().merge_base(one, other) {
             Ok(_) => Ok(true),
@@ -93,7 +93,7 @@ impl Repo {
     /// What `ours` has and `theirs` has not, ancestors first; at most `most`.
     ///
     /// # Errors
-    /// [`Sort::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] where history is missing.
     pub(crate) fn only_in(&self, ours: CommitId, theirs: CommitId, most: usize) -> Result<Vec<CommitId>, Error> {
         let fast = || -> Result<Vec<CommitId>, git2::Error> {
             let mut walk = self.history().revwalk()?;
@@ -137,7 +137,7 @@ impl Repo {
             return Ok(parents);
         }
         // What a shallow clone left out is not there to be walked.
-        let odb = self.git.odb().doing("reading history")?;
+        let odb = self.git.odb().context("reading history")?;
         Ok(parents.into_iter().filter(|parent| odb.exists(*parent)).collect())
     }
 
@@ -173,6 +173,6 @@ impl Repo {
         bytes.push(b'\n');
         bytes.extend(message.bytes());
         let doing = "writing a commit";
-        self.git.odb().and_then(|odb| odb.write(git2::ObjectType::Commit, &bytes)).doing(doing)
+        self.git.odb().and_then(|odb| odb.write(git2::ObjectType::Commit, &bytes)).context(doing)
     }
 }

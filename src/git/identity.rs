@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Error, Repo, Sort};
+use super::Repo;
+use crate::error::{Error, Kind};
 
 /// Who the environment says commits.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +38,7 @@ impl Repo {
             git2::Signature::new(&name, &email, &time).map_err(|error| {
                 let what = format!("'{name} <{email}>' can't sign a commit: {}", error.message());
                 Error::new(
-                    Sort::NotReady,
+                    Kind::NotReady,
                     what,
                     "mend GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL, or user.name and user.email",
                 )

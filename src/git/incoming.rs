@@ -11,8 +11,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::connectivity::{self, Fault};
-use super::error::Doing;
-use super::{CommitId, Error, Place, Repo, Sort};
+use super::{CommitId, Place, Repo};
+use crate::error::{Context, Error, Kind};
 use crate::files;
 use crate::private::{remove_if_there, sync_dir};
 
@@ -56,7 +56,7 @@ impl Folder {
             let folder = std::env::temp_dir().join(format!("gitsync-dry-run-{us}-{number}"));
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => return made.doing(doing).map(|()| Self(folder)),
+                made => return made.context(doing).map(|()| Self(folder)),
             }
         }
         Err(Error::io(doing, &io::Error::other("the temporary folder is full of what dry runs left")))
@@ -84,7 +84,7 @@ pub(super) enum History {
 /// Those of the file system.
 pub(super) fn clear(place: &Place) -> Result<(), Error> {
     let folder = place.git_dir.join(NAME);
-    files::remove_folder(&folder).doing(format!("removing {}", folder.display()))
+    files::remove_folder(&folder).context(format!("removing {}", folder.display()))
 }
 
 impl Incoming {
@@ -95,8 +95,8 @@ impl Incoming {
     pub(super) fn inside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
         clear(&repo.place)?;
         let folder = repo.place.git_dir.join(NAME);
-        fs::create_dir_all(repo.place.git_dir.join("objects")).doing("making the folder of objects")?;
-        fs::DirBuilder::new().mode(0o700).create(&folder).doing(format!("making {}", folder.display()))?;
+        fs::create_dir_all(repo.place.git_dir.join("objects")).context("making the folder of objects")?;
+        fs::DirBuilder::new().mode(0o700).create(&folder).context(format!("making {}", folder.display()))?;
         Self::make(repo, Folder(folder), walk)
     }
 
@@ -114,8 +114,8 @@ impl Incoming {
         let doing = "making a repository to fetch into";
         let (mut known, mut refs) = (Vec::new(), String::from("# pack-refs with: sorted\n"));
         let mut named = Vec::new();
-        for reference in repo.git.references().doing("reading the references")? {
-            let reference = reference.doing("reading the references")?;
+        for reference in repo.git.references().context("reading the references")? {
+            let reference = reference.context("reading the references")?;
             match (reference.name(), reference.peel_to_commit()) {
                 (Ok(name), Ok(commit)) => {
                     named.push((name.to_owned(), commit.id()));
@@ -130,21 +130,21 @@ impl Incoming {
         }
         let (at, ours) = (&folder.0, repo.git.commondir());
         for name in ["objects/pack", "refs"] {
-            fs::create_dir_all(at.join(name)).doing(doing)?;
+            fs::create_dir_all(at.join(name)).context(doing)?;
         }
-        fs::write(at.join("HEAD"), "ref: refs/heads/none\n").doing(doing)?;
-        fs::write(at.join("packed-refs"), refs).doing(doing)?;
+        fs::write(at.join("HEAD"), "ref: refs/heads/none\n").context(doing)?;
+        fs::write(at.join("packed-refs"), refs).context(doing)?;
         let shallow = connectivity::shallow_roots(ours);
         let cut_short: HashSet<CommitId> = match walk {
             Walk::Full => HashSet::new(),
             Walk::Short => repo.children_of_odd(known.iter().copied())?.into_iter().collect(),
         };
-        write_cut(&at.join("shallow"), shallow.union(&cut_short)).doing(doing)?;
+        write_cut(&at.join("shallow"), shallow.union(&cut_short)).context(doing)?;
         // open_bare would not read where history is cut.
         let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
-        let git = git2::Repository::open_ext(at, flags, std::iter::empty::<&std::ffi::OsStr>()).doing(doing)?;
-        let odb = git.odb().doing(doing)?;
-        odb.add_disk_alternate(&ours.join("objects").to_string_lossy()).doing(doing)?;
+        let git = git2::Repository::open_ext(at, flags, std::iter::empty::<&std::ffi::OsStr>()).context(doing)?;
+        let odb = git.odb().context(doing)?;
+        odb.add_disk_alternate(&ours.join("objects").to_string_lossy()).context(doing)?;
         drop(odb);
         Ok(Self { git, folder, known, shallow, cut_short })
     }
@@ -166,7 +166,7 @@ impl Incoming {
     /// # Errors
     /// Where the objects can't be read at all.
     pub(super) fn check(&self, tip: CommitId, history: History) -> Result<Result<(), Fault>, Error> {
-        let odb = self.git.odb().doing("reading what was fetched")?;
+        let odb = self.git.odb().context("reading what was fetched")?;
         let shallow = self.shallow_now();
         let mut tips = vec![tip];
         let known = match history {
@@ -187,20 +187,20 @@ impl Incoming {
         let doing = "taking in what was fetched";
         let (from, ours) = (self.folder.0.join("objects/pack"), repo.git.commondir());
         let to = ours.join("objects/pack");
-        fs::create_dir_all(&to).doing(doing)?;
-        let mut packs: Vec<PathBuf> = files::entries(&from).doing(doing)?.iter().map(files::Entry::path).collect();
+        fs::create_dir_all(&to).context(doing)?;
+        let mut packs: Vec<PathBuf> = files::entries(&from).context(doing)?.iter().map(files::Entry::path).collect();
         // A pack is one when its index is there, so that goes last.
         packs.sort_by_key(|file| file.extension().is_some_and(|kind| kind == "idx"));
         for file in &packs {
             if let Some(name) = file.file_name() {
-                fs::rename(file, to.join(name)).doing(doing)?;
+                fs::rename(file, to.join(name)).context(doing)?;
             }
         }
         if !packs.is_empty() {
-            sync_dir(&to).doing(doing)?;
+            sync_dir(&to).context(doing)?;
         }
-        self.move_cut(ours).doing("noting where history is cut")?;
-        repo.git.odb().and_then(|odb| odb.refresh()).doing(doing)
+        self.move_cut(ours).context("noting where history is cut")?;
+        repo.git.odb().and_then(|odb| odb.refresh()).context(doing)
     }
 
     /// Where the repository's history is cut after the fetch.
@@ -235,7 +235,7 @@ impl Incoming {
     pub(super) fn opened_again(&self) -> Result<git2::Repository, Error> {
         let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
         let git = git2::Repository::open_ext(&self.folder.0, flags, std::iter::empty::<&std::ffi::OsStr>());
-        git.doing("reading what was fetched")
+        git.context("reading what was fetched")
     }
 
     /// This process, and no other, sees the fetched objects as if they were the repository's, as long as this is kept.
@@ -245,7 +245,7 @@ impl Incoming {
     pub(super) fn lend(&self, repo: &Repo) -> Result<(), Error> {
         let odb = repo.git.odb();
         odb.and_then(|odb| odb.add_disk_alternate(&self.folder.0.join("objects").to_string_lossy()))
-            .doing("reading what was fetched")
+            .context("reading what was fetched")
     }
 }
 
@@ -260,11 +260,11 @@ fn write_cut<'c>(path: &Path, commits: impl Iterator<Item = &'c CommitId>) -> io
 pub(super) fn not_whole(doing: &str, why: impl std::fmt::Display) -> Error {
     let next = "nothing here was changed, and the next pass fetches again; if it stays so, `git fsck` the repository on the \
                 server (a shallow one needs `git fetch --unshallow`), or push what it lacks from a clone that is whole";
-    Error::new(Sort::Unreachable, format!("{doing}: what the server sent is not whole: {why}"), next)
+    Error::new(Kind::Unreachable, format!("{doing}: what the server sent is not whole: {why}"), next)
 }
 
 /// What a server sent is no history that git could follow.
 pub(super) fn not_well_formed(doing: &str, why: impl std::fmt::Display) -> Error {
     let next = "nothing here was changed; `git fsck` the repository on the server, and push a history without it";
-    Error::new(Sort::Refused, format!("{doing}: what the server sent can't be used: {why}"), next)
+    Error::new(Kind::Refused, format!("{doing}: what the server sent can't be used: {why}"), next)
 }

@@ -4,10 +4,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::error::Doing;
 use super::tree_dir::{Found, TreeDir};
-use super::{CommitId, Error, Repo, path_of, raw};
+use super::{CommitId, Repo, path_of, raw};
 use crate::deadline::step;
+use crate::error::{Context, Error};
 use crate::files;
 use crate::private::{remove_if_there, sync_dir};
 
@@ -23,15 +23,15 @@ impl Repo {
         step(doing);
         let tree = self.tree_of(target)?;
         let mut index = self.index()?;
-        index.read_tree(&tree).doing(doing)?;
-        write_modes_as_git(&mut index).doing(doing)?;
+        index.read_tree(&tree).context(doing)?;
+        write_modes_as_git(&mut index).context(doing)?;
         for (path, new) in placed {
             let (Some(mut entry), Some(new)) = (index.get_path(path, 0), new) else { continue };
-            let Some(found) = top.find(path).doing(doing)? else { continue };
+            let Some(found) = top.find(path).context(doing)? else { continue };
             // A file that was edited since it was placed keeps numbers that match nothing, so that the edit is seen.
             if found.is_placed_from(new) {
                 set_numbers(&mut entry, &found);
-                index.add(&entry).doing(doing)?;
+                index.add(&entry).context(doing)?;
             }
         }
         self.index_to_disk(&mut index)
@@ -47,19 +47,19 @@ impl Repo {
         let doing = "writing the index";
         let Some(path) = index.path().map(Path::to_owned) else { return Ok(()) };
         let before = self.private.file(INDEX_BEFORE);
-        remove_if_there(&before).doing(doing)?;
+        remove_if_there(&before).context(doing)?;
         match std::fs::hard_link(&path, &before) {
-            Ok(()) => sync_dir(self.private.path()).doing(doing)?,
+            Ok(()) => sync_dir(self.private.path()).context(doing)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Not every file system has links.
             Err(_) => {
-                files::read(&path).and_then(|bytes| self.private.write_durably(INDEX_BEFORE, &bytes)).doing(doing)?
+                files::read(&path).and_then(|bytes| self.private.write_durably(INDEX_BEFORE, &bytes)).context(doing)?
             }
         }
-        index.write().doing(doing)?;
-        std::fs::File::open(&path).and_then(|file| file.sync_all()).doing(doing)?;
-        path.parent().map_or(Ok(()), sync_dir).doing(doing)?;
-        remove_if_there(&before).map(drop).doing(doing)
+        index.write().context(doing)?;
+        std::fs::File::open(&path).and_then(|file| file.sync_all()).context(doing)?;
+        path.parent().map_or(Ok(()), sync_dir).context(doing)?;
+        remove_if_there(&before).map(drop).context(doing)
     }
 }
 

@@ -6,9 +6,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::error::Doing;
 use super::rescue::{self, What};
-use super::{CommitId, Error, Repo, Sort};
+use super::{CommitId, Repo};
+use crate::error::{Context, Error, Kind};
 use crate::private::sync_dir;
 
 /// The tips when a job was about to start.
@@ -75,20 +75,20 @@ impl Repo {
         }
         let what = format!("{who} removed every reference to {} and its objects", destroyed.join(" and "));
         let next = "fetch it from another clone that has it; see what deletes refs/gitsync/ and prunes";
-        Err(Error::new(Sort::NotReady, what, next))
+        Err(Error::new(Kind::NotReady, what, next))
     }
 
     /// Whether a commit's object is in the repository, as it is now on disk: this process still has open what a job's git removed.
     fn is_still_here(&self, commit: CommitId) -> Result<bool, Error> {
-        Ok(self.beside()?.odb().doing("looking for what the job dropped")?.exists(commit))
+        Ok(self.beside()?.odb().context("looking for what the job dropped")?.exists(commit))
     }
 
     fn remove_rescue(&self, name: &str) -> Result<(), Error> {
         match self.git.find_reference(name) {
             Ok(mut reference) => {
-                reference.delete().doing(format!("removing {name}"))?;
+                reference.delete().context(format!("removing {name}"))?;
                 let folder = self.git.commondir().join(name);
-                folder.parent().map_or(Ok(()), sync_dir).doing("waiting for the disk")
+                folder.parent().map_or(Ok(()), sync_dir).context("waiting for the disk")
             }
             Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(()),
             Err(error) => Err(Error::git(format!("reading {name}"), &error)),

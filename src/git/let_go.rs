@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ages::{self, Ages};
-use super::error::Doing;
 use super::rescue::{self, stamp_of};
-use super::{Error, Repo, heal, place};
+use super::{Repo, heal, place};
 use crate::deadline::Reading;
+use crate::error::{Context, Error};
 use crate::files;
 use crate::private::{PrivateDir, sync_dir};
 
@@ -44,7 +44,7 @@ impl Repo {
     /// # Errors
     /// Where references or the private folder can't be read or written. What can be let go is, all the same.
     pub fn let_go(&self, keep: Duration, now: &Reading) -> Result<(), Error> {
-        self.private.check().doing("letting go of what was put aside")?;
+        self.private.check().context("letting go of what was put aside")?;
         let keep = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
         let kept = self.kept()?;
         let before = Ages::read(&self.private);
@@ -67,7 +67,7 @@ impl Repo {
             }
         }
         if ages != before {
-            ages.write(&self.private).doing("noting how long things are kept")?;
+            ages.write(&self.private).context("noting how long things are kept")?;
         }
         done
     }
@@ -75,17 +75,17 @@ impl Repo {
     fn drop_kept(&self, kept: &Kept) -> Result<(), Error> {
         match &kept.what {
             What::Rescue(name) => {
-                let mut reference = self.git.find_reference(name).doing(format!("reading {name}"))?;
-                reference.delete().doing(format!("removing {name}"))?;
+                let mut reference = self.git.find_reference(name).context(format!("reading {name}"))?;
+                reference.delete().context(format!("removing {name}"))?;
                 tracing::info!(rescue = %name, "let go of a rescue that was kept long enough");
             }
             What::Aside(path) => {
                 let doing = format!("removing {}", path.display());
                 finish_going(&self.private)?;
-                fs::rename(path, self.private.file(GOING)).doing(&doing)?;
-                sync_dir(self.private.path()).doing(&doing)?;
+                fs::rename(path, self.private.file(GOING)).context(&doing)?;
+                sync_dir(self.private.path()).context(&doing)?;
                 if let Some(folder) = path.parent().filter(|folder| *folder != self.private.path()) {
-                    sync_dir(folder).doing(&doing)?;
+                    sync_dir(folder).context(&doing)?;
                     // Not while there is another thing in it.
                     let _ = fs::remove_dir(folder);
                 }
@@ -125,7 +125,7 @@ impl Repo {
     fn entries(&self, folder: &str) -> Result<Vec<PathBuf>, Error> {
         let folder = self.private.file(folder);
         let doing = || format!("reading {}", folder.display());
-        files::entries(&folder).map(|all| all.iter().map(files::Entry::path).collect()).doing(doing())
+        files::entries(&folder).map(|all| all.iter().map(files::Entry::path).collect()).context(doing())
     }
 
     fn aside(&self, path: PathBuf) -> Kept {

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::error::{self, Doing};
-use super::{Error, Sort, settings};
+use super::error;
+use super::settings;
+use crate::error::{Context, Error, Kind};
 use crate::files;
 
 /// Where a repository is.
@@ -35,7 +36,7 @@ impl Place {
 /// Finds the repository, without opening it.
 ///
 /// # Errors
-/// [`Sort::NotReady`] where there is none, or none that gitsync can work in.
+/// [`Kind::NotReady`] where there is none, or none that gitsync can work in.
 pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
     let Some(named) = repo else {
         for folder in here.ancestors() {
@@ -44,7 +45,7 @@ pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
             }
         }
         return Err(Error::new(
-            Sort::NotReady,
+            Kind::NotReady,
             format!("no git repository in {} or above it", here.display()),
             "name one with --repo, or make one with `gitsync init-sync --remote-url URL`",
         ));
@@ -53,7 +54,7 @@ pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
     let work_dir = path.canonicalize().map_err(|error| {
         let what = format!("there is no {}: {error}", path.display());
         Error::new(
-            Sort::NotReady,
+            Kind::NotReady,
             what,
             "make the repository with `gitsync init-sync --remote-url URL`, or mend --repo",
         )
@@ -72,35 +73,35 @@ pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
     let bare = work_dir.join("HEAD").is_file() && work_dir.join("objects").is_dir();
     if bare {
         let what = format!("{} is a bare repository: it has no files to keep in step", work_dir.display());
-        return Err(Error::new(Sort::NotReady, what, "name a clone of it with --repo"));
+        return Err(Error::new(Kind::NotReady, what, "name a clone of it with --repo"));
     }
-    Err(Error::new(Sort::NotReady, format!("{} is not a git repository", work_dir.display()), next))
+    Err(Error::new(Kind::NotReady, format!("{} is not a git repository", work_dir.display()), next))
 }
 
 fn place(folder: &Path, named: bool) -> Result<Place, Error> {
-    let work_dir = folder.canonicalize().doing(format!("looking at {}", folder.display()))?;
+    let work_dir = folder.canonicalize().context(format!("looking at {}", folder.display()))?;
     let dot_git = work_dir.join(".git");
     if dot_git.is_dir() {
         // As git has it, this may be a link to where the folder is.
-        let git_dir = dot_git.canonicalize().doing(format!("looking at {}", dot_git.display()))?;
+        let git_dir = dot_git.canonicalize().context(format!("looking at {}", dot_git.display()))?;
         return Ok(Place { git_dir, work_dir, named, is_scratch: false });
     }
     // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
-    let text = files::read(&dot_git).doing(format!("reading {}", dot_git.display()))?;
+    let text = files::read(&dot_git).context(format!("reading {}", dot_git.display()))?;
     let target = text.strip_prefix(b"gitdir: ").map(|rest| rest.trim_ascii_end().to_vec()).ok_or_else(|| {
         let what = format!("{} is neither a folder nor a pointer to one", dot_git.display());
-        Error::new(Sort::NotReady, what, "take it away and run `gitsync init-sync`")
+        Error::new(Kind::NotReady, what, "take it away and run `gitsync init-sync`")
     })?;
     let git_dir = work_dir.join(OsString::from_vec(target));
     if git_dir.join("commondir").exists() {
         return Err(Error::new(
-            Sort::NotReady,
+            Kind::NotReady,
             format!("{} is a linked work tree: it shares its branches with another folder", work_dir.display()),
             "run gitsync in a clone of its own: two passes in two work trees of one repository would share a lock file \
              and not a state",
         ));
     }
-    let git_dir = git_dir.canonicalize().doing(format!("following {}", dot_git.display()))?;
+    let git_dir = git_dir.canonicalize().context(format!("following {}", dot_git.display()))?;
     Ok(Place { work_dir, git_dir, named, is_scratch: false })
 }
 
@@ -115,7 +116,7 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
     opened.and_then(with_files).map_err(|error| {
         if error.code() == git2::ErrorCode::Owner {
             return Error::new(
-                Sort::NotReady,
+                Kind::NotReady,
                 format!("{} belongs to another user", place.work_dir.display()),
                 "name it with --repo to trust it, or `git config --global --add safe.directory` it",
             );
@@ -132,8 +133,8 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
             return setting;
         }
         match Error::git(&what, &error) {
-            error if matches!(error.sort, Sort::Exhausted | Sort::NotReady) => Error::new(error.sort, what, error.next),
-            _ => Error::new(Sort::Corrupt, what, error::MAY_BE_DAMAGED),
+            error if matches!(error.kind, Kind::Exhausted | Kind::NotReady) => Error::new(error.kind, what, error.next),
+            _ => Error::new(Kind::Corrupt, what, error::MAY_BE_DAMAGED),
         }
     })
 }
@@ -166,7 +167,7 @@ pub(crate) fn check_format(git_dir: &Path) -> Result<(), Error> {
     found.map_or(Ok(()), |found| {
         let what = format!("the repository in {} has a format that gitsync can't read ({found})", git_dir.display());
         Err(Error::new(
-            Sort::NotReady,
+            Kind::NotReady,
             what,
             "nothing was touched; use a clone in git's plain format (`git init --object-format=sha1 --ref-format=files`)",
         ))

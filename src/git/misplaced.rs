@@ -7,9 +7,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::Doing;
 use super::heal::{DAMAGED_REFS, is_commit_id, replace_file};
-use super::{Error, Names, Place};
+use super::{Names, Place};
+use crate::error::{Context, Error};
 use crate::files;
 use crate::lock::Held;
 use crate::private::{PrivateDir, sync_dir};
@@ -39,7 +39,7 @@ const FOLDERS: [&str; 16] = [
 /// Sets aside what is of the wrong kind, and the lines of `shallow` that name no commit.
 ///
 /// # Errors
-/// Those of the file system, and [`super::Sort::NotReady`] for a repository in a format that can't be read.
+/// Those of the file system, and [`super::Kind::NotReady`] for a repository in a format that can't be read.
 pub fn set_aside_misplaced(place: &Place, names: &Names, _held: &Held) -> Result<(), Error> {
     let git_dir = &place.git_dir;
     // With references in another format, git itself keeps a file in the place of refs/heads.
@@ -65,7 +65,7 @@ pub fn set_aside_misplaced(place: &Place, names: &Names, _held: &Held) -> Result
 
 fn move_file(git_dir: &Path, private: &PrivateDir, name: &str) -> Result<(), Error> {
     let path = git_dir.join(name);
-    let content = files::read(&path).doing(format!("reading {}", path.display()))?;
+    let content = files::read(&path).context(format!("reading {}", path.display()))?;
     if !name.starts_with("refs/") || !is_commit_id(String::from_utf8_lossy(&content).trim()) {
         return set_aside(git_dir, private, name, "a file where git keeps a folder is set aside");
     }
@@ -74,8 +74,8 @@ fn move_file(git_dir: &Path, private: &PrivateDir, name: &str) -> Result<(), Err
         beside.push("-was");
         Path::new(&beside).symlink_metadata().is_ok()
     } {}
-    fs::rename(&path, &beside).doing(format!("renaming the reference {name}"))?;
-    path.parent().map_or(Ok(()), sync_dir).doing(format!("renaming the reference {name}"))?;
+    fs::rename(&path, &beside).context(format!("renaming the reference {name}"))?;
+    path.parent().map_or(Ok(()), sync_dir).context(format!("renaming the reference {name}"))?;
     let renamed = PathBuf::from(beside);
     let to = renamed.strip_prefix(git_dir).unwrap_or(&renamed);
     tracing::warn!(reference = name, to = %to.display(), "a reference that stands where git keeps a folder of references is renamed");
@@ -84,11 +84,11 @@ fn move_file(git_dir: &Path, private: &PrivateDir, name: &str) -> Result<(), Err
 
 fn set_aside(git_dir: &Path, private: &PrivateDir, name: &str, why: &str) -> Result<(), Error> {
     let doing = || format!("setting {name} aside");
-    private.folder(DAMAGED_REFS).doing(doing())?;
+    private.folder(DAMAGED_REFS).context(doing())?;
     let kept = private.free_file(&format!("{DAMAGED_REFS}/{}", name.replace('/', "+")));
     let path = git_dir.join(name);
-    fs::rename(&path, &kept).doing(doing())?;
-    path.parent().map_or(Ok(()), sync_dir).doing(doing())?;
+    fs::rename(&path, &kept).context(doing())?;
+    path.parent().map_or(Ok(()), sync_dir).context(doing())?;
     tracing::warn!(path = %path.display(), kept = %kept.display(), "{why}");
     Ok(())
 }
@@ -100,7 +100,7 @@ fn mend_shallow(git_dir: &Path, private: &PrivateDir) -> Result<(), Error> {
     let path = git_dir.join("shallow");
     let content = match files::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        content => content.doing(doing)?,
+        content => content.context(doing)?,
     };
     let text = String::from_utf8_lossy(&content);
     let (good, bad): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| is_commit_id(line));
@@ -108,5 +108,5 @@ fn mend_shallow(git_dir: &Path, private: &PrivateDir) -> Result<(), Error> {
         return Ok(());
     }
     set_aside(git_dir, private, "shallow", "a list of where history is cut that git can't read is set aside")?;
-    if good.is_empty() { Ok(()) } else { replace_file(&path, &good.join("\n")).doing(doing) }
+    if good.is_empty() { Ok(()) } else { replace_file(&path, &good.join("\n")).context(doing) }
 }

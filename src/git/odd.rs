@@ -7,8 +7,8 @@
 use std::collections::HashSet;
 use std::fs;
 
-use super::error::Doing;
-use super::{CommitId, Error, Repo, Sort};
+use super::{CommitId, Repo};
+use crate::error::{Context, Error, Kind};
 use crate::files;
 
 const BESIDE: &str = "beside";
@@ -36,17 +36,17 @@ impl<'r> Beside<'r> {
     fn make(repo: &'r Repo, cut: &[CommitId]) -> Result<Self, Error> {
         let doing = "making a repository beside this one";
         let folder = repo.private.file(BESIDE);
-        files::remove_folder(&folder).doing(doing)?;
-        let folder = repo.private.folder(BESIDE).doing(doing)?;
-        git2::Repository::init_bare(&folder).doing(doing)?;
+        files::remove_folder(&folder).context(doing)?;
+        let folder = repo.private.folder(BESIDE).context(doing)?;
+        git2::Repository::init_bare(&folder).context(doing)?;
         let lines: String = cut.iter().map(|id| format!("{id}\n")).collect();
         if !cut.is_empty() {
-            fs::write(folder.join("shallow"), lines).doing(doing)?;
+            fs::write(folder.join("shallow"), lines).context(doing)?;
         }
         // open_bare would not read where history is cut.
         let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
         let none = std::iter::empty::<&std::ffi::OsStr>();
-        let git = git2::Repository::open_ext(&folder, flags, none).doing(doing)?;
+        let git = git2::Repository::open_ext(&folder, flags, none).context(doing)?;
         Ok(Self { repo, git })
     }
 
@@ -69,19 +69,19 @@ impl<'r> Beside<'r> {
             let what =
                 format!("{doing}: the author or date of commit {commit} is malformed, and libgit2 can't push it");
             let next = "push it by `git push`, or make a commit of today's on it: the next tick pushes that";
-            return Err(Error::new(Sort::Refused, what, next));
+            return Err(Error::new(Kind::Refused, what, next));
         }
         let mut cut = Vec::new();
-        let mut pack = repo.git.packbuilder().doing(doing)?;
+        let mut pack = repo.git.packbuilder().context(doing)?;
         for id in new.iter().filter(|id| known.contains(id)) {
             if !repo.raw_commit(*id)?.parents.iter().all(|parent| known.contains(parent)) {
                 cut.push(*id);
             }
-            pack.insert_commit(*id).doing(doing)?;
+            pack.insert_commit(*id).context(doing)?;
         }
         let beside = Self::make(repo, &cut)?;
-        pack.write(&beside.git.path().join("objects/pack"), 0o444).doing(doing)?;
-        beside.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
+        pack.write(&beside.git.path().join("objects/pack"), 0o444).context(doing)?;
+        beside.git.odb().and_then(|odb| odb.refresh()).context(doing)?;
         Ok(beside)
     }
 }

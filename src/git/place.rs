@@ -9,12 +9,12 @@ use chrono::{DateTime, Utc};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::error::Doing;
 use super::index::Placed;
 use super::survey::{Changes, Survey, Want};
-use super::tree_dir::{Found, Kind, Parent, TreeDir, last};
-use super::{Error, Repo, Sort, shown};
+use super::tree_dir::{FileKind, Found, Parent, TreeDir, last};
+use super::{Repo, shown};
 use crate::deadline::step;
+use crate::error::{Context, Error, Kind};
 use crate::files;
 
 pub(super) const ASIDE: &str = "aside";
@@ -33,7 +33,7 @@ impl Repo {
         when: DateTime<Utc>,
     ) -> Result<Vec<Placed>, Error> {
         step("putting files in place");
-        let staged = TreeDir::open(staging).doing("opening the staging folder")?;
+        let staged = TreeDir::open(staging).context("opening the staging folder")?;
         let wanted: Vec<&PathBuf> = changes
             .iter()
             .filter(|(path, want)| **want != Want::Gone && !survey.in_place.contains(*path))
@@ -41,13 +41,17 @@ impl Repo {
             .collect();
         let singly = wanted.len() <= SYNC_SINGLY;
         if !singly {
-            staged.sync_all().doing("waiting for the disk")?;
+            staged.sync_all().context("waiting for the disk")?;
         }
         let mut placed = Vec::new();
         // What needs a folder out of its way waits until the folder's own tracked files are gone.
         let mut later = Vec::new();
         for path in wanted {
-            if top.find(path).doing(format!("looking at {}", shown(path)))?.is_some_and(|f| f.kind == Kind::Folder) {
+            if top
+                .find(path)
+                .context(format!("looking at {}", shown(path)))?
+                .is_some_and(|f| f.kind == FileKind::Folder)
+            {
                 later.push(path);
             } else {
                 placed.push((path.clone(), self.place(top, &staged, path, changes, survey, singly, when)?));
@@ -62,7 +66,7 @@ impl Repo {
             placed.push((path.clone(), self.place(top, &staged, path, changes, survey, singly, when)?));
         }
         if !singly {
-            top.sync_all().doing("waiting for the disk")?;
+            top.sync_all().context("waiting for the disk")?;
         }
         Ok(placed)
     }
@@ -79,42 +83,42 @@ impl Repo {
         when: DateTime<Utc>,
     ) -> Result<Option<Found>, Error> {
         let doing = || format!("putting {} in place", shown(path));
-        if let Parent::Obstacle(depth) = top.parent_of(path).doing(doing())? {
+        if let Parent::Obstacle(depth) = top.parent_of(path).context(doing())? {
             let obstacle: PathBuf = path.components().take(depth).collect();
-            if let Parent::There(parent) = top.parent_of(&obstacle).doing(doing())? {
+            if let Parent::There(parent) = top.parent_of(&obstacle).context(doing())? {
                 self.give_way(&parent, &obstacle, survey, when)?;
             }
         }
-        let parent = top.make_parent_of(path, sync).doing(doing())?;
+        let parent = top.make_parent_of(path, sync).context(doing())?;
         let name = last(path);
-        let there = parent.look(name).doing(doing())?;
+        let there = parent.look(name).context(doing())?;
         if changes.get(path) == Some(&Want::Submodule) {
-            if there.is_some_and(|found| found.kind != Kind::Folder) {
+            if there.is_some_and(|found| found.kind != FileKind::Folder) {
                 self.give_way(&parent, path, survey, when)?;
             }
-            return parent.make_folder(name).map(|()| None).doing(doing());
+            return parent.make_folder(name).map(|()| None).context(doing());
         }
-        let Parent::There(from) = staged.parent_of(path).doing(doing())? else {
+        let Parent::There(from) = staged.parent_of(path).context(doing())? else {
             return Err(missing_in_staging(path));
         };
-        let Some(new) = from.look(name).doing(doing())? else { return Err(missing_in_staging(path)) };
-        if sync && matches!(new.kind, Kind::File { .. }) {
-            from.open_file(name).and_then(|file| file.sync_all()).doing(doing())?;
+        let Some(new) = from.look(name).context(doing())? else { return Err(missing_in_staging(path)) };
+        if sync && matches!(new.kind, FileKind::File { .. }) {
+            from.open_file(name).and_then(|file| file.sync_all()).context(doing())?;
         }
         match there {
             None => {}
-            Some(found) if found.kind == Kind::Folder => self.give_way(&parent, path, survey, when)?,
+            Some(found) if found.kind == FileKind::Folder => self.give_way(&parent, path, survey, when)?,
             // A rename takes the place of a file in one step; what is no file has to go first.
-            Some(found) if found.kind == Kind::Special => self.give_way(&parent, path, survey, when)?,
+            Some(found) if found.kind == FileKind::Special => self.give_way(&parent, path, survey, when)?,
             Some(found) => check_unchanged(path, &found, survey)?,
         }
         match from.rename(name, &parent, name) {
             Ok(()) => {}
-            Err(Errno::XDEV) => copy_over(&from, &parent, name, new).doing(doing())?,
+            Err(Errno::XDEV) => copy_over(&from, &parent, name, new).context(doing())?,
             Err(error) => return Err(Error::io(doing(), &error.into())),
         }
         if sync {
-            parent.sync().doing(doing())?;
+            parent.sync().context(doing())?;
         }
         Ok(Some(new))
     }
@@ -123,36 +127,36 @@ impl Repo {
     fn give_way(&self, parent: &TreeDir, path: &Path, survey: &Survey, when: DateTime<Utc>) -> Result<(), Error> {
         let doing = || format!("taking {} out of the way", shown(path));
         let name = last(path);
-        let Some(found) = parent.look(name).doing(doing())? else { return Ok(()) };
+        let Some(found) = parent.look(name).context(doing())? else { return Ok(()) };
         let special = survey.special.contains(path);
-        if found.kind != Kind::Folder && !special {
+        if found.kind != FileKind::Folder && !special {
             check_unchanged(path, &found, survey)?;
-            return parent.unlink(name).doing(doing());
+            return parent.unlink(name).context(doing());
         }
-        if found.kind == Kind::Folder && parent.remove_empty(name).doing(doing())? {
+        if found.kind == FileKind::Folder && parent.remove_empty(name).context(doing())? {
             return Ok(());
         }
         let aside = self.private.file(ASIDE);
-        self.private.folder(ASIDE).doing(doing())?;
-        let aside_dir = TreeDir::open(&aside).doing(doing())?;
+        self.private.folder(ASIDE).context(doing())?;
+        let aside_dir = TreeDir::open(&aside).context(doing())?;
         let mut kept_as = PathBuf::new();
         for number in 0..1000 {
             kept_as = PathBuf::from(format!("{}-{number}", when.format("%Y%m%dT%H%M%SZ")));
-            if aside_dir.look(&kept_as).doing(doing())?.is_none() {
+            if aside_dir.look(&kept_as).context(doing())?.is_none() {
                 break;
             }
         }
-        parent.rename(name, &aside_dir, &kept_as).doing(doing())?;
+        parent.rename(name, &aside_dir, &kept_as).context(doing())?;
         let kept = aside.join(&kept_as);
         let changed = || -> io::Result<bool> { holds_more(&aside_dir, &kept_as, path, survey) };
         if special {
             tracing::warn!(path = %shown(path), kept = %kept.display(),
                 "moved aside: the remote has a file here, and no commit can hold what was in its place");
-        } else if changed().doing(doing())? {
+        } else if changed().context(doing())? {
             tracing::warn!(path = %shown(path), kept = %kept.display(),
                 "moved aside: it was changed in the middle of the pass");
         } else {
-            files::remove_folder(&kept).doing(doing())?;
+            files::remove_folder(&kept).context(doing())?;
         }
         Ok(())
     }
@@ -160,17 +164,17 @@ impl Repo {
     /// Removes a tracked path that the target does not have. Whether it was there.
     pub(super) fn remove(&self, top: &TreeDir, path: &Path, survey: &Survey, sync: bool) -> Result<bool, Error> {
         let doing = || format!("removing {}", shown(path));
-        let Parent::There(parent) = top.parent_of(path).doing(doing())? else { return Ok(false) };
-        let removed = match parent.look(last(path)).doing(doing())? {
+        let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(false) };
+        let removed = match parent.look(last(path)).context(doing())? {
             None => false,
             // A submodule's folder goes if nothing is in it; anything else in git's place is not git's.
-            Some(found) if found.kind == Kind::Folder => parent.remove_empty(last(path)).doing(doing())?,
-            Some(found) if found.kind == Kind::Special => false,
+            Some(found) if found.kind == FileKind::Folder => parent.remove_empty(last(path)).context(doing())?,
+            Some(found) if found.kind == FileKind::Special => false,
             Some(found) => {
                 check_unchanged(path, &found, survey)?;
-                parent.unlink(last(path)).doing(doing())?;
+                parent.unlink(last(path)).context(doing())?;
                 if sync {
-                    parent.sync().doing(doing())?;
+                    parent.sync().context(doing())?;
                 }
                 true
             }
@@ -178,10 +182,10 @@ impl Repo {
         // Folders that held nothing else go with it, as git has it.
         let mut folder = path.parent();
         while let Some(at) = folder.filter(|at| !at.as_os_str().is_empty()) {
-            match top.parent_of(at).doing(doing())? {
-                Parent::There(outer) if outer.remove_empty(last(at)).doing(doing())? => {
+            match top.parent_of(at).context(doing())? {
+                Parent::There(outer) if outer.remove_empty(last(at)).context(doing())? => {
                     if sync {
-                        outer.sync().doing(doing())?;
+                        outer.sync().context(doing())?;
                     }
                     folder = at.parent();
                 }
@@ -217,12 +221,12 @@ fn check_unchanged(path: &Path, now: &Found, survey: &Survey) -> Result<(), Erro
         return Ok(());
     }
     let what = format!("{} was changed in the middle of the pass", shown(path));
-    Err(Error::new(Sort::Busy, what, "the next pass keeps the new version and goes on"))
+    Err(Error::new(Kind::Busy, what, "the next pass keeps the new version and goes on"))
 }
 
 fn missing_in_staging(path: &Path) -> Error {
     let what = format!("{} was not checked out into the staging folder", shown(path));
-    Error::new(Sort::Corrupt, what, "run `gitsync init-sync`: it fetches anew what is damaged")
+    Error::new(Kind::Corrupt, what, "run `gitsync init-sync`: it fetches anew what is damaged")
 }
 
 /// Puts a file in place across file systems (a volume mounted inside the work tree): a copy beside it, then one rename.
@@ -230,7 +234,7 @@ fn copy_over(from: &TreeDir, to: &TreeDir, name: &Path, new: Found) -> io::Resul
     let beside = PathBuf::from(format!(".gitsync-{:x}", fnv1a(name.as_os_str().as_bytes())));
     to.unlink(&beside)?;
     match new.kind {
-        Kind::Link => to.create_link(&beside, &from.read(name, new.kind)?)?,
+        FileKind::Link => to.create_link(&beside, &from.read(name, new.kind)?)?,
         _ => {
             let mut file = to.create_file(&beside, 0o600)?;
             io::copy(&mut from.open_file(name)?, &mut file)?;

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::Doing;
-use super::{CommitId, Error, Repo, Sort, path_of};
+use super::{CommitId, Repo, path_of};
+use crate::error::{Context, Error, Kind};
 use crate::files;
 
 impl Repo {
     /// Refuses a repository that a person or another program is in the middle of something with.
     ///
     /// # Errors
-    /// [`Sort::NotReady`], saying what to do.
+    /// [`Kind::NotReady`], saying what to do.
     pub fn check_ready(&self) -> Result<(), Error> {
         let heal = "or let `gitsync init-sync` do it: it keeps what is there under refs/gitsync/rescue/";
         let doing = match self.git.state() {
@@ -32,13 +32,13 @@ impl Repo {
         };
         if let Some((what, command)) = doing {
             let what = format!("{what} is in progress in {}; nothing was touched", self.place.work_dir.display());
-            return Err(Error::new(Sort::NotReady, what, format!("finish it, or `{command}`, {heal}")));
+            return Err(Error::new(Kind::NotReady, what, format!("finish it, or `{command}`, {heal}")));
         }
         self.check_branch_is_ours_alone()?;
         if self.config()?.get_bool("core.sparsecheckout").unwrap_or(false) {
             let what = "the work tree is sparse: files that are left out of it would be committed as deleted";
             return Err(Error::new(
-                Sort::NotReady,
+                Kind::NotReady,
                 what,
                 "`git sparse-checkout disable`, or work in a clone of its own",
             ));
@@ -51,7 +51,7 @@ impl Repo {
             .and_then(|reference| reference.symbolic_target().ok().flatten().map(str::to_owned));
         if let Some(other) = symbolic {
             let what = format!("branch '{branch}' is a symbolic reference to {other}; nothing was touched");
-            return Err(Error::new(Sort::NotReady, what, "name that branch with --branch, or make this one a branch"));
+            return Err(Error::new(Kind::NotReady, what, "name that branch with --branch, or make this one a branch"));
         }
         match self.head_branch()? {
             Some(name) if name == self.branch_ref() => Ok(()),
@@ -59,14 +59,14 @@ impl Repo {
                 let short = name.strip_prefix("refs/heads/").unwrap_or(&name);
                 let what = format!("the work tree is on branch '{short}', not on '{branch}'; nothing was touched");
                 Err(Error::new(
-                    Sort::NotReady,
+                    Kind::NotReady,
                     what,
                     format!("`git switch {branch}`, or name the branch with --branch, {heal}"),
                 ))
             }
             None => {
                 let what = format!("HEAD is detached, not on branch '{branch}'; nothing was touched");
-                Err(Error::new(Sort::NotReady, what, format!("`git switch {branch}`, {heal}")))
+                Err(Error::new(Kind::NotReady, what, format!("`git switch {branch}`, {heal}")))
             }
         }
     }
@@ -75,7 +75,7 @@ impl Repo {
     /// undoing of all that is new, and the next commit there would be that.
     ///
     /// # Errors
-    /// [`Sort::NotReady`] where it is so.
+    /// [`Kind::NotReady`] where it is so.
     pub(crate) fn check_branch_is_ours_alone(&self) -> Result<(), Error> {
         let head = format!("ref: {}", self.branch_ref());
         for entry in files::entries_if_any(&self.git.commondir().join("worktrees")) {
@@ -87,7 +87,7 @@ impl Repo {
                 let there = Path::new(&dot_git).parent().unwrap_or(Path::new(&dot_git)).display().to_string();
                 let what = format!("'{}' is checked out in the linked work tree {there} too", self.names.branch);
                 let next = format!("`git worktree remove {there}`, or `git switch` it to a branch of its own");
-                return Err(Error::new(Sort::NotReady, what, next));
+                return Err(Error::new(Kind::NotReady, what, next));
             }
         }
         Ok(())
@@ -126,7 +126,7 @@ impl Repo {
         self.check_rules_around(folder)?;
         let mut options = git2::DiffOptions::new();
         options.include_untracked(true).recurse_untracked_dirs(true).disable_pathspec_match(true).pathspec(folder);
-        let diff = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
+        let diff = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).context(doing)?;
         let mut untracked = diff.deltas().filter(|delta| delta.status() == git2::Delta::Untracked);
         Ok(untracked.find_map(|delta| delta.new_file().path_bytes().map(path_of)))
     }

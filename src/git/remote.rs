@@ -10,11 +10,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::connectivity::Fault;
-use super::error::{Doing, is_systems};
+use super::error::is_systems;
 use super::incoming::{History, Incoming, Walk, not_well_formed, not_whole};
 use super::odd::{Beside, is_odd};
 use super::rescue::What;
-use super::{CommitId, Error, Names, Repo, Sort};
+use super::{CommitId, Names, Repo};
+use crate::error::{Context, Error, Kind};
 use crate::transport::{self, Session};
 
 /// Of what a server says during a push so many bytes are kept.
@@ -72,7 +73,7 @@ impl Repo {
     /// Where there is no such remote.
     pub fn destination(&self) -> Result<Destination, Error> {
         let Names { branch, remote: name, .. } = &self.names;
-        let remote = self.git.find_remote(name).doing(format!("reading the URL of remote '{name}'"))?;
+        let remote = self.git.find_remote(name).context(format!("reading the URL of remote '{name}'"))?;
         let clean = |bytes: &[u8]| transport::split_url_secret(&String::from_utf8_lossy(bytes)).0;
         Ok(Destination {
             branch: branch.clone(),
@@ -85,7 +86,7 @@ impl Repo {
     /// The remote as git's configuration has it, `insteadOf` and `pushurl` honoured.
     ///
     /// # Errors
-    /// [`Sort::NotReady`] where there is no such remote, and what the transport says of its URL.
+    /// [`Kind::NotReady`] where there is no such remote, and what the transport says of its URL.
     pub fn remote(&self, options: &transport::Options) -> Result<Remote<'_>, Error> {
         let name = &self.names.remote;
         let remote = self.git.find_remote(name).map_err(|error| {
@@ -95,12 +96,12 @@ impl Repo {
             } else {
                 format!("remote '{name}' can't be used: {}", error.message())
             };
-            Error::new(Sort::NotReady, what, next)
+            Error::new(Kind::NotReady, what, next)
         })?;
         let config = self.config()?;
-        let open = |url: &str| Session::open(url, &config, options.clone()).map_err(|error| transport_error(&error));
+        let open = |url: &str| Session::open(url, &config, options.clone());
         let url = remote.url().map_err(|_| {
-            Error::new(Sort::NotReady, format!("the URL of remote '{name}' is not UTF-8"), "`git remote set-url` it")
+            Error::new(Kind::NotReady, format!("the URL of remote '{name}' is not UTF-8"), "`git remote set-url` it")
         })?;
         let push = remote.pushurl().ok().flatten();
         let Some(rewriting) = options.env.rewriting(&config) else {
@@ -136,10 +137,10 @@ impl Repo {
     /// # Errors
     /// What the transport says of it.
     pub fn check_url(&self, url: &str) -> Result<(), Error> {
-        let remote = self.git.remote_anonymous(url).doing("reading the remote's URL")?;
+        let remote = self.git.remote_anonymous(url).context("reading the remote's URL")?;
         let url = remote.url().unwrap_or(url);
         let read = transport::Remote::parse(url, &self.place.work_dir);
-        read.map(drop).map_err(|error| transport_error(&error))
+        read.map(drop)
     }
 
     /// Takes the secret out of the URL that pushes go to, where there is one of its own. Whether there was a secret in it.
@@ -153,7 +154,7 @@ impl Repo {
         if secret.is_none() {
             return Ok(false);
         }
-        self.git.remote_set_pushurl(name, Some(&clean)).doing(format!("setting the push URL of remote '{name}'"))?;
+        self.git.remote_set_pushurl(name, Some(&clean)).context(format!("setting the push URL of remote '{name}'"))?;
         Ok(true)
     }
 
@@ -166,16 +167,16 @@ impl Repo {
         let doing = format!("setting the URL of remote '{name}'");
         match self.stored_url()? {
             None => {
-                self.git.remote(name, url).doing(doing)?;
-                let mut config = self.git.config().doing("reading git's configuration")?;
+                self.git.remote(name, url).context(doing)?;
+                let mut config = self.git.config().context("reading git's configuration")?;
                 let branch = &self.names.branch;
                 // What a person's `git pull` and `git status` go by.
                 let told = config
                     .set_str(&format!("branch.{branch}.remote"), name)
                     .and_then(|()| config.set_str(&format!("branch.{branch}.merge"), &self.branch_ref()));
-                told.doing("setting what the branch follows")
+                told.context("setting what the branch follows")
             }
-            Some(stored) if stored != url => self.git.remote_set_url(name, url).doing(doing),
+            Some(stored) if stored != url => self.git.remote_set_url(name, url).context(doing),
             Some(_) => Ok(()),
         }
     }
@@ -188,12 +189,12 @@ impl Repo {
         let who = &self.names.identity;
         let doing = "setting user.name and user.email";
         let configured = self.config()?;
-        let mut config = self.git.config().doing("reading git's configuration")?;
+        let mut config = self.git.config().context("reading git's configuration")?;
         for (key, value) in [("user.name", &who.author_name), ("user.email", &who.author_email)] {
             if let Some(value) = value.as_deref().and_then(super::fit_to_sign)
                 && configured.get_string(key).ok().as_ref() != Some(&value)
             {
-                config.set_str(key, &value).doing(doing)?;
+                config.set_str(key, &value).context(doing)?;
             }
         }
         Ok(())
@@ -221,7 +222,7 @@ impl Repo {
         self.objects_to_disk()?;
         self.git
             .reference(&self.tracking_ref(), tip, true, "gitsync: seen")
-            .doing(format!("moving {}", self.tracking_ref()))?;
+            .context(format!("moving {}", self.tracking_ref()))?;
         self.ref_to_disk(&self.tracking_ref())?;
         Ok(rescue)
     }
@@ -234,8 +235,8 @@ impl Repo {
         let Some(before) = self.last_seen()? else { return Ok(None) };
         let why = format!("the remote has no branch '{}' any more", self.names.branch);
         let rescue = self.rescue(What::Remote, before, when, &why)?;
-        let mut reference = self.git.find_reference(&self.tracking_ref()).doing("reading the remote's last tip")?;
-        reference.delete().doing("forgetting the remote's last tip")?;
+        let mut reference = self.git.find_reference(&self.tracking_ref()).context("reading the remote's last tip")?;
+        reference.delete().context("forgetting the remote's last tip")?;
         Ok(Some(rescue))
     }
 }
@@ -249,15 +250,15 @@ impl Remote<'_> {
     /// Asks for the tip of the branch now. One round trip; nothing is written.
     ///
     /// # Errors
-    /// [`Sort::Unreachable`] or [`Sort::Refused`].
+    /// [`Kind::Unreachable`] or [`Kind::Refused`].
     pub fn tip(&self) -> Result<Option<CommitId>, Error> {
-        self.fetch.tip(&self.repo.branch_ref()).map_err(|error| transport_error(&error))
+        self.fetch.tip(&self.repo.branch_ref())
     }
 
     /// Fetches the branch with its whole history, checks that nothing of it is missing, and remembers the tip as seen.
     ///
     /// # Errors
-    /// [`Sort::Unreachable`] or [`Sort::Refused`], also where what the server sent is not whole, and where the repository
+    /// [`Kind::Unreachable`] or [`Kind::Refused`], also where what the server sent is not whole, and where the repository
     /// can't be written. Nothing has changed then.
     pub fn fetch(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
         self.fetch_deep(when, History::New)
@@ -375,7 +376,7 @@ impl Remote<'_> {
             git2::ErrorClass::Odb | git2::ErrorClass::Object | git2::ErrorClass::Zlib | git2::ErrorClass::Indexer
         );
         match self.fetch.take_error() {
-            Some(error) => transport_error(&error),
+            Some(error) => error,
             None if of_objects => self.not_ours().err().unwrap_or_else(|| not_whole(doing, error.message())),
             None => session_error(&self.fetch, doing, error),
         }
@@ -395,8 +396,8 @@ impl Remote<'_> {
     /// Returns only when the server has said ok for this reference, or when it was seen to hold the commit.
     ///
     /// # Errors
-    /// [`Sort::LostRace`] where the tip is another by now, [`Sort::Refused`] with the server's words, and
-    /// [`Sort::Unreachable`] where it is not known what became of the push.
+    /// [`Kind::LostRace`] where the tip is another by now, [`Kind::Refused`] with the server's words, and
+    /// [`Kind::Unreachable`] where it is not known what became of the push.
     pub fn push(&self, commit: CommitId, expected: Option<CommitId>, how: Push) -> Result<(), Error> {
         let session = self.push.as_ref().unwrap_or(&self.fetch);
         let branch = self.repo.branch_ref();
@@ -449,7 +450,7 @@ impl Remote<'_> {
         };
         let moved = || {
             let what = format!("{doing}: the remote's '{}' moved in the meantime", self.repo.names.branch);
-            Error::new(Sort::LostRace, what, "the next pass looks anew and decides")
+            Error::new(Kind::LostRace, what, "the next pass looks anew and decides")
         };
         let advertised = advertised.into_inner();
         if advertised.is_some_and(|there| there != expected && there != Some(commit)) {
@@ -470,7 +471,7 @@ impl Remote<'_> {
             // Nothing was said of our reference: it had the commit already, or the server does not report.
             (Ok(()), None) => {
                 let what = format!("{doing}: the server did not say whether it took the commit");
-                let trouble = Error::new(Sort::Unreachable, what, "the next pass looks and pushes again");
+                let trouble = Error::new(Kind::Unreachable, what, "the next pass looks and pushes again");
                 self.look_up(session, commit, expected, trouble, moved)
             }
         }
@@ -512,19 +513,11 @@ fn push_with(
     remote.push(&[refspec], Some(options))
 }
 
-fn transport_error(error: &transport::TransportError) -> Error {
-    let sort = match error.kind {
-        transport::Kind::Passing => Sort::Unreachable,
-        transport::Kind::Lasting => Sort::Refused,
-    };
-    Error::new(sort, &error.what, &error.next)
-}
-
 fn session_error(session: &Session, doing: &str, error: &git2::Error) -> Error {
     match session.take_error() {
-        Some(error) => transport_error(&error),
+        Some(error) => error,
         None if matches!(error.class(), git2::ErrorClass::Net | git2::ErrorClass::Http | git2::ErrorClass::Ssh) => {
-            transport_error(&session.explain(error))
+            session.explain(error)
         }
         None => Error::git(doing, error),
     }
@@ -535,10 +528,5 @@ fn refused(doing: &str, words: &str, said: &str) -> Error {
     let refusal = transport::refusal(words, said);
     let said = transport::redact::text(said.as_bytes());
     let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-    let sort = match (refusal.lost_race, refusal.kind) {
-        (true, _) => Sort::LostRace,
-        (false, transport::Kind::Passing) => Sort::Unreachable,
-        (false, transport::Kind::Lasting) => Sort::Refused,
-    };
-    Error::new(sort, format!("{doing}: the server refused: {}{said}", refusal.reason), refusal.next)
+    Error { what: format!("{doing}: the server refused: {}{said}", refusal.what), ..refusal }
 }

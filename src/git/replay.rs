@@ -6,9 +6,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::error::Doing;
 use super::tree_edit::Edits;
-use super::{CommitId, Error, Repo, path_of};
+use super::{CommitId, Repo, path_of};
+use crate::error::{Context, Error};
 
 /// More unpushed commits than this are not replayed: something else is wrong.
 const MOST: usize = 10_000;
@@ -48,14 +48,14 @@ impl Repo {
                 return Ok(None);
             };
             let (before, there) = (self.tree_of(parent)?, self.tree_of(onto)?);
-            let after = commit.tree().doing(doing)?;
-            let index = self.git.merge_trees(&before, &there, &after, None).doing(doing)?;
+            let after = commit.tree().context(doing)?;
+            let index = self.git.merge_trees(&before, &there, &after, None).context(doing)?;
             if index.has_conflicts() {
                 tracing::info!(commit = %id, "not replayed: it conflicts with the remote's commits");
                 return Ok(None);
             }
             let tree = self.edit_tree(Some(there.id()), &self.edits_of(&there, &index)?)?;
-            let was_empty = self.raw_commit(commit.parent_id(0).doing(doing)?)?.tree == commit.tree_id();
+            let was_empty = self.raw_commit(commit.parent_id(0).context(doing)?)?.tree == commit.tree_id();
             if tree == there.id() && !was_empty {
                 // The remote has this change already. One that was empty from the start was meant so.
                 continue;
@@ -68,7 +68,7 @@ impl Repo {
     /// What an index, made by a merge into `tree`, has otherwise than that.
     fn edits_of(&self, tree: &git2::Tree<'_>, index: &git2::Index) -> Result<Edits, Error> {
         let doing = "replaying unpushed commits on the remote's";
-        let diff = self.git.diff_tree_to_index(Some(tree), Some(index), None).doing(doing)?;
+        let diff = self.git.diff_tree_to_index(Some(tree), Some(index), None).context(doing)?;
         let mut edits = Edits::new();
         for delta in diff.deltas() {
             for path in [delta.old_file(), delta.new_file()].iter().filter_map(|file| file.path_bytes()).map(path_of) {

@@ -7,10 +7,10 @@ use chrono::{DateTime, Duration, NaiveDateTime, Utc};
 
 use super::ages::Ages;
 use super::commit::{is_one_to_git, is_submodule_in};
-use super::error::Doing;
 use super::survey::Survey;
-use super::tree_dir::{Kind, Parent, TreeDir, last};
-use super::{CommitId, Error, Repo, path_of, shown};
+use super::tree_dir::{FileKind, Parent, TreeDir, last};
+use super::{CommitId, Repo, path_of, shown};
+use crate::error::{Context, Error};
 
 const PREFIX: &str = "refs/gitsync/rescue/";
 const STAMP: &str = "%Y%m%dT%H%M%SZ";
@@ -96,8 +96,8 @@ impl Repo {
     fn rescues_like(&self, pattern: &str) -> Result<Vec<(String, CommitId)>, Error> {
         let doing = "reading refs/gitsync/rescue/";
         let mut all = Vec::new();
-        for reference in self.git.references_glob(&format!("{PREFIX}{pattern}")).doing(doing)? {
-            let reference = reference.doing(doing)?;
+        for reference in self.git.references_glob(&format!("{PREFIX}{pattern}")).context(doing)? {
+            let reference = reference.context(doing)?;
             if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
                 all.push((name.to_owned(), target));
             }
@@ -156,20 +156,20 @@ impl Repo {
         let mut kept: Vec<(PathBuf, git2::Oid, u32)> = Vec::new();
         for (path, found) in &survey.unsaved {
             let doing = || format!("keeping {}, which is about to be replaced", shown(path));
-            let Parent::There(parent) = top.parent_of(path).doing(doing())? else { continue };
+            let Parent::There(parent) = top.parent_of(path).context(doing())? else { continue };
             let (id, mode) = match found.kind {
-                Kind::Link => {
-                    let bytes = parent.read(last(path), found.kind).doing(doing())?;
-                    (self.git.blob(&bytes).doing(doing())?, 0o120_000)
+                FileKind::Link => {
+                    let bytes = parent.read(last(path), found.kind).context(doing())?;
+                    (self.git.blob(&bytes).context(doing())?, 0o120_000)
                 }
-                Kind::File { executable } => {
+                FileKind::File { executable } => {
                     // Without a path to go by the writer applies no filters: the bytes are kept as they are.
-                    let mut blob = self.git.blob_writer(None).doing(doing())?;
-                    let mut file = parent.open_file(last(path)).doing(doing())?;
-                    io::copy(&mut file, &mut blob).doing(doing())?;
-                    (blob.commit().doing(doing())?, if executable { 0o100_755 } else { 0o100_644 })
+                    let mut blob = self.git.blob_writer(None).context(doing())?;
+                    let mut file = parent.open_file(last(path)).context(doing())?;
+                    io::copy(&mut file, &mut blob).context(doing())?;
+                    (blob.commit().context(doing())?, if executable { 0o100_755 } else { 0o100_644 })
                 }
-                Kind::Folder | Kind::Special => continue,
+                FileKind::Folder | FileKind::Special => continue,
             };
             kept.push((path.clone(), id, mode));
         }
@@ -204,7 +204,7 @@ impl Repo {
             return Ok(None);
         }
         let target = self.tree_of(target)?;
-        let diff = self.git.diff_tree_to_index(head, Some(&index), None).doing(doing)?;
+        let diff = self.git.diff_tree_to_index(head, Some(&index), None).context(doing)?;
         for delta in diff.deltas() {
             let file = delta.new_file();
             let Some(bytes) = file.path_bytes() else { continue };
@@ -225,7 +225,7 @@ impl Repo {
                 return match index.write_tree_to(&self.git) {
                     // An index taken over from a repository that was put aside names objects that stayed there.
                     Err(_) if head.is_none() => Ok(None),
-                    written => written.map(Some).doing(doing),
+                    written => written.map(Some).context(doing),
                 };
             }
         }

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Repo, Sort, path_of, shown};
+use super::{Repo, path_of, shown};
+use crate::error::{Error, Kind};
 use crate::files;
 
 const NAMES: [&str; 2] = [".gitignore", ".gitattributes"];
@@ -31,7 +32,7 @@ impl Blocked {
     fn error(&self) -> Error {
         let what =
             format!("{} is {}, and git looks for rules there; nothing was touched", shown(&self.file), self.kind);
-        Error::new(Sort::NotReady, what, "take it away")
+        Error::new(Kind::NotReady, what, "take it away")
     }
 }
 
@@ -53,7 +54,7 @@ impl Repo {
     /// Whether libgit2 must not look into a folder, one that leads to it, or one below.
     ///
     /// # Errors
-    /// [`Sort::NotReady`], naming the file.
+    /// [`Kind::NotReady`], naming the file.
     pub(crate) fn check_rules_around(&self, folder: &Path) -> Result<(), Error> {
         self.blocked_on_the_way(folder).or_else(|| self.blocked_below(folder)).map_or(Ok(()), |it| Err(it.error()))
     }
@@ -74,7 +75,7 @@ impl Repo {
     /// it checks out.
     ///
     /// # Errors
-    /// [`Sort::NotReady`], naming the link.
+    /// [`Kind::NotReady`], naming the link.
     pub(crate) fn check_linked_rules(&self, tree: &git2::Tree<'_>, path: &Path, staging: &Path) -> Result<(), Error> {
         const LINK: i32 = 0o120_000;
         if !path.file_name().is_some_and(|name| NAMES.iter().any(|it| name == *it)) {
@@ -85,13 +86,13 @@ impl Repo {
         let leads_to = staging.join(path.parent().unwrap_or(path)).join(path_of(target.content()));
         let Some(kind) = files::special(&leads_to) else { return Ok(()) };
         let what = format!("the commit to follow has a link {} that leads to {kind} here", shown(path));
-        Err(Error::new(Sort::NotReady, what, "take that away, or the link out of the branch"))
+        Err(Error::new(Kind::NotReady, what, "take that away, or the link out of the branch"))
     }
 
     /// Refuses the work tree where libgit2 must not look into a folder with tracked files.
     ///
     /// # Errors
-    /// [`Sort::NotReady`], naming the file.
+    /// [`Kind::NotReady`], naming the file.
     pub(crate) fn check_tracked_rules(&self) -> Result<(), Error> {
         self.blocked_among_tracked(&self.index()?).first().map_or(Ok(()), |it| Err(it.error()))
     }

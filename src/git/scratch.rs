@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::error::Doing;
 use super::incoming::Folder;
-use super::{CommitId, Error, Place, Repo};
+use super::{CommitId, Place, Repo};
+use crate::error::{Context, Error};
 use crate::files;
 use crate::private::PrivateDir;
 
@@ -32,7 +32,7 @@ impl Scratch {
     /// Those of the file system.
     pub fn of(place: &Place) -> Result<Self, Error> {
         let scratch = Self::empty(Some(place))?;
-        copy(&place.git_dir, &scratch.place.git_dir).doing("copying the repository for a dry run")?;
+        copy(&place.git_dir, &scratch.place.git_dir).context("copying the repository for a dry run")?;
         Ok(scratch)
     }
 
@@ -43,10 +43,10 @@ impl Scratch {
     pub fn empty(like: Option<&Place>) -> Result<Self, Error> {
         let folder = Folder::temporary()?;
         let doing = "making a folder for a dry run";
-        let home = folder.0.canonicalize().doing(doing)?;
+        let home = folder.0.canonicalize().context(doing)?;
         let git_dir = home.join(".git");
-        fs::create_dir(&git_dir).doing(doing)?;
-        PrivateDir::of(&git_dir).create().doing(doing)?;
+        fs::create_dir(&git_dir).context(doing)?;
+        PrivateDir::of(&git_dir).create().context(doing)?;
         let work_dir = like.map_or_else(|| home.clone(), |place| place.work_dir.clone());
         let named = like.is_none_or(|place| place.named);
         Ok(Self { place: Place { work_dir, git_dir, named, is_scratch: true }, _folder: folder })
@@ -60,8 +60,8 @@ impl Repo {
     /// Where the store can't be opened.
     pub fn keep_writes_in_memory(&self) -> Result<(), Error> {
         let doing = "keeping a dry run's objects in memory";
-        let odb = self.git.odb().doing(doing)?;
-        odb.add_new_mempack_backend(1000).map(drop).doing(doing)
+        let odb = self.git.odb().context(doing)?;
+        odb.add_new_mempack_backend(1000).map(drop).context(doing)
     }
 
     /// Whether a commit has something at a path.
@@ -83,9 +83,9 @@ impl Repo {
     /// Where the commit can't be read.
     pub fn assume_index_of(&self, commit: CommitId) -> Result<(), Error> {
         let doing = "making the index again";
-        let mut index = git2::Index::new().doing(doing)?;
-        self.git.set_index(&mut index).doing(doing)?;
-        index.read_tree(&self.tree_of(commit)?).doing(doing)
+        let mut index = git2::Index::new().context(doing)?;
+        self.git.set_index(&mut index).context(doing)?;
+        index.read_tree(&self.tree_of(commit)?).context(doing)
     }
 }
 

@@ -5,7 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Place, Sort};
+use super::Place;
+use crate::error::{Error, Kind};
 use crate::files;
 
 /// The settings that libgit2 reads as it opens a repository, and that must be true or false.
@@ -41,13 +42,13 @@ fn files(place: &Place) -> Vec<PathBuf> {
 fn wrong_in(file: &Path, error: &git2::Error, from_there: bool) -> Option<Error> {
     let refused = |what: String| {
         let next = format!("mend {}; nothing was touched", file.display());
-        Some(Error::new(Sort::NotReady, what, next))
+        Some(Error::new(Kind::NotReady, what, next))
     };
     match files::read(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
             let error = Error::path("reading git's configuration", file, &error);
-            return if error.sort == Sort::Exhausted { Some(error) } else { refused(error.what) };
+            return if error.kind == Kind::Exhausted { Some(error) } else { refused(error.what) };
         }
         Ok(_) => {}
     }

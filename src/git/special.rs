@@ -6,7 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Error, Names, Place, Repo, Sort};
+use super::{Names, Place, Repo};
+use crate::error::{Error, Kind};
 use crate::files;
 
 /// Includes in includes are followed so deep, as git does it.
@@ -36,7 +37,7 @@ const IN_GIT_DIR: [&str; 17] = [
 /// Refuses a repository in which a FIFO, a socket or a device stands where a file is looked for. Costs some forty system calls.
 ///
 /// # Errors
-/// [`Sort::NotReady`], naming it.
+/// [`Kind::NotReady`], naming it.
 pub(crate) fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
     let git_dir = &place.git_dir;
     let branch = format!("refs/heads/{}", names.branch);
@@ -71,7 +72,7 @@ pub(crate) fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
 /// Refuses every reference that is none, which what walks them all would open.
 ///
 /// # Errors
-/// [`Sort::NotReady`], naming it.
+/// [`Kind::NotReady`], naming it.
 pub(crate) fn check_all_refs(place: &Place) -> Result<(), Error> {
     for folder in ["refs", "logs"] {
         if let Some(path) = files::special_below(&place.git_dir.join(folder)) {
@@ -85,7 +86,7 @@ impl Repo {
     /// Looks once more for what opening the repository has refused: a job may have put anything anywhere.
     ///
     /// # Errors
-    /// [`Sort::NotReady`], naming it.
+    /// [`Kind::NotReady`], naming it.
     pub fn check_files(&self) -> Result<(), Error> {
         check_files(&self.place, &self.names)
     }
@@ -93,7 +94,7 @@ impl Repo {
     /// Refuses files of rules outside of the work tree that can't be read, as the configuration names them.
     ///
     /// # Errors
-    /// [`Sort::NotReady`], naming the file and the setting.
+    /// [`Kind::NotReady`], naming the file and the setting.
     pub(crate) fn check_configured_files(&self) -> Result<(), Error> {
         let Ok(config) = self.git.config() else { return Ok(()) };
         for key in ["core.excludesfile", "core.attributesfile"] {
@@ -110,7 +111,7 @@ fn check(path: &Path, next: &str) -> Result<(), Error> {
         None => Ok(()),
         Some(kind) => {
             let what = format!("{} is {kind}, and git looks for a file there; nothing was touched", path.display());
-            Err(Error::new(Sort::NotReady, what, next))
+            Err(Error::new(Kind::NotReady, what, next))
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::error::Doing;
-use super::{CommitId, Error, Repo};
+use super::{CommitId, Repo};
 use crate::deadline::step;
+use crate::error::{Context, Error};
 use crate::files;
 
 pub(super) const STAGING: &str = "staging";
@@ -25,8 +25,8 @@ impl Repo {
         let doing = "checking files out into the staging folder";
         step(doing);
         let staging = self.private.file(name);
-        files::remove_folder(&staging).doing("emptying the staging folder")?;
-        std::fs::create_dir(&staging).doing("making the staging folder")?;
+        files::remove_folder(&staging).context("emptying the staging folder")?;
+        std::fs::create_dir(&staging).context("making the staging folder")?;
         let tree = self.tree_of(commit)?;
         let mut checkout = git2::build::CheckoutBuilder::new();
         checkout.force().recreate_missing(true).disable_pathspec_match(true).update_index(false).refresh(false);
@@ -39,19 +39,19 @@ impl Repo {
         }
         if any {
             let beside = self.beside()?;
-            beside.set_workdir(&staging, false).doing(doing)?;
-            let mut index = git2::Index::new().doing(doing)?;
-            beside.set_index(&mut index).doing(doing)?;
-            index.read_tree(&tree).doing(doing)?;
-            let tree = beside.find_tree(tree.id()).doing(doing)?;
-            beside.checkout_tree(tree.as_object(), Some(&mut checkout)).doing(doing)?;
+            beside.set_workdir(&staging, false).context(doing)?;
+            let mut index = git2::Index::new().context(doing)?;
+            beside.set_index(&mut index).context(doing)?;
+            index.read_tree(&tree).context(doing)?;
+            let tree = beside.find_tree(tree.id()).context(doing)?;
+            beside.checkout_tree(tree.as_object(), Some(&mut checkout)).context(doing)?;
         }
         Ok(staging)
     }
 
     pub(super) fn clear_staging(&self) -> Result<(), Error> {
         for name in [STAGING, STAGING_OLD] {
-            files::remove_folder(&self.private.file(name)).doing("removing the staging folder")?;
+            files::remove_folder(&self.private.file(name)).context("removing the staging folder")?;
         }
         Ok(())
     }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::commit::is_one_to_git;
-use super::error::Doing;
 use super::index::git_allows;
 use super::stage::STAGING_OLD;
-use super::tree_dir::{Found, Kind, Parent, TreeDir, last};
-use super::{CommitId, Error, Repo, path_of, raw, shown};
+use super::tree_dir::{FileKind, Found, Parent, TreeDir, last};
+use super::{CommitId, Repo, path_of, raw, shown};
 use crate::deadline::step;
+use crate::error::{Context, Error};
 
 /// What must stand at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Repo {
         let mut changes = Changes::new();
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true);
-        let to_index = self.git.diff_tree_to_index(Some(&tree), Some(&index), Some(&mut options)).doing(doing)?;
+        let to_index = self.git.diff_tree_to_index(Some(&tree), Some(&index), Some(&mut options)).context(doing)?;
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true).ignore_submodules(true).skip_binary_check(true);
         // What is untracked is not asked for, and may lie deeper than libgit2 walks.
@@ -69,7 +69,7 @@ impl Repo {
                 self.check_tracked_rules()?;
             }
         }
-        let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).doing(doing)?;
+        let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).context(doing)?;
         for delta in to_index.deltas().chain(to_files.deltas()) {
             if is_one_to_git(&delta, Some(&tree), &index) {
                 continue;
@@ -78,7 +78,7 @@ impl Repo {
                 if let Some(bytes) = file.path_bytes() {
                     let path = path_of(bytes);
                     if let Entry::Vacant(place) = changes.entry(path) {
-                        let want = want_at(&tree, place.key()).doing(doing)?;
+                        let want = want_at(&tree, place.key()).context(doing)?;
                         place.insert(want);
                     }
                 }
@@ -100,7 +100,7 @@ impl Repo {
         let known = self.known_trees(target)?;
         for (path, want) in changes {
             let doing = || format!("looking at {}", shown(path));
-            match top.parent_of(path).doing(doing())? {
+            match top.parent_of(path).context(doing())? {
                 Parent::Missing => {}
                 Parent::Obstacle(depth) => {
                     let obstacle: PathBuf = path.components().take(depth).collect();
@@ -108,14 +108,14 @@ impl Repo {
                         self.survey_one(top, &obstacle, &known, &mut survey)?;
                     }
                 }
-                Parent::There(parent) => match parent.look(last(path)).doing(doing())? {
+                Parent::There(parent) => match parent.look(last(path)).context(doing())? {
                     None => {}
-                    Some(found) if found.kind == Kind::Folder => {
+                    Some(found) if found.kind == FileKind::Folder => {
                         if let Want::Blob(_) = want {
                             self.survey_folder(top, path, path, &known, &mut survey)?;
                         }
                     }
-                    Some(found) if found.kind == Kind::Special && *want == Want::Gone => {}
+                    Some(found) if found.kind == FileKind::Special && *want == Want::Gone => {}
                     Some(_) => self.survey_one(top, path, &known, &mut survey)?,
                 },
             }
@@ -138,21 +138,21 @@ impl Repo {
         survey: &mut Survey,
     ) -> Result<(), Error> {
         let doing = || format!("reading {}, which is about to be replaced", shown(path));
-        let Parent::There(parent) = top.parent_of(path).doing(doing())? else { return Ok(()) };
-        let Some(found) = parent.look(last(path)).doing(doing())? else { return Ok(()) };
+        let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(()) };
+        let Some(found) = parent.look(last(path)).context(doing())? else { return Ok(()) };
         survey.seen.insert(path.to_owned(), found);
         match found.kind {
-            Kind::Folder => {}
-            Kind::Special => {
+            FileKind::Folder => {}
+            FileKind::Special => {
                 survey.special.insert(path.to_owned());
             }
-            Kind::File { .. } | Kind::Link => {
-                let bytes = parent.read(last(path), found.kind).doing(doing())?;
-                let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).doing(doing())?;
+            FileKind::File { .. } | FileKind::Link => {
+                let bytes = parent.read(last(path), found.kind).context(doing())?;
+                let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).context(doing())?;
                 let modes: &[u32] = match found.kind {
-                    Kind::Link => &[0o120_000],
+                    FileKind::Link => &[0o120_000],
                     _ if !self.modes_count() => &[0o100_644, 0o100_755],
-                    Kind::File { executable: true } => &[0o100_755],
+                    FileKind::File { executable: true } => &[0o100_755],
                     _ => &[0o100_644],
                 };
                 let saved = known.iter().any(|tree| {
@@ -183,9 +183,9 @@ impl Repo {
         survey: &mut Survey,
     ) -> Result<(), Error> {
         let doing = || format!("reading {}, which is about to be replaced", shown(path));
-        let Parent::There(parent) = top.parent_of(path).doing(doing())? else { return Ok(()) };
-        let folder = parent.folder(last(path)).doing(doing())?;
-        for (name, kind) in folder.list().doing(doing())? {
+        let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(()) };
+        let folder = parent.folder(last(path)).context(doing())?;
+        for (name, kind) in folder.list().context(doing())? {
             let inner = path.join(&name);
             match kind {
                 // A repository of its own, or a name that git allows in no tree.
@@ -215,23 +215,23 @@ impl Repo {
     /// Whether the staged file and the one in the work tree are the same, byte for byte and in mode.
     pub(super) fn is_staged_alike(&self, top: &TreeDir, staging: &Path, path: &Path) -> Result<bool, Error> {
         let doing = || format!("comparing {}", shown(path));
-        let staged = TreeDir::open(staging).doing("opening the staging folder")?;
+        let staged = TreeDir::open(staging).context("opening the staging folder")?;
         let (Parent::There(here), Parent::There(there)) =
-            (top.parent_of(path).doing(doing())?, staged.parent_of(path).doing(doing())?)
+            (top.parent_of(path).context(doing())?, staged.parent_of(path).context(doing())?)
         else {
             return Ok(false);
         };
         let (Some(ours), Some(theirs)) =
-            (here.look(last(path)).doing(doing())?, there.look(last(path)).doing(doing())?)
+            (here.look(last(path)).context(doing())?, there.look(last(path)).context(doing())?)
         else {
             return Ok(false);
         };
-        let comparable = matches!(ours.kind, Kind::File { .. } | Kind::Link);
+        let comparable = matches!(ours.kind, FileKind::File { .. } | FileKind::Link);
         if !comparable || ours.kind != theirs.kind || ours.stat.st_size != theirs.stat.st_size {
             return Ok(false);
         }
-        let ours = here.read(last(path), ours.kind).doing(doing())?;
-        Ok(ours == there.read(last(path), theirs.kind).doing(doing())?)
+        let ours = here.read(last(path), ours.kind).context(doing())?;
+        Ok(ours == there.read(last(path), theirs.kind).context(doing())?)
     }
 
     /// A file that is just what git checks out of HEAD (line endings converted, say) is saved by HEAD, though its bytes are

@@ -16,7 +16,7 @@ const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::N
 
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file; whether its owner may execute it.
     File {
         /// Whether its owner may execute it.
@@ -34,7 +34,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
     /// What it is.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// Its numbers.
     pub stat: Stat,
 }
@@ -42,10 +42,10 @@ pub struct Found {
 impl Found {
     fn of(stat: Stat) -> Self {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Kind::File { executable: stat.st_mode & 0o100 != 0 },
-            FileType::Symlink => Kind::Link,
-            FileType::Directory => Kind::Folder,
-            _ => Kind::Special,
+            FileType::RegularFile => FileKind::File { executable: stat.st_mode & 0o100 != 0 },
+            FileType::Symlink => FileKind::Link,
+            FileType::Directory => FileKind::Folder,
+            _ => FileKind::Special,
         };
         Self { kind, stat }
     }
@@ -176,15 +176,15 @@ impl TreeDir {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn read(&self, name: &Path, kind: Kind) -> io::Result<Vec<u8>> {
+    pub fn read(&self, name: &Path, kind: FileKind) -> io::Result<Vec<u8>> {
         match kind {
-            Kind::Link => Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes()),
-            Kind::File { .. } => {
+            FileKind::Link => Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes()),
+            FileKind::File { .. } => {
                 let mut bytes = Vec::new();
                 self.open_file(name)?.read_to_end(&mut bytes)?;
                 Ok(bytes)
             }
-            Kind::Folder | Kind::Special => Err(Errno::INVAL.into()),
+            FileKind::Folder | FileKind::Special => Err(Errno::INVAL.into()),
         }
     }
 

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::error::Doing;
 use super::raw::{self, RawEntry};
-use super::{CommitId, Error, Repo, Sort, path_of, shown};
+use super::{CommitId, Repo, path_of, shown};
+use crate::error::{Context, Error, Kind};
 
 /// What is to be at a path: an object with its mode, or nothing.
 type To = Option<(git2::Oid, u32)>;
@@ -33,11 +33,11 @@ impl Repo {
     /// # Errors
     /// Where a tree can't be read or written.
     pub(crate) fn edit_tree(&self, base: Option<git2::Oid>, edits: &Edits) -> Result<git2::Oid, Error> {
-        let odb = self.git.odb().doing("writing a tree")?;
+        let odb = self.git.odb().context("writing a tree")?;
         let edits = edits.iter().map(|(path, to)| (path.as_os_str().as_bytes(), *to)).collect();
         match edit_folder(&odb, base, edits)? {
             Some(tree) => Ok(tree),
-            None => odb.write(git2::ObjectType::Tree, b"").doing("writing a tree"),
+            None => odb.write(git2::ObjectType::Tree, b"").context("writing a tree"),
         }
     }
 
@@ -47,11 +47,11 @@ impl Repo {
     /// Subtrees that `known` has at the same path are not looked at again.
     ///
     /// # Errors
-    /// [`Sort::Unfit`], naming the commit and the path.
+    /// [`Kind::Unfit`], naming the commit and the path.
     pub(crate) fn check_fit(&self, commit: CommitId, known: Option<CommitId>) -> Result<(), Error> {
         let tree = self.raw_commit(commit)?.tree;
         let known = known.and_then(|known| self.raw_commit(known).ok()).map(|known| known.tree);
-        let odb = self.git.odb().doing("reading the tree to follow")?;
+        let odb = self.git.odb().context("reading the tree to follow")?;
         let mut open = vec![(PathBuf::new(), tree, known)];
         while let Some((at, id, known)) = open.pop() {
             if known == Some(id) {
@@ -65,7 +65,7 @@ impl Repo {
                     &format!("it lies {depth} folders deep, and {} is the most", DEEPEST - 1),
                 ));
             }
-            let object = odb.read(id).doing(format!("reading the tree of {}", shown(&at)))?;
+            let object = odb.read(id).context(format!("reading the tree of {}", shown(&at)))?;
             let Some(entries) = raw::tree(object.data()) else {
                 return Err(unfit(commit, &at, "the folder's tree is not one that git can read"));
             };
@@ -100,7 +100,7 @@ fn is_allowed(name: &[u8]) -> bool {
 fn unfit(commit: CommitId, path: &Path, why: &str) -> Error {
     let what = format!("commit {commit} can't be followed: {}: {why}; local state stays as it is", shown(path));
     Error::new(
-        Sort::Unfit,
+        Kind::Unfit,
         what,
         "take it out of the remote's branch; ticks go on committing here, and the next good commit there is followed",
     )
@@ -130,11 +130,11 @@ fn edit_folder(
     edits: Vec<(&[u8], To)>,
 ) -> Result<Option<git2::Oid>, Error> {
     let doing = "writing a tree";
-    let object = base.map(|base| odb.read(base)).transpose().doing("reading a tree")?;
+    let object = base.map(|base| odb.read(base)).transpose().context("reading a tree")?;
     let old = object.as_ref().map_or(Some(Vec::new()), |object| raw::tree(object.data()));
     let old = old.ok_or_else(|| {
         let what = format!("tree {} is not one that git can read", base.unwrap_or(git2::Oid::ZERO_SHA1));
-        Error::new(Sort::Unfit, what, "see `git fsck`")
+        Error::new(Kind::Unfit, what, "see `git fsck`")
     })?;
     let mut here: BTreeMap<&[u8], Edit<'_>> = BTreeMap::new();
     for (path, to) in edits {
@@ -190,5 +190,5 @@ fn edit_folder(
         bytes.push(0);
         bytes.extend(id.as_bytes());
     }
-    odb.write(git2::ObjectType::Tree, &bytes).doing(doing).map(Some)
+    odb.write(git2::ObjectType::Tree, &bytes).context(doing).map(Some)
 }

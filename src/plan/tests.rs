@@ -1,30 +1,31 @@
 //! Each plan as a table: every remote, state and mode there is.
 
 use super::*;
+use crate::error::Error;
 
 /// The remote's tip, our own commit, and what a replay of ours on the remote's would be.
 const THEIRS: u8 = 1;
 const OURS: u8 = 2;
 const REPLAYED: u8 = 3;
 
-fn gone() -> Failure {
+fn gone() -> Error {
     branch_is_gone("main", "origin")
 }
 
-fn lost_race() -> Failure {
+fn lost_race() -> Error {
     has_other_commits("main")
 }
 
-fn away() -> Failure {
-    Failure::retry("the network is away", "wait")
+fn away() -> Error {
+    Error::retry("the network is away", "wait")
 }
 
-fn refused() -> Failure {
-    Failure::person("the server refused", "look")
+fn refused() -> Error {
+    Error::person("the server refused", "look")
 }
 
-fn unfit() -> Failure {
-    Failure::person("it can't be followed", "mend it")
+fn unfit() -> Error {
+    Error::person("it can't be followed", "mend it")
 }
 
 fn view(remote: RemoteTip<u8>, state: SyncState) -> View<u8> {

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::folder::{Folder, Kind, Look, cannot_be_moved};
+use super::folder::{FileKind, Folder, Look, cannot_be_moved};
 
 /// What is brought into the public dir waits here, readable for nobody.
 const INCOMING: &str = ".gitsync-incoming";
@@ -107,7 +107,7 @@ impl Plan<'_> {
             return Ok(());
         };
         match (new.kind, old.kind) {
-            (Kind::Folder, Kind::Folder) => {
+            (FileKind::Folder, FileKind::Folder) => {
                 let inner = staged.sub_by_force(name).map_err(to("open what was built as", name))?;
                 let shown = public.sub(name).map_err(to("open", name))?;
                 self.at.push(name.to_owned());
@@ -117,11 +117,13 @@ impl Plan<'_> {
                 let _ = shown.set_own_mode(new.readable());
                 return Ok(());
             }
-            (Kind::File, Kind::File) if is_same_file(name, staged, &new, public, &old) => return Ok(()),
-            (Kind::Link, Kind::Link) if staged.link_target(name).ok() == public.link_target(name).ok() => return Ok(()),
+            (FileKind::File, FileKind::File) if is_same_file(name, staged, &new, public, &old) => return Ok(()),
+            (FileKind::Link, FileKind::Link) if staged.link_target(name).ok() == public.link_target(name).ok() => {
+                return Ok(());
+            }
             _ => {}
         }
-        let instead = (new.kind == Kind::Folder) != (old.kind == Kind::Folder);
+        let instead = (new.kind == FileKind::Folder) != (old.kind == FileKind::Folder);
         let piece = self.bring(name, staged, instead)?;
         self.changed.push(piece);
         Ok(())
@@ -179,8 +181,8 @@ impl Plan<'_> {
         let mut failure = Ok(());
         for gone in &self.gone {
             let done = public.beneath(&gone.at).and_then(|folder| match folder.look(&gone.name)?.map(|it| it.kind) {
-                Some(Kind::Folder) => self.put_aside(&folder, &gone.name),
-                Some(Kind::File | Kind::Link | Kind::Other) => folder.unlink(&gone.name),
+                Some(FileKind::Folder) => self.put_aside(&folder, &gone.name),
+                Some(FileKind::File | FileKind::Link | FileKind::Other) => folder.unlink(&gone.name),
                 None => Ok(()),
             });
             failure = failure.and(done.map_err(to("remove", &gone.name)));
@@ -194,7 +196,7 @@ impl Plan<'_> {
 }
 
 fn is_lost_and_found(public: &Folder, name: &OsStr) -> bool {
-    name == LOST_AND_FOUND && matches!(public.look(name), Ok(Some(Look { kind: Kind::Folder, owner: 0, .. })))
+    name == LOST_AND_FOUND && matches!(public.look(name), Ok(Some(Look { kind: FileKind::Folder, owner: 0, .. })))
 }
 
 fn is_same_file(name: &OsStr, staged: &Folder, new: &Look, public: &Folder, old: &Look) -> bool {
@@ -226,10 +228,10 @@ fn same_bytes(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
 fn copy(name: &OsStr, from: &Folder, to: &Folder, new_name: &OsStr) -> io::Result<()> {
     let Some(look) = from.look(name)? else { return Ok(()) };
     match look.kind {
-        Kind::File => from.copy_file(name, to, new_name, look.readable())?,
-        Kind::Link => to.make_link(new_name, &from.link_target(name)?)?,
-        Kind::Other => {}
-        Kind::Folder => {
+        FileKind::File => from.copy_file(name, to, new_name, look.readable())?,
+        FileKind::Link => to.make_link(new_name, &from.link_target(name)?)?,
+        FileKind::Other => {}
+        FileKind::Folder => {
             to.make(new_name)?;
             let (inner, copied) = (from.sub_by_force(name)?, to.sub(new_name)?);
             for name in inner.names()? {

@@ -21,7 +21,7 @@ const FILE: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FileKind {
     File,
     Folder,
     Link,
@@ -30,7 +30,7 @@ pub(super) enum Kind {
 
 /// What a name in a folder stands for, links not followed.
 pub(super) struct Look {
-    pub(super) kind: Kind,
+    pub(super) kind: FileKind,
     pub(super) mode: Mode,
     pub(super) size: u64,
     pub(super) owner: u32,
@@ -43,10 +43,10 @@ impl Look {
     #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
     fn at(stat: &Stat) -> Look {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Folder,
-            FileType::Symlink => Kind::Link,
-            _ => Kind::Other,
+            FileType::RegularFile => FileKind::File,
+            FileType::Directory => FileKind::Folder,
+            FileType::Symlink => FileKind::Link,
+            _ => FileKind::Other,
         };
         let mode = Mode::from_raw_mode(stat.st_mode) & Mode::from_raw_mode(0o7777);
         Look { kind, mode, size: stat.st_size as u64, owner: stat.st_uid, shared: stat.st_nlink as u64 > 1 }
@@ -55,7 +55,7 @@ impl Look {
     /// The mode under which a web server can read it.
     pub(super) fn readable(&self) -> Mode {
         let executable = Mode::XUSR | Mode::XGRP | Mode::XOTH;
-        if self.kind == Kind::Folder || self.mode.intersects(executable) {
+        if self.kind == FileKind::Folder || self.mode.intersects(executable) {
             Mode::from_raw_mode(0o755)
         } else {
             Mode::from_raw_mode(0o644)
@@ -211,7 +211,7 @@ impl Folder {
             #[cfg(target_os = "linux")]
             Err(Errno::ACCESS) => {
                 let fd = openat(&self.0, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-                if Look::at(&rustix::fs::fstat(&fd)?).kind == Kind::Link {
+                if Look::at(&rustix::fs::fstat(&fd)?).kind == FileKind::Link {
                     return Err(Errno::LOOP);
                 }
                 rustix::fs::chmod(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)), mode)
@@ -262,8 +262,8 @@ impl Folder {
     pub(super) fn remove(&self, name: &OsStr) -> Result<(), Errno> {
         match self.look(name)?.map(|it| it.kind) {
             None => Ok(()),
-            Some(Kind::File | Kind::Link | Kind::Other) => self.unlink(name),
-            Some(Kind::Folder) => {
+            Some(FileKind::File | FileKind::Link | FileKind::Other) => self.unlink(name),
+            Some(FileKind::Folder) => {
                 let folder = self.sub_by_force(name)?;
                 folder.remove_all(&folder, 0, &mut 0)?;
                 rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)
@@ -283,12 +283,12 @@ impl Folder {
             for name in self.names()? {
                 match self.look(&name)?.map(|it| it.kind) {
                     None => {}
-                    Some(Kind::File | Kind::Link | Kind::Other) => self.unlink(&name)?,
-                    Some(Kind::Folder) if depth < DEEPEST => {
+                    Some(FileKind::File | FileKind::Link | FileKind::Other) => self.unlink(&name)?,
+                    Some(FileKind::Folder) if depth < DEEPEST => {
                         self.sub_by_force(&name)?.remove_all(top, depth + 1, moved)?;
                         rustix::fs::unlinkat(&self.0, &name, AtFlags::REMOVEDIR)?;
                     }
-                    Some(Kind::Folder) => loop {
+                    Some(FileKind::Folder) => loop {
                         *moved += 1;
                         match self.rename(&name, top, OsStr::new(&format!("too-deep-{moved}"))) {
                             Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
@@ -325,13 +325,13 @@ impl Folder {
     fn make_one_readable(&self, name: &OsStr, at: &mut PathBuf, depth: usize, remove_odd: bool) -> io::Result<()> {
         let Some(look) = self.look(name)? else { return Ok(()) };
         match look.kind {
-            Kind::Folder => self.sub_by_force(name)?.make_readable_below(at, depth + 1, remove_odd)?,
-            Kind::File if look.mode == look.readable() => {}
+            FileKind::Folder => self.sub_by_force(name)?.make_readable_below(at, depth + 1, remove_odd)?,
+            FileKind::File if look.mode == look.readable() => {}
             // The same file may be known outside of the site under another name, and its mode is none of ours there.
-            Kind::File if look.shared => self.replace_by_copy(name, look.readable())?,
-            Kind::File => self.set_mode(name, look.readable())?,
-            Kind::Link => {}
-            Kind::Other => {
+            FileKind::File if look.shared => self.replace_by_copy(name, look.readable())?,
+            FileKind::File => self.set_mode(name, look.readable())?,
+            FileKind::Link => {}
+            FileKind::Other => {
                 tracing::warn!(target: "gitsync::publish",
                     "left out of the site, being neither file, folder nor link: {}", at.display());
                 if remove_odd {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
+use crate::error::Error;
 use crate::git::Peek;
-use crate::outcome::Failure;
 use crate::policy::{self, Mode, SyncState};
 use crate::record::Record;
 
@@ -35,7 +35,7 @@ pub struct Told<'a> {
 ///
 /// # Errors
 /// A usage error.
-pub fn check(path: &Path) -> Result<(), Failure> {
+pub fn check(path: &Path) -> Result<(), Error> {
     let folder = folder_of(path);
     let (what, next) = if path.is_dir() || path.file_name().is_none() {
         (format!("--metrics-file {} is a folder", path.display()), "name a file, such as gitsync.prom in it")
@@ -49,7 +49,7 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
-    Err(Failure::usage(what, next))
+    Err(Error::usage(what, next))
 }
 
 /// Whether something other than a file is there, or a link to it: also /dev/stdout where that happens to be one.

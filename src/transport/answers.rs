@@ -4,28 +4,16 @@
 //! The rule: whatever a server, a network or a busy moment may undo by itself is passing; whatever somebody has to
 //! change (a secret, a right, a URL, a rule of the server, a certificate) is lasting.
 
-use super::{Kind, TransportError, redact};
+use super::redact;
+use crate::error::{Error, Kind};
 
 /// The rights a token needs, in the words of the forges.
 pub const RIGHTS: &str = "the secret must be allowed to read and write the repository's contents (GitHub: `Contents: read and \
                           write`, or the classic scope `repo`; GitLab: `write_repository`)";
 
-/// Why the server refused one ref of a push, from the words of `push_update_reference`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Passing: the push lost a race, or the server had trouble of its own.
-    pub kind: Kind,
-    /// Did the branch move under the push: is fetching and trying again the answer?
-    pub lost_race: bool,
-    /// The server's words, redacted.
-    pub reason: String,
-    /// What to do about it.
-    pub next: String,
-}
-
-/// What a server says as it refuses, the first that fits: of each list of words one must be in it. Whether it passes, whether
-/// somebody pushed at the same time, and what to do.
-const REFUSALS: &[(&[&[&str]], Kind, bool, &str)] = &[
+/// What a server says as it refuses, the first that fits: of each list of words one must be in it. What kind of error it is,
+/// and what to do.
+const REFUSALS: &[(&[&[&str]], Kind, &str)] = &[
     (
         &[&[
             "protected branch",
@@ -35,8 +23,7 @@ const REFUSALS: &[(&[&[&str]], Kind, bool, &str)] = &[
             "not allowed to push",
             "not allowed to force push",
         ]],
-        Kind::Lasting,
-        false,
+        Kind::Refused,
         "let this account push to the branch in the server's branch rules, or sync another branch",
     ),
     (
@@ -49,33 +36,20 @@ const REFUSALS: &[(&[&[&str]], Kind, bool, &str)] = &[
             "exceeds maximum",
             "pack exceeds",
         ]],
-        Kind::Lasting,
-        false,
+        Kind::Refused,
         "take the large file out of the unpushed commits, and lower --max-file-size to the server's limit",
     ),
     (
         &[&["secret", "push protection", "gh009"], &["push declined", "push protection", "gh009"]],
-        Kind::Lasting,
-        false,
+        Kind::Refused,
         "take the secret the server found out of the unpushed commits, and revoke it",
     ),
-    (&[&["gh007", "private email"]], Kind::Lasting, false, "set GIT_AUTHOR_EMAIL to an address the server accepts"),
-    (
-        &[&["hook declined", "declined", "denied by"]],
-        Kind::Lasting,
-        false,
-        "see what the server's hook wants of a commit",
-    ),
-    (
-        &[&["checked out"]],
-        Kind::Lasting,
-        false,
-        "make the remote a bare repository, or set receive.denyCurrentBranch there",
-    ),
+    (&[&["gh007", "private email"]], Kind::Refused, "set GIT_AUTHOR_EMAIL to an address the server accepts"),
+    (&[&["hook declined", "declined", "denied by"]], Kind::Refused, "see what the server's hook wants of a commit"),
+    (&[&["checked out"]], Kind::Refused, "make the remote a bare repository, or set receive.denyCurrentBranch there"),
     (
         &[&["denying non-fast-forward", "denynonfastforwards", "deletion prohibited", "hidden ref", "deny updating"]],
-        Kind::Lasting,
-        false,
+        Kind::Refused,
         "the server forbids this update (receive.denyNonFastForwards?): allow it, or run without --alpha",
     ),
     (
@@ -88,8 +62,7 @@ const REFUSALS: &[(&[&[&str]], Kind, bool, &str)] = &[
             "archived",
             "read-only",
         ]],
-        Kind::Lasting,
-        false,
+        Kind::Refused,
         "give this account the right to push to the repository",
     ),
     (
@@ -106,8 +79,7 @@ const REFUSALS: &[(&[&[&str]], Kind, bool, &str)] = &[
             "needs force",
             "is at",
         ]],
-        Kind::Passing,
-        true,
+        Kind::LostRace,
         "somebody pushed at the same time; the next pass takes their commits in and pushes again",
     ),
     (
@@ -124,25 +96,24 @@ const REFUSALS: &[(&[&[&str]], Kind, bool, &str)] = &[
             "index-pack",
             "transaction",
         ]],
-        Kind::Passing,
-        false,
+        Kind::Unreachable,
         "the server had trouble of its own; the next pass pushes again",
     ),
 ];
 
 /// Sorts a refusal. `said`: what else the server said during the push (its side-band text), in which GitHub and GitLab
 /// give the reason behind a bare "hook declined".
-pub fn refusal(reason: &str, said: &str) -> Refusal {
+pub fn refusal(reason: &str, said: &str) -> Error {
     let words = format!("{reason}\n{said}").to_ascii_lowercase();
     let has = |any: &[&str]| any.iter().any(|w| words.contains(w));
     let found = REFUSALS.iter().find(|(lists, ..)| lists.iter().all(|any| has(any)));
-    let other = &(&[][..], Kind::Lasting, false, "see the server's words for what it wants");
-    let (_, kind, lost_race, next) = *found.unwrap_or(other);
-    Refusal { kind, lost_race, reason: redact::text(reason.as_bytes()), next: next.to_owned() }
+    let other = &(&[][..], Kind::Refused, "see the server's words for what it wants");
+    let (_, kind, next) = *found.unwrap_or(other);
+    Error::new(kind, redact::text(reason.as_bytes()), next)
 }
 
 /// Sorts an error of libgit2 for which the transport itself knows no cause.
-pub fn from_git2(e: &git2::Error, url: &str) -> TransportError {
+pub fn from_git2(e: &git2::Error, url: &str) -> Error {
     use git2::{ErrorClass, ErrorCode};
     let said = redact::text(e.message().as_bytes());
     let what = format!("talking to {url}: {said}");
@@ -152,33 +123,33 @@ pub fn from_git2(e: &git2::Error, url: &str) -> TransportError {
         return server_said(url, words);
     }
     match (e.class(), e.code()) {
-        (ErrorClass::Os, _) | (ErrorClass::Filesystem, _) => TransportError {
-            kind: Kind::Passing,
+        (ErrorClass::Os, _) | (ErrorClass::Filesystem, _) => Error {
+            kind: Kind::Unreachable,
             what,
             next: "see that the disk has room and that the repository can be written to".to_owned(),
         },
-        (ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib, _) => TransportError {
-            kind: Kind::Lasting,
+        (ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib, _) => Error {
+            kind: Kind::Refused,
             what,
             next: "run `gitsync init-sync`, which heals a damaged repository".to_owned(),
         },
         (ErrorClass::Net | ErrorClass::Indexer | ErrorClass::Http | ErrorClass::Ssh | ErrorClass::None, _)
-        | (_, ErrorCode::Eof | ErrorCode::Timeout) => TransportError { kind: Kind::Passing, what, next: passing },
-        _ => TransportError { kind: Kind::Lasting, what, next: "see the cause".to_owned() },
+        | (_, ErrorCode::Eof | ErrorCode::Timeout) => Error { kind: Kind::Unreachable, what, next: passing },
+        _ => Error { kind: Kind::Refused, what, next: "see the cause".to_owned() },
     }
 }
 
 /// Nobody told the host's address in the time there was.
-pub(crate) fn no_name_in_time(url: &str) -> TransportError {
-    TransportError {
-        kind: Kind::Passing,
+pub(crate) fn no_name_in_time(url: &str) -> Error {
+    Error {
+        kind: Kind::Unreachable,
         what: format!("looking up the host's name in {url} took longer than there was time"),
         next: "see that the network and its name server are up; the next pass tries again".to_owned(),
     }
 }
 
 /// Sorts what a server said in an `ERR` packet, or a program on its error output.
-pub fn server_said(url: &str, words: &str) -> TransportError {
+pub fn server_said(url: &str, words: &str) -> Error {
     let said = redact::text(words.as_bytes());
     let lower = said.to_ascii_lowercase();
     let has = |any: &[&str]| any.iter().any(|w| lower.contains(w));
@@ -188,7 +159,7 @@ pub fn server_said(url: &str, words: &str) -> TransportError {
         "no matching host key",
     ]) {
         (
-            Kind::Lasting,
+            Kind::Refused,
             "check the server's key by another way, then add it to ~/.ssh/known_hosts (`ssh-keyscan HOST` prints it); \
              gitsync never accepts an unknown key",
         )
@@ -200,25 +171,25 @@ pub fn server_said(url: &str, words: &str) -> TransportError {
         "load key",
     ]) {
         (
-            Kind::Lasting,
+            Kind::Refused,
             "give ssh a key that the server knows and that needs no passphrase (~/.ssh/config, GIT_SSH_COMMAND, or an agent)",
         )
     } else if has(&["dubious ownership"]) {
-        (Kind::Lasting, "let git trust that repository: git config --global --add safe.directory PATH")
+        (Kind::Refused, "let git trust that repository: git config --global --add safe.directory PATH")
     } else if has(&["service not enabled", "access denied or repository not exported", "repository not exported"]) {
         (
-            Kind::Lasting,
+            Kind::Refused,
             "export the repository (git-daemon-export-ok) and enable the service there; a git daemon takes no pushes unless told to",
         )
     } else if has(&["not our ref", "unadvertised object", "no such ref was fetched"]) {
-        (Kind::Passing, "the branch moved while it was being fetched; the next pass asks again")
+        (Kind::Unreachable, "the branch moved while it was being fetched; the next pass asks again")
     } else if has(&[
         "command not found",
         "git-upload-pack: not found",
         "git-receive-pack: not found",
         "is not a git command",
     ]) {
-        (Kind::Lasting, "install git on the machine that holds the remote")
+        (Kind::Refused, "install git on the machine that holds the remote")
     } else if has(&[
         "not appear to be a git repository",
         "repository not found",
@@ -228,9 +199,9 @@ pub fn server_said(url: &str, words: &str) -> TransportError {
         "no such file",
         "not a git repository",
     ]) {
-        (Kind::Lasting, "see that the remote's URL is right, and that this account may read the repository")
+        (Kind::Refused, "see that the remote's URL is right, and that this account may read the repository")
     } else if has(&["sha-256", "object format"]) {
-        (Kind::Lasting, "use a repository with SHA-1 object names")
+        (Kind::Refused, "use a repository with SHA-1 object names")
     } else if has(&[
         "not allowed",
         "forbidden",
@@ -243,12 +214,12 @@ pub fn server_said(url: &str, words: &str) -> TransportError {
         "unknown option",
         "usage:",
     ]) {
-        (Kind::Lasting, "see the server's words for what it wants")
+        (Kind::Refused, "see the server's words for what it wants")
     } else {
-        (Kind::Passing, "nothing: the next pass tries again")
+        (Kind::Unreachable, "nothing: the next pass tries again")
     };
     let what = if said.is_empty() { format!("{url} hung up without a word") } else { format!("{url} said: {said}") };
-    TransportError { kind, what, next: next.to_owned() }
+    Error { kind, what, next: next.to_owned() }
 }
 
 /// What is known of a failed HTTP exchange.
@@ -266,36 +237,36 @@ pub(crate) struct HttpFailure<'a> {
 }
 
 /// Sorts an HTTP status other than success, redirect and an answerable 401.
-pub(crate) fn http_status(failure: &HttpFailure<'_>) -> TransportError {
+pub(crate) fn http_status(failure: &HttpFailure<'_>) -> Error {
     let HttpFailure { status, url, said, source, throttled } = failure;
     let with = source.map(|s| format!(" with the credentials from {s}")).unwrap_or_default();
     let words = if said.is_empty() { String::new() } else { format!(": {said}") };
     let what = format!("{url} answered {status}{with}{words}");
     let (kind, next) = match status {
         _ if *throttled && matches!(status, 403 | 429) => {
-            (Kind::Passing, "the server wants fewer requests: sync less often if this goes on".to_owned())
+            (Kind::Unreachable, "the server wants fewer requests: sync less often if this goes on".to_owned())
         }
-        401 if source.is_some() => (Kind::Lasting, format!("renew or replace that secret; {RIGHTS}")),
-        401 => (Kind::Lasting, format!("set GIT_SYNC_TOKEN or --token-file to a token; {RIGHTS}")),
-        403 if source.is_some() => (Kind::Lasting, format!("give that secret the rights; {RIGHTS}")),
-        403 => (Kind::Lasting, format!("set GIT_SYNC_TOKEN or --token-file to a token that may; {RIGHTS}")),
+        401 if source.is_some() => (Kind::Refused, format!("renew or replace that secret; {RIGHTS}")),
+        401 => (Kind::Refused, format!("set GIT_SYNC_TOKEN or --token-file to a token; {RIGHTS}")),
+        403 if source.is_some() => (Kind::Refused, format!("give that secret the rights; {RIGHTS}")),
+        403 => (Kind::Refused, format!("set GIT_SYNC_TOKEN or --token-file to a token that may; {RIGHTS}")),
         404 | 410 => (
-            Kind::Lasting,
+            Kind::Refused,
             format!(
                 "see that the remote's URL is right; a private repository also looks absent to who may not see it: {RIGHTS}"
             ),
         ),
-        407 => (Kind::Lasting, "put the proxy's user and password into its URL (HTTPS_PROXY, http.proxy)".to_owned()),
+        407 => (Kind::Refused, "put the proxy's user and password into its URL (HTTPS_PROXY, http.proxy)".to_owned()),
         408 | 425 | 429 | 500..=599 => {
-            (Kind::Passing, "nothing: the server has trouble, the next pass tries again".to_owned())
+            (Kind::Unreachable, "nothing: the server has trouble, the next pass tries again".to_owned())
         }
         413 => (
-            Kind::Lasting,
+            Kind::Refused,
             "the push is larger than the server takes: raise its limit, or lower --max-file-size".to_owned(),
         ),
-        _ => (Kind::Lasting, "see that the remote's URL is that of a git repository".to_owned()),
+        _ => (Kind::Refused, "see that the remote's URL is that of a git repository".to_owned()),
     };
-    TransportError { kind, what, next }
+    Error { kind, what, next }
 }
 
 #[cfg(test)]
@@ -304,10 +275,7 @@ mod tests {
 
     #[test]
     fn refusals_are_sorted() {
-        let sorted = |reason: &str, said: &str| {
-            let r = refusal(reason, said);
-            (r.kind, r.lost_race)
-        };
+        let sorted = |reason: &str, said: &str| refusal(reason, said).kind;
         for raced in [
             "non-fast-forward",
             "fetch first",
@@ -315,7 +283,7 @@ mod tests {
             "cannot lock ref 'x': is at a but expected b",
             "stale info",
         ] {
-            assert_eq!(sorted(raced, ""), (Kind::Passing, true), "{raced}");
+            assert_eq!(sorted(raced, ""), Kind::LostRace, "{raced}");
         }
         for lasting in [
             "protected branch hook declined",
@@ -324,9 +292,9 @@ mod tests {
             "branch is currently checked out",
             "what is this",
         ] {
-            assert_eq!(sorted(lasting, ""), (Kind::Lasting, false), "{lasting}");
+            assert_eq!(sorted(lasting, ""), Kind::Refused, "{lasting}");
         }
-        assert_eq!(sorted("unpacker error", ""), (Kind::Passing, false));
+        assert_eq!(sorted("unpacker error", ""), Kind::Unreachable);
         let large = refusal("pre-receive hook declined", "error: GH001: Large files detected.");
         assert!(large.next.contains("--max-file-size"));
     }
@@ -336,11 +304,11 @@ mod tests {
         let kind =
             |status, throttled| http_status(&HttpFailure { status, url: "u", said: "", source: None, throttled }).kind;
         for status in [401, 403, 404, 407, 413] {
-            assert_eq!(kind(status, false), Kind::Lasting, "{status}");
+            assert_eq!(kind(status, false), Kind::Refused, "{status}");
         }
         for status in [408, 429, 500, 502, 503, 504] {
-            assert_eq!(kind(status, false), Kind::Passing, "{status}");
+            assert_eq!(kind(status, false), Kind::Unreachable, "{status}");
         }
-        assert_eq!(kind(403, true), Kind::Passing);
+        assert_eq!(kind(403, true), Kind::Unreachable);
     }
 }

@@ -23,8 +23,9 @@ use super::err_packet::ErrWatch;
 use super::programs::{GRACE, OWN_VARIABLES, REPOSITORY_VARIABLES, Running, SECRET_VARIABLES};
 use super::ssh::SshCommand;
 use super::url::{GitUrl, SshUrl};
-use super::{Kind, Limits, TransportError, answers, redact};
+use super::{Limits, answers, redact};
 use crate::deadline::STACK;
+use crate::error::{Error, Kind};
 
 /// The most that is kept of what the other side says while we still write to it.
 const MOST_AHEAD: usize = 8 << 20;
@@ -46,14 +47,14 @@ impl Endpoint {
     ///
     /// # Errors
     /// When it cannot be started or reached.
-    pub fn open(&self, service: &str, v2: bool, limits: Limits, url: &str) -> Result<Connection, TransportError> {
+    pub fn open(&self, service: &str, v2: bool, limits: Limits, url: &str) -> Result<Connection, Error> {
         limits.left(url)?;
         match self {
             Endpoint::Path(path) => {
                 // A volume that is not mounted looks like this, and comes back.
                 if !path.exists() {
-                    return Err(TransportError {
-                        kind: Kind::Passing,
+                    return Err(Error {
+                        kind: Kind::Unreachable,
                         what: format!("the remote {url} is not there"),
                         next: "see that the path is right and its volume mounted".to_owned(),
                     });
@@ -92,13 +93,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    fn start(
-        mut command: Command,
-        v2: bool,
-        limits: Limits,
-        url: &str,
-        package: &str,
-    ) -> Result<Connection, TransportError> {
+    fn start(mut command: Command, v2: bool, limits: Limits, url: &str, package: &str) -> Result<Connection, Error> {
         for variable in REPOSITORY_VARIABLES.iter().chain(SECRET_VARIABLES) {
             command.env_remove(variable);
         }
@@ -116,7 +111,7 @@ impl Connection {
     }
 
     /// Starts a program and holds all three of its streams.
-    pub fn talk(mut command: Command, limits: Limits, url: &str, package: &str) -> Result<Connection, TransportError> {
+    pub fn talk(mut command: Command, limits: Limits, url: &str, package: &str) -> Result<Connection, Error> {
         for variable in OWN_VARIABLES {
             command.env_remove(variable);
         }
@@ -130,7 +125,7 @@ impl Connection {
         Connection::over(Some(to.into()), from.into(), Some(errors.into()), Some(running), limits, url)
     }
 
-    fn dial(git: &GitUrl, service: &str, v2: bool, limits: Limits, url: &str) -> Result<Connection, TransportError> {
+    fn dial(git: &GitUrl, service: &str, v2: bool, limits: Limits, url: &str) -> Result<Connection, Error> {
         let stream = connect(git, &limits, url)?;
         let _ = stream.set_nodelay(true);
         let other = stream.try_clone().map_err(|e| local_trouble(&e.to_string(), url))?;
@@ -152,7 +147,7 @@ impl Connection {
         running: Option<Running>,
         limits: Limits,
         url: &str,
-    ) -> Result<Connection, TransportError> {
+    ) -> Result<Connection, Error> {
         for fd in [to.as_ref(), Some(&from), errors.as_ref()].into_iter().flatten() {
             rustix::io::ioctl_fionbio(fd, true).map_err(|e| local_trouble(&e.to_string(), url))?;
         }
@@ -175,7 +170,7 @@ impl Connection {
     ///
     /// # Errors
     /// The deadline, the idle time, or the other side gone: then with what it said last.
-    pub fn send(&mut self, mut bytes: &[u8]) -> Result<(), TransportError> {
+    pub fn send(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
             let Some(to) = &self.to else { return Err(self.hung_up()) };
             match rustix::io::write(to, bytes) {
@@ -192,7 +187,7 @@ impl Connection {
     ///
     /// # Errors
     /// The deadline or the idle time.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, TransportError> {
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         if !self.ahead.is_empty() {
             return Ok(self.ahead.read(buffer).unwrap_or(0));
         }
@@ -219,7 +214,7 @@ impl Connection {
 
     /// Waits until something can be read or, if `to_write`, written. Reads ahead while writing: a program that says
     /// much while it is being written to would else wait for us as we wait for it.
-    fn wait(&mut self, to_write: bool) -> Result<(), TransportError> {
+    fn wait(&mut self, to_write: bool) -> Result<(), Error> {
         let until = self.limits.until();
         loop {
             let now = Instant::now();
@@ -307,7 +302,7 @@ impl Connection {
     }
 
     /// The error for a conversation the other side ended too early. What it said last may not have been read yet.
-    pub fn hung_up(&mut self) -> TransportError {
+    pub fn hung_up(&mut self) -> Error {
         let words = self.last_words();
         let mut watch = ErrWatch::default();
         let mut some = [0; 8192];
@@ -327,7 +322,7 @@ impl Connection {
     }
 
     /// The error for a wait that has ended, which ends the program too.
-    fn overdue(&mut self) -> TransportError {
+    fn overdue(&mut self) -> Error {
         if let Some(running) = &mut self.running {
             running.kill();
         }
@@ -376,18 +371,18 @@ impl Write for Connection {
     }
 }
 
-fn local_trouble(why: &str, url: &str) -> TransportError {
-    TransportError {
-        kind: Kind::Passing,
+fn local_trouble(why: &str, url: &str) -> Error {
+    Error {
+        kind: Kind::Unreachable,
         what: format!("talking to {url}: {why}"),
         next: "nothing: the next pass tries again".to_owned(),
     }
 }
 
 /// Looks the name up, in a thread because the system's resolver knows no time-out, and connects.
-fn connect(git: &GitUrl, limits: &Limits, url: &str) -> Result<TcpStream, TransportError> {
-    let unreachable = |why: String| TransportError {
-        kind: Kind::Passing,
+fn connect(git: &GitUrl, limits: &Limits, url: &str) -> Result<TcpStream, Error> {
+    let unreachable = |why: String| Error {
+        kind: Kind::Unreachable,
         what: format!("{url} cannot be reached: {why}"),
         next: "see that the host's name is right and the network up; the next pass tries again".to_owned(),
     };

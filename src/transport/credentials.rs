@@ -21,8 +21,9 @@ use super::config::GitConfig;
 use super::connection::Connection;
 use super::programs;
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
-use super::{Env, Kind, Limits, Options, TokenHost, TransportError, encoding, redact};
+use super::{Env, Limits, Options, TokenHost, encoding, redact};
 use crate::deadline::instant;
+use crate::error::{Error, Kind};
 use crate::files;
 
 /// How long a token file that is a pipe, such as a shell's `<(…)`, may take to say it.
@@ -113,7 +114,7 @@ impl Credentials {
     ///
     /// # Errors
     /// A token file that cannot be read, or a token no header can carry.
-    pub fn at_once(&self) -> Result<Option<Authorization>, TransportError> {
+    pub fn at_once(&self) -> Result<Option<Authorization>, Error> {
         let withheld = self.withheld();
         if let Some(withheld) = &withheld {
             warn_once(withheld, &self.remedy());
@@ -136,7 +137,7 @@ impl Credentials {
     ///
     /// # Errors
     /// A helper that ran into the deadline.
-    pub fn when_asked(&self) -> Result<Option<Authorization>, TransportError> {
+    pub fn when_asked(&self) -> Result<Option<Authorization>, Error> {
         if !self.is_safe() {
             return Ok(None);
         }
@@ -239,7 +240,7 @@ impl Credentials {
         }
     }
 
-    fn token(&self) -> Result<Option<Authorization>, TransportError> {
+    fn token(&self) -> Result<Option<Authorization>, Error> {
         let Some(found) = self.source() else { return Ok(None) };
         let source = found.to_string();
         let mut user = self.url.user.as_deref().unwrap_or(TOKEN_USER);
@@ -253,8 +254,8 @@ impl Credentials {
         };
         let token = token.trim();
         if token.is_empty() || token.chars().any(|c| c.is_control()) {
-            return Err(TransportError {
-                kind: Kind::Lasting,
+            return Err(Error {
+                kind: Kind::Refused,
                 what: format!("the secret from {source} is empty or has control characters in it"),
                 next: "put the token there, on one line, and nothing else".to_owned(),
             });
@@ -283,7 +284,7 @@ impl Credentials {
     }
 
     /// Asks one helper, in the protocol of gitcredentials(7).
-    fn ask_helper(&self, helper: &str) -> Result<Option<Authorization>, TransportError> {
+    fn ask_helper(&self, helper: &str) -> Result<Option<Authorization>, Error> {
         let script = match helper.strip_prefix('!') {
             Some(script) => script.to_owned(),
             None if helper.starts_with('/') => helper.to_owned(),
@@ -321,9 +322,9 @@ impl Credentials {
     }
 
     /// Asks an askpass program: one question an argument, the answer its first line.
-    fn ask_program(&self, path: &str, source: &str) -> Result<Option<Authorization>, TransportError> {
+    fn ask_program(&self, path: &str, source: &str) -> Result<Option<Authorization>, Error> {
         let origin = &self.url.origin;
-        let ask = |question: String| -> Result<Option<String>, TransportError> {
+        let ask = |question: String| -> Result<Option<String>, Error> {
             let answer = self.run(programs::program(path.as_ref(), &question), "", source)?;
             Ok(answer.and_then(|a| a.lines().next().map(str::to_owned)).filter(|a| !a.is_empty()))
         };
@@ -340,7 +341,7 @@ impl Credentials {
     }
 
     /// Runs a program that may know a secret; one that fails knows none.
-    fn run(&self, mut command: Command, input: &str, source: &str) -> Result<Option<String>, TransportError> {
+    fn run(&self, mut command: Command, input: &str, source: &str) -> Result<Option<String>, Error> {
         // Nobody is there to answer.
         command.env("GIT_TERMINAL_PROMPT", "0").env("GCM_INTERACTIVE", "never");
         let mut connection = match Connection::talk(command, self.limits.clone(), source, "git") {
@@ -404,9 +405,9 @@ fn warn_once(what: &str, next: &str) {
     }
 }
 
-fn read_token(path: &Path, until: Instant) -> Result<String, TransportError> {
-    files::read_until(path, until.min(instant() + TOKEN_TAKES)).map_err(|e| TransportError {
-        kind: Kind::Lasting,
+fn read_token(path: &Path, until: Instant) -> Result<String, Error> {
+    files::read_until(path, until.min(instant() + TOKEN_TAKES)).map_err(|e| Error {
+        kind: Kind::Refused,
         what: format!("the token file {} cannot be read: {e}", path.display()),
         next: "see that the file is there, that this user may read it, and that it holds the token as plain text"
             .to_owned(),

@@ -31,7 +31,8 @@ use super::config::GitConfig;
 use super::credentials::{Authorization, Credentials};
 use super::progress::Meter;
 use super::url::{HttpUrl, Origin};
-use super::{Env, Limits, Options, TransportError, answers, redact};
+use super::{Env, Limits, Options, answers, redact};
+use crate::error::Error;
 
 /// Requests below this size are not worth compressing (git's own threshold).
 const WORTH_GZIP: usize = 1024;
@@ -120,7 +121,7 @@ impl Http {
         self.state().speaks_v2 == Some(true)
     }
 
-    fn broken(&self, e: io::Error, url: &str) -> TransportError {
+    fn broken(&self, e: io::Error, url: &str) -> Error {
         broken(e, url, &self.limits)
     }
 
@@ -188,7 +189,7 @@ impl Http {
         }
     }
 
-    fn refused_without_secret(&self, url: &str) -> TransportError {
+    fn refused_without_secret(&self, url: &str) -> Error {
         let next = match self.credentials.withheld() {
             Some(_) => self.credentials.remedy(),
             None => format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS),
@@ -197,14 +198,14 @@ impl Http {
     }
 
     /// A server that refuses us may do so for want of the token that was not sent.
-    fn name_withheld(&self, error: &mut TransportError) {
+    fn name_withheld(&self, error: &mut Error) {
         if let Some(withheld) = self.credentials.withheld() {
             error.what.push_str(&format!("; {withheld}"));
             error.next = self.credentials.remedy();
         }
     }
 
-    fn authorization(&self) -> Result<Option<Authorization>, TransportError> {
+    fn authorization(&self) -> Result<Option<Authorization>, Error> {
         let mut state = self.state();
         if !state.looked {
             state.authorization = self.credentials.at_once()?;
@@ -223,7 +224,7 @@ impl Http {
         at_home: bool,
         body: &mut Body<'_>,
         shown: &str,
-    ) -> Result<ureq::http::Response<ureq::Body>, TransportError> {
+    ) -> Result<ureq::http::Response<ureq::Body>, Error> {
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(tail) = tail {
             tail.read_out();
@@ -321,15 +322,15 @@ fn gzipped(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// A failed exchange; what the caller may still make of it.
 struct Failed {
-    error: TransportError,
+    error: Error,
     status: Option<u16>,
     not_git: bool,
     /// Asking another way gets no other answer.
     final_word: bool,
 }
 
-impl From<TransportError> for Failed {
-    fn from(error: TransportError) -> Failed {
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
         Failed { error, status: None, not_git: false, final_word: false }
     }
 }

@@ -12,7 +12,8 @@ use super::err_packet::ErrWatch;
 use super::http::{self, FetchStep, Http, Push};
 use super::pktline::{Sifted, ValidUtf8};
 use super::progress::Meter;
-use super::{Inner, Reach, SESSIONS, TransportError, answers, from_git2, pktline};
+use super::{Inner, Reach, SESSIONS, answers, from_git2, pktline};
+use crate::error::Error;
 
 pub(super) fn make_transport(remote: &git2::Remote<'_>) -> Result<Transport, git2::Error> {
     let url = remote.url().unwrap_or_default();
@@ -25,9 +26,9 @@ pub(super) fn make_transport(remote: &git2::Remote<'_>) -> Result<Transport, git
 }
 
 impl Inner {
-    fn act(&self, service: Service) -> Result<Box<dyn Stream>, TransportError> {
+    fn act(&self, service: Service) -> Result<Box<dyn Stream>, Error> {
         self.meter.done();
-        let program = |service: &str| -> Result<Metered, TransportError> {
+        let program = |service: &str| -> Result<Metered, Error> {
             match &self.reach {
                 Reach::Endpoint(endpoint) => {
                     let connection = endpoint.open(service, false, self.limits.clone(), &self.shown)?;
@@ -62,7 +63,7 @@ impl Inner {
     }
 
     /// The refs a fetch is to see: those asked for, if the server answers questions about single refs.
-    fn judged(&self, http: &Http) -> Result<Option<Vec<(String, Oid)>>, TransportError> {
+    fn judged(&self, http: &Http) -> Result<Option<Vec<(String, Oid)>>, Error> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.names.is_empty() || !http.speaks_v2() {
             return Ok(None);
@@ -103,7 +104,7 @@ impl SmartSubtransport for Sub {
 /// A stream for libgit2; what a program said as it hung up is had from it.
 trait Stream: Read + Write + Send + 'static {
     /// Why a stream ended that libgit2 wanted more of.
-    fn why_ended(&mut self) -> Option<TransportError> {
+    fn why_ended(&mut self) -> Option<Error> {
         None
     }
 }
@@ -127,13 +128,13 @@ struct Noted {
 
 impl Noted {
     /// Keeps why the stream broke or ended.
-    fn remember(&self, why: TransportError) {
+    fn remember(&self, why: Error) {
         let why = self.watch.words().map_or(why, |words| answers::server_said(&self.inner.shown, &words));
         *self.inner.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
     fn broke(&self, e: io::Error) -> io::Error {
-        if let Some(known) = TransportError::within(&e) {
+        if let Some(known) = Error::within(&e) {
             self.remember(known);
         }
         e
@@ -200,7 +201,7 @@ struct Metered {
 }
 
 impl Stream for Metered {
-    fn why_ended(&mut self) -> Option<TransportError> {
+    fn why_ended(&mut self) -> Option<Error> {
         Some(self.connection.hung_up())
     }
 }
@@ -229,7 +230,7 @@ impl Write for Metered {
 struct Listing(Sifted<Metered>);
 
 impl Stream for Listing {
-    fn why_ended(&mut self) -> Option<TransportError> {
+    fn why_ended(&mut self) -> Option<Error> {
         self.0.stream_mut().why_ended()
     }
 }
@@ -254,7 +255,7 @@ impl Write for Listing {
 struct Mended(ValidUtf8<Listing>);
 
 impl Stream for Mended {
-    fn why_ended(&mut self) -> Option<TransportError> {
+    fn why_ended(&mut self) -> Option<Error> {
         self.0.stream_mut().why_ended()
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use super::{Kind, TransportError};
+use crate::error::{Error, Kind};
 use crate::family::{Family, Subreaper};
 
 /// How long a program may take to go once it has nothing more to say and nothing more is wanted of it.
@@ -106,13 +106,13 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(command: &mut Command, package: &str) -> Result<Running, TransportError> {
+    pub(super) fn start(command: &mut Command, package: &str) -> Result<Running, Error> {
         command.process_group(0);
         // Under the lock, so that the program cannot be missed by `kill_children` between its start and its entry.
         let mut programs = programs();
         if programs.over {
-            return Err(TransportError {
-                kind: Kind::Passing,
+            return Err(Error {
+                kind: Kind::Unreachable,
                 what: "gitsync is being ended".to_owned(),
                 next: "nothing: the next pass tries again".to_owned(),
             });
@@ -121,13 +121,13 @@ impl Running {
         let child = command.spawn().map_err(|e| {
             let program = command.get_program().to_string_lossy().into_owned();
             match e.kind() {
-                io::ErrorKind::NotFound => TransportError {
-                    kind: Kind::Lasting,
+                io::ErrorKind::NotFound => Error {
+                    kind: Kind::Refused,
                     what: format!("the program `{program}` that this remote needs is not installed"),
                     next: format!("install the package {package} (apt-get install {package}), or use an https:// URL"),
                 },
-                _ => TransportError {
-                    kind: Kind::Passing,
+                _ => Error {
+                    kind: Kind::Unreachable,
                     what: format!("`{program}` could not be started: {e}"),
                     next: "see that the machine has processes and memory to spare".to_owned(),
                 },

@@ -8,7 +8,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::encoding::{decoded, decoded_bytes, percent_encode};
-use super::{Kind, TransportError, redact};
+use super::redact;
+use crate::error::{Error, Kind};
 
 /// Where a remote is, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +164,7 @@ impl Remote {
     ///
     /// # Errors
     /// Lasting, naming what is wrong with the URL, redacted.
-    pub fn parse(url: &str, relative_to: &Path) -> Result<Remote, TransportError> {
+    pub fn parse(url: &str, relative_to: &Path) -> Result<Remote, Error> {
         if url.is_empty() {
             return Err(bad(url, "is empty"));
         }
@@ -220,15 +221,15 @@ pub fn split_url_secret(url: &str) -> (String, Option<(String, String)>) {
 /// The user name that goes with a token.
 pub const TOKEN_USER: &str = "x-access-token";
 
-fn bad(url: &str, why: &str) -> TransportError {
-    TransportError {
-        kind: Kind::Lasting,
+fn bad(url: &str, why: &str) -> Error {
+    Error {
+        kind: Kind::Refused,
         what: format!("the remote's URL {} {why}", redact::url(url)),
         next: "set it to an https://, http://, ssh://, git:// or file:// URL, user@host:path, or a path".to_owned(),
     }
 }
 
-fn parse_without_scheme(url: &str, relative_to: &Path) -> Result<Remote, TransportError> {
+fn parse_without_scheme(url: &str, relative_to: &Path) -> Result<Remote, Error> {
     let before_slash = url.split('/').next().unwrap_or_default();
     let helper = before_slash.split_once("::").map(|(name, _)| name);
     if helper.is_some_and(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))) {
@@ -263,7 +264,7 @@ fn parse_without_scheme(url: &str, relative_to: &Path) -> Result<Remote, Transpo
     ssh(url, user, host, port, path.to_owned()).map(Remote::Ssh)
 }
 
-fn parse_http(url: &str, scheme: Scheme, rest: &str) -> Result<HttpUrl, TransportError> {
+fn parse_http(url: &str, scheme: Scheme, rest: &str) -> Result<HttpUrl, Error> {
     let authority = authority_of(rest);
     let path = &rest[authority.len()..];
     let (userinfo, host_port) = match authority.rsplit_once('@') {
@@ -306,7 +307,7 @@ fn looks_like_token(text: &str) -> bool {
         || (text.len() >= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'))
 }
 
-fn parse_ssh(url: &str, rest: &str) -> Result<SshUrl, TransportError> {
+fn parse_ssh(url: &str, rest: &str) -> Result<SshUrl, Error> {
     let authority = authority_of(rest);
     let path = decoded(&rest[authority.len()..]);
     let (userinfo, host_port) = match authority.rsplit_once('@') {
@@ -320,13 +321,7 @@ fn parse_ssh(url: &str, rest: &str) -> Result<SshUrl, TransportError> {
     ssh(url, user, decoded(&host), port, path)
 }
 
-fn ssh(
-    url: &str,
-    user: Option<String>,
-    host: String,
-    port: Option<u16>,
-    path: String,
-) -> Result<SshUrl, TransportError> {
+fn ssh(url: &str, user: Option<String>, host: String, port: Option<u16>, path: String) -> Result<SshUrl, Error> {
     if host.is_empty() {
         return Err(bad(url, "names no host"));
     }
@@ -343,7 +338,7 @@ fn ssh(
     Ok(SshUrl { user, host, port, path })
 }
 
-fn parse_git(url: &str, rest: &str) -> Result<GitUrl, TransportError> {
+fn parse_git(url: &str, rest: &str) -> Result<GitUrl, Error> {
     let authority = authority_of(rest);
     let path = decoded(&rest[authority.len()..]);
     let host_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -358,7 +353,7 @@ fn parse_git(url: &str, rest: &str) -> Result<GitUrl, TransportError> {
     Ok(GitUrl { host, port: port.unwrap_or(9418), path })
 }
 
-fn parse_file(url: &str, rest: &str) -> Result<PathBuf, TransportError> {
+fn parse_file(url: &str, rest: &str) -> Result<PathBuf, Error> {
     let authority = authority_of(rest);
     if !authority.is_empty() && !authority.eq_ignore_ascii_case("localhost") {
         return Err(bad(url, "names another host, which file:// cannot reach (three slashes: file:///path)"));
@@ -375,7 +370,7 @@ fn authority_of(rest: &str) -> &str {
     &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())]
 }
 
-pub(super) fn host_and_port(url: &str, text: &str) -> Result<(String, Option<u16>), TransportError> {
+pub(super) fn host_and_port(url: &str, text: &str) -> Result<(String, Option<u16>), Error> {
     let (host, port) = match text.strip_prefix('[') {
         Some(inside) => {
             let (host, after) = inside.split_once(']').ok_or_else(|| bad(url, "has a [ without its ]"))?;

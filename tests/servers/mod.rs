@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use gitsync::transport::{Env, Options, Progress, Session, TokenHost, TransportError};
+use gitsync::error::Error;
+use gitsync::transport::{Env, Options, Progress, Session, TokenHost};
 
 /// No output, no file and no request to another host may ever hold this.
 pub const CANARY: &str = "canary-7f3a9c51e2";
@@ -144,7 +145,7 @@ impl Local {
     }
 
     /// Fetches `main`; the tracking ref afterwards.
-    pub fn fetch(&self, session: &Session) -> Result<Option<git2::Oid>, TransportError> {
+    pub fn fetch(&self, session: &Session) -> Result<Option<git2::Oid>, Error> {
         let mut remote = self.repo.remote_anonymous(session.libgit2_url()).unwrap();
         let mut options = git2::FetchOptions::new();
         options.download_tags(git2::AutotagOption::None);
@@ -155,11 +156,11 @@ impl Local {
     }
 
     /// Pushes `main`; the server's refusal of the ref, if it refused it.
-    pub fn push(&self, session: &Session) -> Result<Option<String>, TransportError> {
+    pub fn push(&self, session: &Session) -> Result<Option<String>, Error> {
         self.push_spec(session, "refs/heads/main:refs/heads/main")
     }
 
-    pub fn push_spec(&self, session: &Session, spec: &str) -> Result<Option<String>, TransportError> {
+    pub fn push_spec(&self, session: &Session, spec: &str) -> Result<Option<String>, Error> {
         let mut remote = self.repo.remote_anonymous(session.libgit2_url()).unwrap();
         let mut answer = None;
         {
@@ -211,7 +212,7 @@ pub fn open_with(url: &str, options: Options, configured: &str) -> Session {
 }
 
 /// The error is fit for people: says something, says what next, and no secret.
-pub fn decent(e: &TransportError) {
+pub fn decent(e: &Error) {
     assert!(!e.what.is_empty() && !e.next.is_empty(), "{e:?}");
     let all = format!("{e:?} {e}");
     assert!(!all.contains(CANARY), "{all}");

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::servers::http::{Fault, HttpServer};
 use crate::servers::{CANARY, Local, Upstream, decent, open, open_with, options};
-use gitsync::transport::{Kind, Session, TransportError};
+use gitsync::error::{Error, Kind};
+use gitsync::transport::Session;
 
 const MAIN: &str = "refs/heads/main";
 const WORDS: &str = "Repository not found.";
@@ -17,10 +18,10 @@ fn packet(text: &str) -> Vec<u8> {
 
 /// The words, and the secret in them masked.
 #[track_caller]
-fn shown(e: &TransportError) {
+fn shown(e: &Error) {
     decent(e);
     assert!(e.what.contains(WORDS) && e.what.contains("***"), "{e:?}");
-    assert!(e.kind == Kind::Lasting && !e.what.contains("without a word"), "{e:?}");
+    assert!(e.kind == Kind::Refused && !e.what.contains("without a word"), "{e:?}");
 }
 
 fn err() -> String {
@@ -28,7 +29,7 @@ fn err() -> String {
     format!("ERR {WORDS} It was {CANARY}\n")
 }
 
-fn pushes(upstream: &Upstream, session: &Session) -> TransportError {
+fn pushes(upstream: &Upstream, session: &Session) -> Error {
     let local = Local::new();
     local.fetch(&open(&upstream.bare().display().to_string())).unwrap();
     local.commit("ours", b"ours");
@@ -62,7 +63,7 @@ fn over_http() {
         });
         let e = open(&server.url()).tip(MAIN).unwrap_err();
         if status == 500 {
-            assert!(e.kind == Kind::Passing && e.what.contains(WORDS) && e.what.contains("500"), "{e:?}");
+            assert!(e.kind == Kind::Unreachable && e.what.contains(WORDS) && e.what.contains("500"), "{e:?}");
         } else {
             shown(&e);
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::servers::http::{Fault, HttpServer};
 use crate::servers::{CANARY, Local, Upstream, decent, open, open_with, options};
-use gitsync::transport::Kind;
+use gitsync::error::Kind;
 
 const MAIN: &str = "refs/heads/main";
 
@@ -194,13 +194,13 @@ fn statuses_are_passing_or_lasting() {
     let upstream = Upstream::new();
     let server = HttpServer::plain(&upstream);
     for (status, kind) in [
-        (403, Kind::Lasting),
-        (404, Kind::Lasting),
-        (410, Kind::Lasting),
-        (429, Kind::Passing),
-        (500, Kind::Passing),
-        (502, Kind::Passing),
-        (503, Kind::Passing),
+        (403, Kind::Refused),
+        (404, Kind::Refused),
+        (410, Kind::Refused),
+        (429, Kind::Unreachable),
+        (500, Kind::Unreachable),
+        (502, Kind::Unreachable),
+        (503, Kind::Unreachable),
     ] {
         let words = format!("told\x1b[2J {status}\r\n");
         server.always(Fault::Answer(status, vec![("Content-Type", "text/plain".into())], words.into_bytes()));
@@ -213,12 +213,12 @@ fn statuses_are_passing_or_lasting() {
     }
     let later = vec![("Retry-After", "60".to_owned())];
     server.always(Fault::Answer(403, later, Vec::new()));
-    assert_eq!(open(&server.url()).tip(MAIN).unwrap_err().kind, Kind::Passing);
+    assert_eq!(open(&server.url()).tip(MAIN).unwrap_err().kind, Kind::Unreachable);
     let page = vec![("Content-Type", "text/html".to_owned())];
     server.always(Fault::Answer(200, page, b"<h1>Please log in</h1>".to_vec()));
     let e = open(&server.url()).tip(MAIN).unwrap_err();
     decent(&e);
-    assert!(e.kind == Kind::Lasting && e.next.contains("login"), "{e:?}");
+    assert!(e.kind == Kind::Refused && e.next.contains("login"), "{e:?}");
 }
 
 #[test]
@@ -226,10 +226,10 @@ fn what_is_not_there_may_come() {
     let gone = HttpServer::plain(&Upstream::new()).url();
     let e = open(&gone).tip(MAIN).unwrap_err();
     decent(&e);
-    assert_eq!(e.kind, Kind::Passing, "{e:?}");
+    assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
     let e = open("http://no-such-host.invalid/r").tip(MAIN).unwrap_err();
     decent(&e);
-    assert_eq!(e.kind, Kind::Passing, "{e:?}");
+    assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn no_server_holds_us_beyond_the_idle_time_or_the_deadline() {
                 let e = result.expect_err(&format!("{fault:?} in {short}"));
                 assert!(start.elapsed() < Duration::from_secs(3), "{fault:?} in {short}: {:?}", start.elapsed());
                 decent(&e);
-                assert_eq!(e.kind, Kind::Passing, "{e:?}");
+                assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
                 let why = if idle < deadline { "sent nothing for 200ms" } else { "time for the network was up" };
                 assert!(e.what.contains(why), "{fault:?} in {short}: {e:?}");
             }
@@ -282,7 +282,7 @@ fn no_server_holds_us_beyond_the_idle_time_or_the_deadline() {
     local.commit("ours.txt", b"ours");
     server.on("POST git-receive-pack", Fault::StallBefore);
     let e = local.push(&quick(200, 20_000)).unwrap_err();
-    assert_eq!(e.kind, Kind::Passing, "{e:?}");
+    assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn no_connection_that_is_never_made_holds_us() {
             let e = open_with(&url, options, "").tip(MAIN).unwrap_err();
             assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
             decent(&e);
-            assert!(e.kind == Kind::Passing && e.what.contains(&address.to_string()), "{e:?}");
+            assert!(e.kind == Kind::Unreachable && e.what.contains(&address.to_string()), "{e:?}");
         }
     }
 }
@@ -333,7 +333,7 @@ fn no_server_that_does_not_listen_holds_a_push() {
         let e = local.push(&open_with(&server.url(), options, "")).unwrap_err();
         assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
         decent(&e);
-        assert!(e.kind == Kind::Passing && e.what.contains(why), "{e:?}");
+        assert!(e.kind == Kind::Unreachable && e.what.contains(why), "{e:?}");
     }
 }
 
@@ -366,14 +366,14 @@ fn a_cut_connection_passes_and_leaves_nothing_half() {
         if cut < 50 {
             let e = session.tip(MAIN).unwrap_err();
             decent(&e);
-            assert_eq!(e.kind, Kind::Passing, "{cut}: {e:?}");
+            assert_eq!(e.kind, Kind::Unreachable, "{cut}: {e:?}");
         }
         let e = local.fetch(&session).unwrap_err();
         decent(&e);
-        assert_eq!(e.kind, Kind::Passing, "{cut}: {e:?}");
+        assert_eq!(e.kind, Kind::Unreachable, "{cut}: {e:?}");
     }
     server.always(Fault::HangUp);
-    assert_eq!(open(&server.url()).tip(MAIN).unwrap_err().kind, Kind::Passing);
+    assert_eq!(open(&server.url()).tip(MAIN).unwrap_err().kind, Kind::Unreachable);
     server.when(|_, _| None);
     assert_eq!(local.fetch(&open(&server.url())).unwrap(), upstream.tip());
 }
@@ -389,7 +389,7 @@ fn an_answer_lost_after_the_push_is_an_error_though_the_push_is_in() {
     server.on("POST git-receive-pack", Fault::AnswerLost);
     let e = local.push(&session).unwrap_err();
     decent(&e);
-    assert_eq!(e.kind, Kind::Passing);
+    assert_eq!(e.kind, Kind::Unreachable);
     server.when(|_, _| None);
     assert_eq!(session.tip(MAIN).unwrap(), Some(ours));
 }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::servers::inetd::{Sshd, git_daemon, user};
 use crate::servers::{Local, Upstream, config, decent, open, open_with, options};
-use gitsync::transport::{Kind, Options, Session};
+use gitsync::error::Kind;
+use gitsync::transport::{Options, Session};
 use needs::needs;
 
 const MAIN: &str = "refs/heads/main";
@@ -89,7 +90,7 @@ fn a_lost_race_is_a_refusal_not_a_lost_commit() {
         &format!("unset GIT_QUARANTINE_PATH; git -C '{rival}' update-ref refs/heads/main $(git -C '{rival}' -c user.name=r -c user.email=r commit-tree -m rival main^{{tree}})"),
     );
     let refused = local.push(&session).unwrap().expect("the push lost");
-    assert!(gitsync::transport::refusal(&refused, "").lost_race, "{refused}");
+    assert!(gitsync::transport::refusal(&refused, "").kind == Kind::LostRace, "{refused}");
     assert_eq!(upstream.git(&["log", "-1", "--format=%s", "main"]), "rival");
 }
 
@@ -98,11 +99,11 @@ fn a_path_that_is_not_there_or_no_repository() {
     let dir = tempfile::tempdir().unwrap();
     let e = open(&dir.path().join("gone").display().to_string()).tip(MAIN).unwrap_err();
     decent(&e);
-    assert_eq!(e.kind, Kind::Passing, "{e:?}");
+    assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
     let session = open(&dir.path().display().to_string());
     for e in [session.tip(MAIN).unwrap_err(), Local::new().fetch(&session).unwrap_err()] {
         decent(&e);
-        assert!(e.kind == Kind::Lasting && e.what.contains("not appear to be a git repository"), "{e:?}");
+        assert!(e.kind == Kind::Refused && e.what.contains("not appear to be a git repository"), "{e:?}");
     }
 }
 
@@ -129,7 +130,7 @@ fn a_program_that_hangs_is_ended_with_its_children() {
     let e = open_with("ssh://h/r", given, "").tip(MAIN).unwrap_err();
     decent(&e);
     assert!(
-        e.kind == Kind::Passing && e.what.contains("sent nothing for 300ms") && e.what.contains("waiting"),
+        e.kind == Kind::Unreachable && e.what.contains("sent nothing for 300ms") && e.what.contains("waiting"),
         "{e:?}"
     );
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -156,7 +157,7 @@ fn a_hook_that_hangs_is_ended_at_the_deadline() {
     let start = Instant::now();
     let e = local.push(&open_with(&path, given, "")).unwrap_err();
     decent(&e);
-    assert_eq!(e.kind, Kind::Passing, "{e:?}");
+    assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
 }
 
@@ -165,7 +166,7 @@ fn a_program_that_is_missing_is_named_with_its_package() {
     let given = options(&[("GIT_SSH", "/nowhere/ssh")]);
     let e = open_with("git@example.invalid:o/r.git", given, "").tip(MAIN).unwrap_err();
     decent(&e);
-    assert!(e.kind == Kind::Lasting && e.next.contains("openssh-client"), "{e:?}");
+    assert!(e.kind == Kind::Refused && e.next.contains("openssh-client"), "{e:?}");
 }
 
 #[test]
@@ -212,7 +213,7 @@ fn ssh_refuses_host_keys_it_does_not_know_and_never_asks() {
         let session = open_with(&sshd.url(&upstream.bare()), options(&[("GIT_SSH_COMMAND", &command)]), "");
         for e in [session.tip(MAIN).unwrap_err(), Local::new().fetch(&session).unwrap_err()] {
             decent(&e);
-            assert!(e.kind == Kind::Lasting && e.next.contains("known_hosts"), "{e:?}");
+            assert!(e.kind == Kind::Refused && e.next.contains("known_hosts"), "{e:?}");
         }
     }
     assert_eq!(std::fs::read_to_string(sshd.at("known_nobody")).unwrap(), "", "the key was not taken on trust");
@@ -227,15 +228,15 @@ fn ssh_without_the_right_key_or_path_is_lasting() {
     let e =
         open_with(&sshd.url(&upstream.bare()), options(&[("GIT_SSH_COMMAND", &command)]), "").tip(MAIN).unwrap_err();
     decent(&e);
-    assert!(e.kind == Kind::Lasting && e.what.contains("Permission denied") && e.next.contains("key"), "{e:?}");
+    assert!(e.kind == Kind::Refused && e.what.contains("Permission denied") && e.next.contains("key"), "{e:?}");
     let command = sshd.client("user", "known");
     let env = [("GIT_SSH_COMMAND", command.as_str())];
     let e = open_with(&sshd.url("/no/such/it's".as_ref()), options(&env), "").tip(MAIN).unwrap_err();
     decent(&e);
-    assert_eq!(e.kind, Kind::Lasting, "{e:?}");
+    assert_eq!(e.kind, Kind::Refused, "{e:?}");
     let e = open_with("ssh://127.0.0.1:1/r", options(&env), "").tip(MAIN).unwrap_err();
     decent(&e);
-    assert_eq!(e.kind, Kind::Passing, "{e:?}");
+    assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
 }
 
 #[test]
@@ -246,10 +247,10 @@ fn a_git_daemon() {
     whole_pass(&upstream, &open(&url));
     let e = open(&format!("git://{}/absent.git", daemon.address)).tip(MAIN).unwrap_err();
     decent(&e);
-    assert_eq!(e.kind, Kind::Lasting, "{e:?}");
+    assert_eq!(e.kind, Kind::Refused, "{e:?}");
     let address = daemon.address;
     drop(daemon);
     let e = open(&format!("git://{address}/repo.git")).tip(MAIN).unwrap_err();
     decent(&e);
-    assert_eq!(e.kind, Kind::Passing, "{e:?}");
+    assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
 }

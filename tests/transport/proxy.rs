@@ -2,7 +2,8 @@
 
 use crate::servers::http::{HttpServer, Proxy};
 use crate::servers::{CANARY, Upstream, decent, open_with, options};
-use gitsync::transport::{Kind, Options};
+use gitsync::error::Kind;
+use gitsync::transport::Options;
 
 const MAIN: &str = "refs/heads/main";
 
@@ -27,7 +28,7 @@ fn a_proxy_is_found_as_git_finds_it_and_spares_whom_it_should() {
             None => {
                 let e = found.unwrap_err();
                 decent(&e);
-                assert_eq!(e.kind, Kind::Passing, "{e:?}");
+                assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
                 false
             }
         }
@@ -77,7 +78,7 @@ fn a_secret_goes_over_plain_http_to_this_machine_only() {
     for (url, given, config) in all {
         let e = open_with(url, given, config).tip(MAIN).unwrap_err();
         decent(&e);
-        assert!(e.kind == Kind::Lasting && e.what.contains("plain http"), "{e:?}");
+        assert!(e.kind == Kind::Refused && e.what.contains("plain http"), "{e:?}");
     }
     assert!(!server.heard(CANARY));
     // For those who must.
@@ -115,7 +116,7 @@ fn a_proxy_behind_tls() {
     let given = options(&[("http_proxy", &server.origin())]);
     let e = open_with("http://git.example/repo.git", given, "").tip(MAIN).unwrap_err();
     decent(&e);
-    assert!(e.kind == Kind::Lasting && e.what.contains("certificate"), "{e:?}");
+    assert!(e.kind == Kind::Refused && e.what.contains("certificate"), "{e:?}");
 }
 
 /// `0.0.0.0` leads to this machine and does not count as it.
@@ -137,7 +138,7 @@ fn a_socks_proxy_is_refused_and_not_gone_around() {
                 let given = options(&[&variables[..], &[("SSL_CERT_FILE", authority.as_str())]].concat());
                 let e = open_with(&url, given, &config).tip(MAIN).unwrap_err();
                 decent(&e);
-                assert!(e.kind == Kind::Lasting && e.what.contains("SOCKS") && e.next.contains("NO_PROXY"), "{e:?}");
+                assert!(e.kind == Kind::Refused && e.what.contains("SOCKS") && e.next.contains("NO_PROXY"), "{e:?}");
                 assert!(server.log().is_empty(), "{:?}", server.log());
             }
         }

@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::servers::http::{Fault, HttpServer, base64};
 use crate::servers::{CANARY, Local, Upstream, decent, open, open_with, options};
-use gitsync::transport::{Kind, Options, Session, TransportError, split_url_secret};
+use gitsync::error::{Error, Kind};
+use gitsync::transport::{Options, Session, split_url_secret};
 
 const MAIN: &str = "refs/heads/main";
 const POST: &str = "POST git-upload-pack";
@@ -73,7 +74,7 @@ fn github_s_token_is_for_github() {
     {
         let e = open_with(&server.url(), options(&variables), "").tip(MAIN).unwrap_err();
         decent(&e);
-        assert!(e.kind == Kind::Lasting && e.what.contains("GITHUB_TOKEN is only for"), "{e:?}");
+        assert!(e.kind == Kind::Refused && e.what.contains("GITHUB_TOKEN is only for"), "{e:?}");
     }
     assert!(!server.heard(CANARY));
 }
@@ -91,7 +92,7 @@ fn a_wrong_secret_is_tried_once_and_its_source_named() {
         let session = open_with(&server.url(), options, config);
         let e = session.tip(MAIN).unwrap_err();
         decent(&e);
-        assert_eq!(e.kind, Kind::Lasting);
+        assert_eq!(e.kind, Kind::Refused);
         assert!(e.what.contains(source) && e.what.contains("401"), "{e:?}");
         assert!(!e.what.contains("wrong-") && e.next.contains("Contents"), "{e:?}");
         assert_eq!(server.log().len(), requests, "{source}: {:?}", server.log());
@@ -103,7 +104,7 @@ fn a_wrong_secret_is_tried_once_and_its_source_named() {
     source(options(&[]), &header, "http.extraheader", 1);
     // With nothing at all it is said what to set.
     let e = open(&server.url()).tip(MAIN).unwrap_err();
-    assert!(e.kind == Kind::Lasting && e.next.contains("GIT_SYNC_TOKEN"), "{e:?}");
+    assert!(e.kind == Kind::Refused && e.next.contains("GIT_SYNC_TOKEN"), "{e:?}");
     // For ever means also when nothing is wrong with the secret.
     server.forget();
     server.always(Fault::unauthorized());
@@ -126,14 +127,14 @@ fn a_secret_that_is_not_enough_is_sent_once() {
             let e = open_with(&server.url(), given.clone(), config).tip(MAIN).unwrap_err();
             decent(&e);
             assert_eq!(server.log(), [POST], "{status}");
-            assert_eq!(e.kind, if limited { Kind::Passing } else { Kind::Lasting }, "{e:?}");
+            assert_eq!(e.kind, if limited { Kind::Unreachable } else { Kind::Refused }, "{e:?}");
             assert!(e.what.contains(source) && e.what.contains(&status.to_string()), "{e:?}");
         }
     }
     // A spent rate limit, as GitHub tells of it.
     server.always(Fault::Answer(403, vec![("X-RateLimit-Remaining", "0".to_owned())], Vec::new()));
     server.forget();
-    assert_eq!(open_with(&server.url(), with_token, "").tip(MAIN).unwrap_err().kind, Kind::Passing);
+    assert_eq!(open_with(&server.url(), with_token, "").tip(MAIN).unwrap_err().kind, Kind::Unreachable);
     assert_eq!(server.log(), [POST]);
     // Without a secret it may be the way of asking that is refused.
     server.forget();
@@ -225,7 +226,7 @@ fn other_extra_headers_are_sent() {
     assert_eq!(server.seen()[0].header("x-old"), None);
 }
 
-fn all_of(session: &Session) -> Vec<TransportError> {
+fn all_of(session: &Session) -> Vec<Error> {
     let local = Local::new();
     local.commit("ours", b"ours");
     vec![session.tip(MAIN).unwrap_err(), local.fetch(session).unwrap_err(), local.push(session).unwrap_err()]
@@ -253,7 +254,7 @@ fn no_secret_goes_along_a_redirect_to_another_host() {
             ] {
                 for e in all_of(&open_with(&server.url(), given.clone(), config)) {
                     decent(&e);
-                    assert!(e.kind == Kind::Lasting && e.what.contains("redirects to another host"), "{e:?}");
+                    assert!(e.kind == Kind::Refused && e.what.contains("redirects to another host"), "{e:?}");
                 }
             }
         }
@@ -264,7 +265,7 @@ fn no_secret_goes_along_a_redirect_to_another_host() {
     for (given, config) in [(options(&[]), helper.as_str()), (options(&[("GIT_ASKPASS", &ask)]), "")] {
         for e in all_of(&open_with(&server.url(), given, config)) {
             decent(&e);
-            assert!(e.kind == Kind::Lasting && e.what.contains("do not go there"), "{e:?}");
+            assert!(e.kind == Kind::Refused && e.what.contains("do not go there"), "{e:?}");
         }
     }
     assert!(!other.heard(CANARY) && !other.log().is_empty());
@@ -314,7 +315,7 @@ fn a_redirect_to_nowhere_or_in_a_circle_is_an_error() {
         server.always(fault);
         for e in all_of(&open(&server.url())) {
             decent(&e);
-            assert_eq!(e.kind, Kind::Lasting, "{e:?}");
+            assert_eq!(e.kind, Kind::Refused, "{e:?}");
         }
     }
 }
@@ -326,11 +327,11 @@ fn a_token_file_that_is_wrong_is_named() {
         let file = token_file(content);
         let e = open_with(&server.url(), with_file(file.path(), &[]), "").tip(MAIN).unwrap_err();
         decent(&e);
-        assert!(e.kind == Kind::Lasting && e.what.contains(&file.path().display().to_string()), "{e:?}");
+        assert!(e.kind == Kind::Refused && e.what.contains(&file.path().display().to_string()), "{e:?}");
     }
     let gone = with_file("/no/such/token".as_ref(), &[("GIT_SYNC_TOKEN", CANARY)]);
     let e = open_with(&server.url(), gone, "").tip(MAIN).unwrap_err();
-    assert!(e.kind == Kind::Lasting && e.what.contains("/no/such/token"), "{e:?}");
+    assert!(e.kind == Kind::Refused && e.what.contains("/no/such/token"), "{e:?}");
     assert!(server.log().is_empty());
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::servers::http::{Fault, HttpServer};
 use crate::servers::{CANARY, Local, Upstream, decent, open_with, options};
-use gitsync::transport::{Kind, Options};
+use gitsync::error::Kind;
+use gitsync::transport::Options;
 
 const MAIN: &str = "refs/heads/main";
 
@@ -40,7 +41,7 @@ fn an_authority_in_a_folder_is_found_though_an_older_one_bears_its_name() {
     assert_eq!(open_with(&server.url(), given, "").tip(MAIN).unwrap(), upstream.tip());
     let e = open_with(&server.url(), options(&[("SSL_CERT_FILE", &older.authority_path())]), "").tip(MAIN).unwrap_err();
     decent(&e);
-    assert!(e.kind == Kind::Lasting && e.next.contains("SSL_CERT_FILE"), "{e:?}");
+    assert!(e.kind == Kind::Refused && e.next.contains("SSL_CERT_FILE"), "{e:?}");
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn a_certificate_that_is_not_trusted_is_lasting_and_gets_no_secret() {
         let given = options(&[("GIT_SYNC_TOKEN", CANARY), ("SSL_CERT_FILE", &authority.authority_path())]);
         let e = open_with(&server.url(), given, "").tip(MAIN).unwrap_err();
         decent(&e);
-        assert!(e.kind == Kind::Lasting && e.what.contains("certificate"), "{e:?}");
+        assert!(e.kind == Kind::Refused && e.what.contains("certificate"), "{e:?}");
         assert!(server.log().is_empty() && !server.heard(CANARY));
     }
 }
@@ -94,7 +95,7 @@ fn https_does_not_lead_to_plain_http() {
         let given = options(&[("SSL_CERT_FILE", &server.authority_path()), ("GIT_SYNC_TOKEN", token)]);
         let e = open_with(&server.url(), given, "").tip(MAIN).unwrap_err();
         decent(&e);
-        assert!(e.kind == Kind::Lasting && e.what.contains("plain http"), "{e:?}");
+        assert!(e.kind == Kind::Refused && e.what.contains("plain http"), "{e:?}");
     }
     assert!(plain.log().is_empty());
 }

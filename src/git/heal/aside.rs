@@ -15,9 +15,9 @@ use chrono::{DateTime, Utc};
 use super::begin::{BEGUN, init};
 use super::damage::Damage;
 use super::{BROKEN, broken};
+use crate::error::{Context, Error, Kind};
 use crate::files;
-use crate::git::error::Doing;
-use crate::git::{CommitId, Error, Place, Repo, Sort, raw};
+use crate::git::{CommitId, Place, Repo, raw};
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
@@ -30,7 +30,7 @@ const PUTTING_ASIDE: &str = "putting-aside";
 /// Puts a damaged repository aside whole, and begins a new one with its configuration.
 ///
 /// # Errors
-/// [`Sort::NotReady`] where one is put aside already for the same damage, and those of the file system.
+/// [`Kind::NotReady`] where one is put aside already for the same damage, and those of the file system.
 pub fn begin_anew(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>, damage: &Damage) -> Result<(), Error> {
     let private = PrivateDir::of(&place.git_dir);
     put_aside(place, &private, held, when, damage)?;
@@ -39,7 +39,7 @@ pub fn begin_anew(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>,
 
 /// The names in a repository's folder, without our own.
 pub(super) fn names_in(git_dir: &Path) -> Result<Vec<OsString>, Error> {
-    let entries = files::entries(git_dir).doing(format!("reading {}", git_dir.display()))?;
+    let entries = files::entries(git_dir).context(format!("reading {}", git_dir.display()))?;
     Ok(entries.iter().map(|entry| entry.name().to_owned()).filter(|name| name != "gitsync").collect())
 }
 
@@ -55,7 +55,7 @@ pub(super) fn put_aside(
     for old in broken(private) {
         if !old.join("HEAD").exists() && !old.join("objects").exists() {
             // A pass was killed before it moved anything here; with anything else in it, it is not ours to remove.
-            remove_if_there(&old.join(CAUSE)).doing(doing)?;
+            remove_if_there(&old.join(CAUSE)).context(doing)?;
             let _ = fs::remove_dir(&old);
         } else if files::read_to_string(&old.join(CAUSE)).is_ok_and(|cause| cause.trim_end() == damage.cause) {
             let what =
@@ -65,29 +65,29 @@ pub(super) fn put_aside(
                  brings the damage, then remove {} and run `gitsync init-sync`",
                 old.display()
             );
-            return Err(Error::new(Sort::NotReady, what, next));
+            return Err(Error::new(Kind::NotReady, what, next));
         }
     }
-    let all = private.folder(BROKEN).doing(doing)?;
+    let all = private.folder(BROKEN).context(doing)?;
     let mut aside = all.join(when.format("%Y%m%dT%H%M%SZ").to_string());
     while aside.exists() {
         aside.as_mut_os_string().push("+");
     }
-    fs::create_dir(&aside).doing(doing)?;
+    fs::create_dir(&aside).context(doing)?;
     tracing::warn!(kept = %aside.display(), "the repository is damaged ({}): put aside, to be fetched anew", damage.what);
-    fs::write(aside.join(CAUSE), format!("{}\n", damage.cause)).doing(doing)?;
-    fs::File::open(aside.join(CAUSE)).and_then(|file| file.sync_all()).doing(doing)?;
-    sync_dir(&aside).doing(doing)?;
-    sync_dir(&all).doing(doing)?;
+    fs::write(aside.join(CAUSE), format!("{}\n", damage.cause)).context(doing)?;
+    fs::File::open(aside.join(CAUSE)).and_then(|file| file.sync_all()).context(doing)?;
+    sync_dir(&aside).context(doing)?;
+    sync_dir(&all).context(doing)?;
     let name = aside.file_name().unwrap_or_default().as_bytes();
-    private.write_durably(PUTTING_ASIDE, name).doing(doing)?;
+    private.write_durably(PUTTING_ASIDE, name).context(doing)?;
     move_aside(place, private, &aside)
 }
 
 /// Goes on with putting a repository aside where an earlier pass was killed in it, so that there is one copy and not two.
 pub(super) fn finish_putting_aside(place: &Place, private: &PrivateDir) -> Result<(), Error> {
     let doing = "finishing to put a damaged repository aside";
-    let Some(name) = private.read(PUTTING_ASIDE).doing(doing)? else { return Ok(()) };
+    let Some(name) = private.read(PUTTING_ASIDE).context(doing)? else { return Ok(()) };
     let aside = private.file(BROKEN).join(OsStr::from_bytes(&name));
     // HEAD goes first. Where it is in its old place alone nothing has gone, and the damage has to be proven again. It may be in
     // both, where a power loss came between the two folders.
@@ -97,11 +97,11 @@ pub(super) fn finish_putting_aside(place: &Place, private: &PrivateDir) -> Resul
         return move_aside(place, private, &aside);
     }
     if known {
-        remove_if_there(&aside.join(CAUSE)).doing(doing)?;
+        remove_if_there(&aside.join(CAUSE)).context(doing)?;
         // With anything in it, it is not ours to remove.
         let _ = fs::remove_dir(&aside);
     }
-    private.remove_durably(PUTTING_ASIDE).map(drop).doing(doing)
+    private.remove_durably(PUTTING_ASIDE).map(drop).context(doing)
 }
 
 fn move_aside(place: &Place, private: &PrivateDir, aside: &Path) -> Result<(), Error> {
@@ -120,11 +120,11 @@ fn move_aside(place: &Place, private: &PrivateDir, aside: &Path) -> Result<(), E
             _ => {}
         }
     }
-    sync_dir(aside).doing(doing)?;
-    sync_dir(&place.git_dir).doing(doing)?;
+    sync_dir(aside).context(doing)?;
+    sync_dir(&place.git_dir).context(doing)?;
     // What an earlier pass meant to follow went with the repository that had it.
-    private.remove_durably(crate::git::checkout::INTENT).doing(doing)?;
-    private.remove_durably(PUTTING_ASIDE).map(drop).doing(doing)
+    private.remove_durably(crate::git::checkout::INTENT).context(doing)?;
+    private.remove_durably(PUTTING_ASIDE).map(drop).context(doing)
 }
 
 impl Repo {
@@ -135,10 +135,10 @@ impl Repo {
     pub fn newest_put_aside(&self) -> Result<Option<CommitId>, Error> {
         let doing = "looking for the newest commit that can be read";
         for old in broken(&self.private).into_iter().rev() {
-            let odb = git2::Odb::new().doing(doing)?;
+            let odb = git2::Odb::new().context(doing)?;
             for objects in [old.join("objects"), self.place.git_dir.join("objects")].iter().filter(|path| path.is_dir())
             {
-                odb.add_disk_alternate(&objects.to_string_lossy()).doing(doing)?;
+                odb.add_disk_alternate(&objects.to_string_lossy()).context(doing)?;
             }
             let mut seen = HashSet::new();
             for start in positions(&old, &self.branch_ref()) {
@@ -172,7 +172,7 @@ impl Repo {
     /// # Errors
     /// Those of the file system.
     pub fn has_a_history(&self) -> Result<(), Error> {
-        self.private.remove_durably(BEGUN).map(drop).doing("noting that the repository has a history")
+        self.private.remove_durably(BEGUN).map(drop).context("noting that the repository has a history")
     }
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{CARRIED, broken};
-use crate::git::error::Doing;
-use crate::git::{Error, Place};
+use crate::error::{Context, Error};
+use crate::git::Place;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
 /// Says that the repository was begun and has not had the remote's history yet: a commit on it may be a history of its own.
@@ -13,15 +13,15 @@ pub(super) const BEGUN: &str = "begun";
 
 #[allow(clippy::disallowed_methods)]
 pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
-    PrivateDir::of(&place.git_dir).write_durably(BEGUN, b"").doing("beginning a repository")?;
+    PrivateDir::of(&place.git_dir).write_durably(BEGUN, b"").context("beginning a repository")?;
     // Before there is a HEAD: killed in between, this is put aside in its turn and taken over from there.
     take_over(place)?;
     let mut options = git2::RepositoryInitOptions::new();
     options.initial_head(branch).external_template(false).mkdir(false);
     git2::Repository::init_opts(place.home(), &options)
-        .doing(format!("making a repository in {}", place.work_dir.display()))?;
+        .context(format!("making a repository in {}", place.work_dir.display()))?;
     for name in ["HEAD", "config", "objects", "refs", ""] {
-        fs::File::open(place.git_dir.join(name)).and_then(|it| it.sync_all()).doing("waiting for the disk")?;
+        fs::File::open(place.git_dir.join(name)).and_then(|it| it.sync_all()).context("waiting for the disk")?;
     }
     Ok(())
 }
@@ -48,25 +48,25 @@ fn take_over(place: &Place) -> Result<(), Error> {
             && let Some(old) = broken(&private).into_iter().rev().find(sound)
         {
             if let Some(parent) = to.parent() {
-                fs::create_dir_all(parent).doing(doing)?;
+                fs::create_dir_all(parent).context(doing)?;
             }
             // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
             let fresh = to.with_extension("gitsync.lock");
-            remove_if_there(&fresh).doing(doing)?;
+            remove_if_there(&fresh).context(doing)?;
             // libgit2's own lock on the new index, where a power loss left it.
-            remove_if_there(&fresh.with_extension("lock.lock")).doing(doing)?;
+            remove_if_there(&fresh.with_extension("lock.lock")).context(doing)?;
             if name == "index" {
-                take_over_index(&old.join(name), &fresh).doing("taking over the index")?;
+                take_over_index(&old.join(name), &fresh).context("taking over the index")?;
             } else {
-                fs::copy(old.join(name), &fresh).doing(doing)?;
+                fs::copy(old.join(name), &fresh).context(doing)?;
             }
-            fs::File::open(&fresh).and_then(|file| file.sync_all()).doing(doing)?;
-            fs::rename(&fresh, &to).doing(doing)?;
-            to.parent().map_or(Ok(()), sync_dir).doing(doing)?;
+            fs::File::open(&fresh).and_then(|file| file.sync_all()).context(doing)?;
+            fs::rename(&fresh, &to).context(doing)?;
+            to.parent().map_or(Ok(()), sync_dir).context(doing)?;
         }
     }
     // On disk before there is a HEAD: a repository that has one and no index has lost which files were git's.
-    sync_dir(&place.git_dir).doing(doing)
+    sync_dir(&place.git_dir).context(doing)
 }
 
 /// Entry by entry, since the whole file also names trees, which stayed with the damaged repository.

@@ -13,11 +13,12 @@ use chrono::{DateTime, Utc};
 
 use super::{CARRIED, broken};
 use crate::deadline;
+use crate::error::{Context, Error};
 use crate::files;
 use crate::git::connectivity::{self, Commit, Commits, Depth, Fault, Inspection};
-use crate::git::error::{Doing, is_systems};
+use crate::git::error::is_systems;
 use crate::git::rescue::What;
-use crate::git::{CommitId, Error, Repo};
+use crate::git::{CommitId, Repo};
 
 /// After so many objects what was copied is written and gets its references, so that it stays whatever comes.
 const BATCH: usize = 100_000;
@@ -52,18 +53,18 @@ impl Repo {
         let mut shallow = connectivity::shallow_roots(self.git.commondir());
         // A handle of its own: what is written through one that sees the old objects is left out where they have it.
         let beside = self.beside()?;
-        let odb = beside.odb().doing(doing)?;
+        let odb = beside.odb().context(doing)?;
         for old in &all {
             shallow.extend(connectivity::shallow_roots(old));
             if old.join("objects").is_dir() {
-                odb.add_disk_alternate(&old.join("objects").to_string_lossy()).doing(doing)?;
+                odb.add_disk_alternate(&old.join("objects").to_string_lossy()).context(doing)?;
             }
         }
         let ours = self.whole_refs()?;
         let mut inspection = Inspection::new(&odb, shallow, Depth::Content);
         inspection.seen = Some(Vec::new());
         let (commits, mut complete) = readable(inspection.beyond(&tips, &ours.reached));
-        let pack = beside.packbuilder().doing(doing)?;
+        let pack = beside.packbuilder().context(doing)?;
         let mut copy = Copy { repo: self, beside: &beside, when, pack, heads: BTreeSet::new(), kept: Vec::new() };
         let done = copy.copy(&mut inspection, &commits, &tips, &ours.reached, until);
         complete &= done.unwrap_or_else(|error| {
@@ -72,7 +73,7 @@ impl Repo {
             false
         });
         let (held, kept): (Vec<CommitId>, Vec<String>) = copy.kept.into_iter().unzip();
-        let here = self.git.odb().doing(doing)?;
+        let here = self.git.odb().context(doing)?;
         let cut = connectivity::shallow_roots(self.git.commondir());
         if let Err(fault) = connectivity::check(&here, &held, &ours.tips, cut) {
             tracing::warn!("what was carried over is not whole: {fault}; the next init-sync tries again");
@@ -80,7 +81,7 @@ impl Repo {
         }
         if complete && carry == Carry::WithTheRemotes {
             for old in fresh {
-                fs::write(old.join(CARRIED), b"").doing("noting what was carried over")?;
+                fs::write(old.join(CARRIED), b"").context("noting what was carried over")?;
             }
         }
         Ok(kept)
@@ -89,7 +90,7 @@ impl Repo {
     /// The references from which all that they need is here, and every commit that they reach.
     fn whole_refs(&self) -> Result<Ours, Error> {
         let doing = "reading what is here";
-        let odb = self.git.odb().doing(doing)?;
+        let odb = self.git.odb().context(doing)?;
         let cut = connectivity::shallow_roots(self.git.commondir());
         let mut tips = self.ref_tips()?;
         let is_whole = |tips: &[CommitId]| match connectivity::check(&odb, tips, &[], cut.clone()) {
@@ -185,7 +186,7 @@ impl Copy<'_> {
             }
             whole.insert(id);
             for object in std::iter::once(id).chain(seen) {
-                self.pack.insert_object(object, None).doing(doing)?;
+                self.pack.insert_object(object, None).context(doing)?;
             }
             for parent in &commit.parents {
                 self.heads.remove(parent);
@@ -204,9 +205,9 @@ impl Copy<'_> {
         let doing = "copying from the repository put aside";
         if self.pack.object_count() > 0 {
             let folder = self.repo.git.commondir().join("objects/pack");
-            self.pack.write(&folder, 0o444).doing(doing)?;
-            self.pack = self.beside.packbuilder().doing(doing)?;
-            self.repo.git.odb().and_then(|odb| odb.refresh()).doing(doing)?;
+            self.pack.write(&folder, 0o444).context(doing)?;
+            self.pack = self.beside.packbuilder().context(doing)?;
+            self.repo.git.odb().and_then(|odb| odb.refresh()).context(doing)?;
         }
         for head in std::mem::take(&mut self.heads) {
             let why = "carried over from the damaged repository";

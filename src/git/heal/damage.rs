@@ -9,10 +9,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::error::{Context, Error, Kind};
 use crate::files;
-use crate::git::error::Doing;
 use crate::git::raw;
-use crate::git::{CommitId, Error, Names, Place, Sort};
+use crate::git::{CommitId, Names, Place};
 use crate::private::PrivateDir;
 
 /// Where the files of one pack are linked to, to be read alone.
@@ -137,7 +137,7 @@ fn loose_path(objects: &Path, id: git2::Oid) -> PathBuf {
 /// No other handle of the repository may be open in this process: what that one holds would be missing here.
 ///
 /// # Errors
-/// [`Sort::Exhausted`] where the system had too little of something, and others where it can't be known: an alternate object
+/// [`Kind::Exhausted`] where the system had too little of something, and others where it can't be known: an alternate object
 /// store that is away, say.
 pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Damage>, Error> {
     crate::git::check_format(&place.git_dir)?;
@@ -147,9 +147,9 @@ pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Da
     };
     let stores = Stores::of(place)?;
     let doing = "reading the repository's objects again";
-    let odb = git2::Odb::new().doing(doing)?;
+    let odb = git2::Odb::new().context(doing)?;
     for store in &stores.all {
-        odb.add_disk_alternate(&store.to_string_lossy()).doing(doing)?;
+        odb.add_disk_alternate(&store.to_string_lossy()).context(doing)?;
     }
     let cut = cut_commits(&place.git_dir)?;
     let mut reader = Reader { odb: &odb, objects: stores.own().to_owned(), cut, seen: HashSet::new(), reading };
@@ -185,10 +185,10 @@ pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
         let what = format!("the index has a format that gitsync can't read ({})", error.message());
         let next =
             "write it in git's plain format: `git update-index --no-split-index`, or `git sparse-checkout disable`";
-        return Err(Error::new(Sort::NotReady, what, next));
+        return Err(Error::new(Kind::NotReady, what, next));
     }
     match Error::git("reading the index", &error) {
-        error if error.sort == Sort::Exhausted => Err(error),
+        error if error.kind == Kind::Exhausted => Err(error),
         // libgit2 does not always say why it could not read. What the disk refused once it gives the next time.
         _ => Ok(git2::Index::open(&path).is_err()),
     }
@@ -324,7 +324,7 @@ impl Stores {
             let what = format!("{what}; {} borrows from {}", list.display(), borrowed.display());
             let next =
                 "bring that object store back; nothing was put aside, for the repository's own objects may be sound";
-            return Err(Error::new(Sort::NotReady, what, next));
+            return Err(Error::new(Kind::NotReady, what, next));
         }
         Ok(Damage { what, cause: format!("{kind} {id}") })
     }
@@ -343,10 +343,10 @@ impl Stores {
             let limit = limit.unwrap_or_default();
             let what = format!("too few file descriptors: {limit} are allowed, and the repository has {packs} packs");
             let next = "allow more (`ulimit -n 1024`), or let `git gc` make one pack of many; nothing is damaged";
-            return Error::new(Sort::Exhausted, what, next);
+            return Error::new(Kind::Exhausted, what, next);
         }
         let what = format!("{object} could not be read ({}), and is sound when it is read alone", error.message());
-        Error::new(Sort::Exhausted, what, "see whether memory or file descriptors are short; the next pass tries again")
+        Error::new(Kind::Exhausted, what, "see whether memory or file descriptors are short; the next pass tries again")
     }
 
     /// Looks for an object in the packs of a store.
@@ -387,12 +387,12 @@ impl Stores {
     /// Whether one pack, with no other beside it, gives the object.
     fn read_alone(&self, index: &Path, pack: &Path, id: git2::Oid) -> Result<bool, Error> {
         let doing = "reading one pack alone";
-        let store = self.private.folder(READING).doing(doing)?;
-        files::remove_folder(&store).doing(doing)?;
-        fs::create_dir_all(store.join("pack")).doing(doing)?;
+        let store = self.private.folder(READING).context(doing)?;
+        files::remove_folder(&store).context(doing)?;
+        fs::create_dir_all(store.join("pack")).context(doing)?;
         for file in [index, pack] {
             let name = file.file_name().unwrap_or_default();
-            std::os::unix::fs::symlink(file, store.join("pack").join(name)).doing(doing)?;
+            std::os::unix::fs::symlink(file, store.join("pack").join(name)).context(doing)?;
         }
         let read = git2::Odb::new().and_then(|odb| {
             odb.add_disk_alternate(&store.to_string_lossy())?;
@@ -400,12 +400,12 @@ impl Stores {
         });
         // libgit2 does not say why it found nothing: what it had to look at must be there to be looked at.
         let looked: Result<Vec<_>, _> = [index, pack].iter().map(|file| rustix::fs::stat(*file)).collect();
-        files::remove_folder(&store).doing(doing)?;
-        looked.doing(doing)?;
+        files::remove_folder(&store).context(doing)?;
+        looked.context(doing)?;
         match read {
             Ok(()) => Ok(true),
             Err(error) => match Error::git(doing, &error) {
-                error if error.sort == Sort::Exhausted => Err(error),
+                error if error.kind == Kind::Exhausted => Err(error),
                 _ => Ok(false),
             },
         }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::damage::{begins_as_index, index_is_damaged};
+use crate::error::{Context, Error, Kind};
 use crate::files;
-use crate::git::error::Doing;
-use crate::git::{Error, Place, Sort};
+use crate::git::Place;
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there, sync_dir};
 
@@ -23,11 +23,11 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 /// else runs.
 ///
 /// # Errors
-/// [`Sort::Busy`] where a live git process holds a lock, and those of the file system.
+/// [`Kind::Busy`] where a live git process holds a lock, and those of the file system.
 pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, start_up: bool) -> Result<(), Error> {
     let git_dir = &place.git_dir;
     for (lock, age) in stale_locks(place, held, branch, remote, start_up)? {
-        remove_if_there(&lock).doing(format!("removing the stale lock {}", lock.display()))?;
+        remove_if_there(&lock).context(format!("removing the stale lock {}", lock.display()))?;
         tracing::warn!(lock = %lock.display(), age_s = age.as_secs(), "removed a stale lock file");
     }
     // One that failed to remove it came to its end all the same.
@@ -35,7 +35,7 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
     if start_up || held.one_died_before_us() {
         clear_half_written(&git_dir.join("objects"))?;
         clear_half_written(&git_dir.join("objects/pack"))?;
-        PrivateDir::of(git_dir).clear_unfinished().doing("clearing what a killed pass was writing")?;
+        PrivateDir::of(git_dir).clear_unfinished().context("clearing what a killed pass was writing")?;
     }
     bring_back_index(place)
 }
@@ -43,7 +43,7 @@ pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, s
 /// The lock files that [`clear_leftovers`] would remove, with their age. Nothing is written.
 ///
 /// # Errors
-/// [`Sort::Busy`] where a git process may be at work.
+/// [`Kind::Busy`] where a git process may be at work.
 pub fn stale_locks(
     place: &Place,
     held: &Held,
@@ -68,13 +68,13 @@ pub fn stale_locks(
         let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default();
         if let Some(pid) = live_git(place, &lock) {
             let what = format!("{} is held by a git process (pid {pid})", lock.display());
-            return Err(Error::new(Sort::Busy, what, "the next pass tries again"));
+            return Err(Error::new(Kind::Busy, what, "the next pass tries again"));
         }
         if start_up || ours_died || age >= STALE_AFTER {
             stale.push((lock, age));
         } else {
             let what = format!("{} is there: another git process may be at work", lock.display());
-            return Err(Error::new(Sort::Busy, what, "the next pass tries again, and clears it once it is old"));
+            return Err(Error::new(Kind::Busy, what, "the next pass tries again, and clears it once it is old"));
         }
     }
     Ok(stale)
@@ -89,20 +89,20 @@ fn bring_back_index(place: &Place) -> Result<(), Error> {
         // A power loss left its name without its bytes: as good as none, and on a branch without a commit made again from none.
         let index = place.git_dir.join("index");
         let is_empty = index.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
-        return if is_empty { remove_if_there(&index).map(drop).doing(doing) } else { Ok(()) };
+        return if is_empty { remove_if_there(&index).map(drop).context(doing) } else { Ok(()) };
     };
     if meta.is_dir() {
         // None of ours; a file could not take its place.
-        return files::remove_folder(&before).doing(doing);
+        return files::remove_folder(&before).context(doing);
     }
     let index = place.git_dir.join("index");
     let is_whole = |path: &Path| begins_as_index(path) && git2::Index::open(path).is_ok();
     if !meta.is_file() || !index_is_damaged(&place.git_dir)? || !is_whole(&before) {
-        return remove_if_there(&before).map(drop).doing(doing);
+        return remove_if_there(&before).map(drop).context(doing);
     }
     tracing::warn!("the index was damaged as it was written; the one before is brought back");
-    fs::rename(&before, &index).doing(doing)?;
-    sync_dir(&place.git_dir).doing(doing)
+    fs::rename(&before, &index).context(doing)?;
+    sync_dir(&place.git_dir).context(doing)
 }
 
 fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
@@ -129,7 +129,7 @@ pub fn drop_half_written(place: &Place, _held: &Held) {
 fn clear_half_written(folder: &Path) -> Result<(), Error> {
     for entry in files::entries_if_any(folder) {
         if is_half_written(entry.name()) {
-            remove_if_there(&entry.path()).doing(format!("removing {}", entry.path().display()))?;
+            remove_if_there(&entry.path()).context(format!("removing {}", entry.path().display()))?;
             tracing::info!(file = %entry.path().display(), "removed what an interrupted fetch left");
         }
     }

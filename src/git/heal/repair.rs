@@ -13,9 +13,9 @@ use super::begin::init;
 use super::damage::{Damage, begins_as_index, index_is_damaged};
 use super::locks::is_half_written;
 use super::{DAMAGED_CONFIG, DAMAGED_INDEX, DAMAGED_REFS, EMPTY_OBJECTS};
+use crate::error::{Context, Error};
 use crate::files;
-use crate::git::error::Doing;
-use crate::git::{CommitId, Error, Place, Repo};
+use crate::git::{CommitId, Place, Repo};
 use crate::lock::Held;
 use crate::private::{PrivateDir, remove_if_there};
 
@@ -44,14 +44,15 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
         return Ok(true);
     }
     // A power loss leaves files of no length. Each of these can be made again from what is around it.
-    fs::create_dir_all(git_dir.join("refs")).doing("making refs")?;
-    fs::create_dir_all(git_dir.join("objects/pack")).doing("making a folder for packs")?;
+    fs::create_dir_all(git_dir.join("refs")).context("making refs")?;
+    fs::create_dir_all(git_dir.join("objects/pack")).context("making a folder for packs")?;
     mend_head(git_dir, branch)?;
     let config = git_dir.join("config");
     if config_is_damaged {
         tracing::warn!("the repository's configuration was missing or damaged and is made anew");
         if has("config") {
-            fs::rename(&config, private.free_file(DAMAGED_CONFIG)).doing("setting the damaged configuration aside")?;
+            fs::rename(&config, private.free_file(DAMAGED_CONFIG))
+                .context("setting the damaged configuration aside")?;
         }
         init(place, branch)?;
     }
@@ -70,17 +71,17 @@ fn mend_head(git_dir: &Path, branch: &str) -> Result<(), Error> {
         && let Some(target) = target.to_str().filter(|target| target.starts_with("refs/"))
     {
         tracing::warn!("HEAD was a link to {target} and is made a file");
-        return replace_file(&path, &format!("ref: {target}")).doing(doing);
+        return replace_file(&path, &format!("ref: {target}")).context(doing);
     }
     let head = match files::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        head => head.doing("reading HEAD")?,
+        head => head.context("reading HEAD")?,
     };
     if head.starts_with(b"ref: refs/") || String::from_utf8_lossy(&head).trim().len() == 40 {
         return Ok(());
     }
     tracing::warn!("HEAD was missing or damaged and is put on '{branch}'");
-    replace_file(&path, &format!("ref: refs/heads/{branch}")).doing(doing)
+    replace_file(&path, &format!("ref: refs/heads/{branch}")).context(doing)
 }
 
 /// Whether a repository has neither an object nor a reference: one that was begun and no more.
@@ -93,7 +94,7 @@ fn holds_nothing(git_dir: &Path) -> Result<bool, Error> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io(doing(), &error)),
             Ok(meta) if meta.is_dir() => {
-                open.extend(files::entries(&path).doing(doing())?.iter().map(files::Entry::path));
+                open.extend(files::entries(&path).context(doing())?.iter().map(files::Entry::path));
             }
             Ok(_) => return Ok(false),
         }
@@ -105,7 +106,7 @@ fn holds_nothing(git_dir: &Path) -> Result<bool, Error> {
 /// libgit2 reads the latter as empty and then can't write it. What a person has mistyped is theirs to mend.
 ///
 /// # Errors
-/// [`crate::git::Sort::NotReady`] where it says something that git can't read.
+/// [`crate::git::Kind::NotReady`] where it says something that git can't read.
 fn is_damaged_config(place: &Place) -> Result<bool, Error> {
     let path = place.git_dir.join("config");
     let content = match files::read(&path) {
@@ -146,7 +147,7 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
             continue;
         }
         // One that can't be read is not known to be damaged.
-        let content = files::read(&path).doing(format!("reading the reference {}", path.display()))?;
+        let content = files::read(&path).context(format!("reading the reference {}", path.display()))?;
         let content = String::from_utf8_lossy(&content);
         let text = content.trim();
         let good = text.starts_with("ref: ") || is_commit_id(text);
@@ -158,13 +159,13 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
         match last {
             Some(id) => {
                 tracing::warn!(reference = %name.display(), commit = %id, "a damaged reference is mended from its log");
-                replace_file(&path, &id).doing(format!("mending {}", name.display()))?;
+                replace_file(&path, &id).context(format!("mending {}", name.display()))?;
             }
             None => {
-                private.folder(DAMAGED_REFS).doing("setting a damaged reference aside")?;
+                private.folder(DAMAGED_REFS).context("setting a damaged reference aside")?;
                 let flat = name.to_string_lossy().replace('/', "+");
                 let aside = private.free_file(&format!("{DAMAGED_REFS}/{flat}"));
-                fs::rename(&path, &aside).doing(format!("setting {} aside", name.display()))?;
+                fs::rename(&path, &aside).context(format!("setting {} aside", name.display()))?;
                 tracing::warn!(
                     reference = %name.display(), kept = %aside.display(),
                     "a damaged reference without a log is set aside"
@@ -186,7 +187,7 @@ fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
     tracing::warn!(reference = %name, commit = %id, "the branch was gone and is brought back from its log");
     let path = git_dir.join(&name);
     let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| replace_file(&path, &id));
-    made.doing(format!("bringing back {name}"))
+    made.context(format!("bringing back {name}"))
 }
 
 /// The last commit that a reference's log knows.
@@ -203,7 +204,7 @@ pub(in crate::git) fn is_commit_id(text: &str) -> bool {
 /// Object files of no length: git takes them for damage, and a fetch will not replace them while they are there.
 fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<Utc>) -> Result<(), Error> {
     let doing = "setting empty objects aside";
-    for folder in files::entries(&git_dir.join("objects")).doing(doing)? {
+    for folder in files::entries(&git_dir.join("objects")).context(doing)? {
         for object in files::entries_if_any(&folder.path()) {
             if !object.path().symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
                 continue;
@@ -215,10 +216,10 @@ fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<
             if is_mark || is_half_written(object.name()) {
                 continue;
             }
-            let aside = private.folder(EMPTY_OBJECTS).doing(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());
-            fs::create_dir_all(&aside).doing(doing)?;
+            let aside = private.folder(EMPTY_OBJECTS).context(doing)?.join(when.format("%Y%m%dT%H%M%SZ").to_string());
+            fs::create_dir_all(&aside).context(doing)?;
             let flat = format!("{}{}", folder.name().to_string_lossy(), object.name().to_string_lossy());
-            fs::rename(&name, aside.join(flat)).doing(doing)?;
+            fs::rename(&name, aside.join(flat)).context(doing)?;
             tracing::warn!(object = %name.display(), "an object file of no length was set aside");
         }
     }
@@ -239,14 +240,14 @@ impl Repo {
         let path = self.place.git_dir.join("index");
         tracing::warn!("the index is missing or damaged and is made again from HEAD");
         if path.exists() {
-            fs::rename(&path, self.private.free_file(DAMAGED_INDEX)).doing("setting the damaged index aside")?;
+            fs::rename(&path, self.private.free_file(DAMAGED_INDEX)).context("setting the damaged index aside")?;
         }
         let doing = "making the index again";
         let tree = self.tree_of(head)?;
         // git2 keeps the damaged index of this handle in mind; a second handle has none.
         let beside = self.beside()?;
-        let mut index = beside.index().doing(doing)?;
-        index.read_tree(&beside.find_tree(tree.id()).doing(doing)?).doing(doing)?;
+        let mut index = beside.index().context(doing)?;
+        index.read_tree(&beside.find_tree(tree.id()).context(doing)?).context(doing)?;
         if self.head_branch()?.as_deref() == Some(&self.branch_ref()) {
             self.follow_from_index(head, &mut index, when)?;
         } else {
@@ -259,7 +260,7 @@ impl Repo {
     /// The commit that [`Repo::heal_index`] would make the index again from, where there is need of it. Nothing is written.
     ///
     /// # Errors
-    /// [`crate::git::Sort::NotReady`] for an index in a format that libgit2 does not read, and where it can't be known.
+    /// [`crate::git::Kind::NotReady`] for an index in a format that libgit2 does not read, and where it can't be known.
     pub fn index_to_make_again(&self, thoroughly: bool) -> Result<Option<CommitId>, Error> {
         let Some(head) = self.tip_of("HEAD")? else { return Ok(None) };
         if begins_as_index(&self.place.git_dir.join("index")) && !thoroughly {

@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, Utc};
 
+use crate::error::{Context, Error};
 use crate::files;
-use crate::git::error::Doing;
 use crate::git::rescue::What;
-use crate::git::{CommitId, Error, Repo};
+use crate::git::{CommitId, Repo};
 
 impl Repo {
     /// What a merge, a rebase or the like that was left half done would drop is kept, and so is a detached HEAD's commit.
@@ -65,7 +65,7 @@ impl Repo {
     /// Where HEAD can't be written.
     pub fn stand_on_unborn_branch(&self) -> Result<(), Error> {
         if self.head_branch()?.as_deref() != Some(&self.branch_ref()) {
-            self.git.set_head(&self.branch_ref()).doing("putting HEAD on the branch")?;
+            self.git.set_head(&self.branch_ref()).context("putting HEAD on the branch")?;
         }
         Ok(())
     }

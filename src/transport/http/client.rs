@@ -10,7 +10,7 @@ use ureq::{Agent, ProxyProtocol};
 
 use super::Http;
 use super::failure::rustls_error;
-use crate::transport::TransportError;
+use crate::error::Error;
 use crate::transport::url::{Origin, Scheme};
 
 /// What is read or written at a time.
@@ -20,7 +20,7 @@ const BUFFER: usize = 16 << 10;
 const USER_AGENT: &str = concat!("git/2.40 (gitsync/", env!("CARGO_PKG_VERSION"), ")");
 
 impl Http {
-    pub(super) fn agent(&self, origin: &Origin) -> Result<Agent, TransportError> {
+    pub(super) fn agent(&self, origin: &Origin) -> Result<Agent, Error> {
         if let Some((_, agent)) = self.state().agent.as_ref().filter(|(o, _)| o == origin) {
             return Ok(agent.clone());
         }

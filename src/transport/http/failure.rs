@@ -2,11 +2,12 @@
 
 use std::io;
 
-use crate::transport::{Kind, Limits, TransportError, answers, redact};
+use crate::error::{Error, Kind};
+use crate::transport::{Limits, answers, redact};
 
 /// The error within an error of a stream.
-pub(super) fn broken(e: io::Error, url: &str, limits: &Limits) -> TransportError {
-    if let Some(known) = TransportError::within(&e) {
+pub(super) fn broken(e: io::Error, url: &str, limits: &Limits) -> Error {
+    if let Some(known) = Error::within(&e) {
         return known;
     }
     match e.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
@@ -16,9 +17,9 @@ pub(super) fn broken(e: io::Error, url: &str, limits: &Limits) -> TransportError
 }
 
 /// Sorts what the client failed with.
-pub(super) fn explain(e: &ureq::Error, url: &str, limits: &Limits) -> TransportError {
+pub(super) fn explain(e: &ureq::Error, url: &str, limits: &Limits) -> Error {
     use ureq::Error as E;
-    let passing = |what: String, next: &str| TransportError { kind: Kind::Passing, what, next: next.to_owned() };
+    let passing = |what: String, next: &str| Error { kind: Kind::Unreachable, what, next: next.to_owned() };
     let again = "nothing: the next pass tries again";
     if let Some(certificate) = rustls_error(e) {
         return tls_trouble(certificate, url);
@@ -36,7 +37,7 @@ pub(super) fn explain(e: &ureq::Error, url: &str, limits: &Limits) -> TransportE
         ),
         E::Io(io) if io.kind() == io::ErrorKind::TimedOut => limits.overdue(url),
         E::Io(io) => {
-            if let Some(known) = TransportError::within(io) {
+            if let Some(known) = Error::within(io) {
                 return known;
             }
             let why = redact::text(io.to_string().as_bytes());
@@ -83,28 +84,28 @@ pub(super) fn rustls_error(e: &ureq::Error) -> Option<&rustls::Error> {
     }
 }
 
-fn tls_trouble(e: &rustls::Error, url: &str) -> TransportError {
+fn tls_trouble(e: &rustls::Error, url: &str) -> Error {
     use rustls::{CertificateError as C, Error as E};
     let why = redact::text(e.to_string().as_bytes());
     let (kind, next) = match e {
         E::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
-            (Kind::Lasting, "if the server's own authority is to be trusted, give its certificate in SSL_CERT_FILE")
+            (Kind::Refused, "if the server's own authority is to be trusted, give its certificate in SSL_CERT_FILE")
         }
         E::InvalidCertificate(
             C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
-        ) => (Kind::Lasting, "see that this machine's clock is right, else the server needs a new certificate"),
+        ) => (Kind::Refused, "see that this machine's clock is right, else the server needs a new certificate"),
         E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
-            (Kind::Lasting, "see that the remote's URL names the host the certificate is for")
+            (Kind::Refused, "see that the remote's URL names the host the certificate is for")
         }
         E::InvalidCertificate(_) | E::NoCertificatesPresented => {
-            (Kind::Lasting, "the server needs a certificate that is valid")
+            (Kind::Refused, "the server needs a certificate that is valid")
         }
-        E::PeerIncompatible(_) => (Kind::Lasting, "the server needs TLS 1.2 or 1.3"),
-        _ => (Kind::Passing, "nothing: the next pass tries again"),
+        E::PeerIncompatible(_) => (Kind::Refused, "the server needs TLS 1.2 or 1.3"),
+        _ => (Kind::Unreachable, "nothing: the next pass tries again"),
     };
-    TransportError { kind, what: format!("no secure connection to {url}: {why}"), next: next.to_owned() }
+    Error { kind, what: format!("no secure connection to {url}: {why}"), next: next.to_owned() }
 }
 
-pub(super) fn lasting(what: String, next: &str) -> TransportError {
-    TransportError { kind: Kind::Lasting, what, next: next.to_owned() }
+pub(super) fn lasting(what: String, next: &str) -> Error {
+    Error { kind: Kind::Refused, what, next: next.to_owned() }
 }

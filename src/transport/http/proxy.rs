@@ -6,12 +6,13 @@ use ureq::ProxyProtocol;
 
 use super::Http;
 use super::failure::lasting;
+use crate::error::Error;
+use crate::transport::redact;
 use crate::transport::url::{Origin, Scheme};
-use crate::transport::{TransportError, redact};
 
 impl Http {
     /// The proxy: git's configuration, else the environment, as curl reads it; never for this machine itself.
-    pub(super) fn proxy(&self, origin: &Origin) -> Result<Option<ureq::Proxy>, TransportError> {
+    pub(super) fn proxy(&self, origin: &Origin) -> Result<Option<ureq::Proxy>, Error> {
         if origin.is_loopback() {
             return Ok(None);
         }

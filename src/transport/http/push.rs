@@ -7,9 +7,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::answer::Incoming;
 use super::failure::lasting;
 use super::{Body, Http, Request};
+use crate::error::{Error, Kind};
 use crate::transport::pktline::ValidUtf8;
 use crate::transport::progress::Meter;
-use crate::transport::{Kind, TransportError, redact};
+use crate::transport::redact;
 
 /// Up to here a push is sent with its length, as one piece that can be sent again; beyond it is streamed.
 const WHOLE: usize = 1 << 20;
@@ -36,7 +37,7 @@ pub(crate) struct Push {
 #[derive(Debug)]
 enum Stage {
     Holding(Vec<u8>),
-    Sending { pieces: SyncSender<Piece>, piece: Vec<u8>, answer: Receiver<Result<Incoming, TransportError>> },
+    Sending { pieces: SyncSender<Piece>, piece: Vec<u8>, answer: Receiver<Result<Incoming, Error>> },
     Reading(Box<ValidUtf8<Incoming>>),
     Over,
 }
@@ -54,7 +55,7 @@ impl Push {
         Push { http, stage: Stage::Holding(Vec::new()) }
     }
 
-    fn start(&mut self, first: Vec<u8>) -> Result<(), TransportError> {
+    fn start(&mut self, first: Vec<u8>) -> Result<(), Error> {
         // A stream cannot be sent again, so whatever the server wants to ask first, it is made to ask now.
         if !self.http.state().proven || self.http.state().authorization.is_none() {
             drop(self.http.exchange(&RECEIVE_PACK, Body::Whole(b"0000")).map_err(|failed| failed.error)?);
@@ -78,12 +79,12 @@ impl Push {
         Ok(())
     }
 
-    fn given_up(answer: &Receiver<Result<Incoming, TransportError>>, url: &str) -> TransportError {
+    fn given_up(answer: &Receiver<Result<Incoming, Error>>, url: &str) -> Error {
         match answer.recv() {
             Ok(Err(e)) => e,
             // It answered before it had heard all.
-            Ok(Ok(_)) | Err(_) => TransportError {
-                kind: Kind::Passing,
+            Ok(Ok(_)) | Err(_) => Error {
+                kind: Kind::Unreachable,
                 what: format!("{url} ended the push before it was through"),
                 next: "nothing: the next pass tries again".to_owned(),
             },

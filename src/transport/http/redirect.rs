@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::Http;
 use super::failure::lasting;
+use crate::error::Error;
 use crate::transport::credentials::Authorization;
+use crate::transport::redact;
 use crate::transport::url::{HttpUrl, Remote, Scheme};
-use crate::transport::{TransportError, redact};
 
 impl Http {
     /// Where a redirect leads, if it may be followed.
@@ -17,7 +18,7 @@ impl Http {
         location: &[u8],
         authorization: Option<&Authorization>,
         shown: &str,
-    ) -> Result<HttpUrl, TransportError> {
+    ) -> Result<HttpUrl, Error> {
         let printable = redact::text(location);
         let nowhere = || {
             lasting(

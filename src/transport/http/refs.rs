@@ -5,8 +5,9 @@ use git2::Oid;
 use super::answer::Incoming;
 use super::fetch::upload_pack;
 use super::{Body, Failed, Http, Request};
+use crate::error::{Error, Kind};
 use crate::transport::pktline::{self, Bad, Packets};
-use crate::transport::{Kind, TransportError, answers, redact};
+use crate::transport::{answers, redact};
 
 /// What a server made of a question in protocol v2.
 enum V2 {
@@ -19,7 +20,7 @@ enum V2 {
 
 impl Http {
     /// The tips of these refs, of those that are there.
-    pub fn tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, TransportError> {
+    pub fn tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, Error> {
         let mut words = None;
         if self.state().speaks_v2 != Some(false) {
             match self.tips_by_v2(refnames)? {
@@ -37,22 +38,20 @@ impl Http {
             let Some(words) = words else { return error };
             let said = answers::server_said(&redact::url(&self.state().base.clean()), &words);
             match error.kind {
-                Kind::Lasting => said,
-                Kind::Passing => {
-                    TransportError { what: format!("{}; before that, {}", error.what, said.what), ..error }
-                }
+                Kind::Refused => said,
+                _ => Error { what: format!("{}; before that, {}", error.what, said.what), ..error },
             }
         })
     }
 
-    fn advertised_tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, TransportError> {
+    fn advertised_tips(&self, refnames: &[&str]) -> Result<Vec<(String, Oid)>, Error> {
         let answer = self.advertisement("git-upload-pack")?;
         let url = answer.url.clone();
         pktline::read_advertisement(&mut Packets::new(answer), refnames, true).map_err(|bad| self.bad(bad, &url))
     }
 
     /// One POST, nothing before it.
-    fn tips_by_v2(&self, refnames: &[&str]) -> Result<V2, TransportError> {
+    fn tips_by_v2(&self, refnames: &[&str]) -> Result<V2, Error> {
         let body = pktline::ls_refs_request(refnames);
         let answer = match self.exchange(&upload_pack(true), Body::Whole(&body)) {
             Ok(answer) => answer,
@@ -73,7 +72,7 @@ impl Http {
     }
 
     /// `GET info/refs`.
-    pub fn advertisement(&self, service: &str) -> Result<Incoming, TransportError> {
+    pub fn advertisement(&self, service: &str) -> Result<Incoming, Error> {
         let request = Request {
             below: &format!("info/refs?service={service}"),
             content_type: None,
@@ -84,13 +83,13 @@ impl Http {
         self.exchange(&request, Body::Nothing).map_err(|failed| failed.error)
     }
 
-    fn bad(&self, bad: Bad, url: &str) -> TransportError {
+    fn bad(&self, bad: Bad, url: &str) -> Error {
         match bad {
             Bad::Io(e) => self.broken(e, url),
             Bad::Refused(words) => answers::server_said(url, &words),
             // Cut short somewhere, by the server or on the way.
-            Bad::Malformed(why) => TransportError {
-                kind: Kind::Passing,
+            Bad::Malformed(why) => Error {
+                kind: Kind::Unreachable,
                 what: format!("{url} answered what is no list of refs: {why}"),
                 next: "nothing: the next pass tries again; if it goes on, see that the URL is a git repository's"
                     .to_owned(),
