@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use gitsync::cli::{self, Asked};
-use gitsync::deadline::Watch;
+use gitsync::watchdog::Watch;
 use gitsync::{pass, report, transport};
 
 fn main() {

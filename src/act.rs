@@ -1,12 +1,13 @@
 //! What a pass does for each step of its plan. In a dry run the step is said instead.
 
+use crate::clock::now;
 use crate::error::Error;
-use crate::git::{self, CommitId, Repo};
-use crate::marker;
+use crate::git::{CommitId, Repo};
 use crate::outcome::Command;
-use crate::pass::{Pass, now};
+use crate::pass::Pass;
 use crate::plan::{MarkReason, Plan, Reason, Step, View};
 use crate::policy::Mode;
+use crate::state::marker::{self, Marker};
 use crate::{dry_run, tick};
 
 /// What a plan was made from, and by which rule.
@@ -116,8 +117,14 @@ fn set_marker(repo: &Repo, view: &View<CommitId>, reason: MarkReason) -> Result<
         }
         MarkReason::Gone => tracing::warn!(branch, "the branch is gone from the remote, keeping local (alpha mode)"),
     }
-    let heads = git::Heads { local: view.local, remote: view.tip() };
-    if marker::set(repo, heads, now())? {
+    let Some(marked) = view.local else { return Ok(()) };
+    let marker = Marker {
+        destination: repo.destination()?,
+        local: marked.to_string(),
+        remote_tip: view.tip().map(|id| id.to_string()),
+        since: now(),
+    };
+    if marker::set(&repo.private, marker)? {
         tracing::info!(branch, "the next tick's push may overwrite the remote");
     }
     Ok(())
@@ -128,11 +135,7 @@ fn set_marker(repo: &Repo, view: &View<CommitId>, reason: MarkReason) -> Result<
 /// # Errors
 /// Those of the file system.
 pub fn clear_marker(pass: &Pass<'_>, repo: &Repo) -> Result<(), Error> {
-    let cleared = match pass.outcome.command {
-        Command::InitSync => marker::clear_at_start_up(repo)?,
-        Command::Sync | Command::Tick => marker::clear(repo)?,
-    };
-    if cleared {
+    if pass.clears_marker(repo)? && marker::remove(&repo.private)? {
         tracing::info!("no force push is pending any more: local and remote are at one, or the remote was followed");
     }
     Ok(())

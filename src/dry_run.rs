@@ -10,14 +10,14 @@ use crate::act::Basis;
 use crate::error::{Error, Kind};
 use crate::git::scratch::Scratch;
 use crate::git::{self, CommitId, Place, Repo, heal};
-use crate::lock::{self, Held, Taken};
 use crate::outcome::{Command, Word};
 use crate::pass::{Pass, lock_refused};
 use crate::plan::{self, Plan, Push, Reason, Step, View};
 use crate::policy::Mode;
-use crate::private::PrivateDir;
-use crate::token_host::Recording;
-use crate::{init_sync, marker, sync, tick};
+use crate::state::dir::PrivateDir;
+use crate::state::lock::{self, Held, Taken};
+use crate::state::token_host::Recording;
+use crate::{init_sync, sync, tick};
 
 /// Of the paths that a step is about so many are named.
 const NAMED: usize = 10;
@@ -153,7 +153,7 @@ pub fn say(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, step: &Step<Commi
             pass.would(Step::<CommitId>::EmptySite.to_string());
         }
         Step::Commit => say_commit(pass, repo)?,
-        Step::ClearMarker if !marker::would_clear(repo, pass.outcome.command)? => {}
+        Step::ClearMarker if !pass.clears_marker(repo)? => {}
         Step::Fail(failure) => {
             pass.would(step.to_string());
             pass.outcome.fail(failure.clone());

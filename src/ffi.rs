@@ -61,7 +61,7 @@ where
 pub(crate) fn wipe_variables(names: &[&str]) {
     #[cfg(target_os = "linux")]
     {
-        if !crate::files::entries(std::path::Path::new("/proc/self/task")).is_ok_and(|threads| threads.len() == 1) {
+        if !crate::fs::files::entries(std::path::Path::new("/proc/self/task")).is_ok_and(|threads| threads.len() == 1) {
             return;
         }
         unsafe extern "C" {

@@ -31,7 +31,6 @@ pub mod settings;
 pub(crate) mod special;
 mod stage;
 mod survey;
-pub mod tree_dir;
 pub mod tree_edit;
 pub mod upkeep;
 
@@ -47,8 +46,9 @@ pub(crate) use self::identity::fit_to_sign;
 pub use self::locate::{Place, find};
 pub(crate) use self::locate::{check_format, open_git};
 use crate::error::{Context, Error, Kind};
-use crate::lock::Held;
-use crate::private::{PrivateDir, sync_dir};
+use crate::state::dir::{PrivateDir, sync_dir};
+use crate::state::lock::Held;
+use crate::state::marker::Destination;
 
 /// The names a pass works with.
 #[derive(Clone, Debug)]
@@ -113,7 +113,7 @@ pub struct Peek {
     /// Every rescue reference with its commit, oldest first.
     pub rescues: Vec<(String, CommitId)>,
     /// Where a pass pushes to; `None` where there is no such remote.
-    pub destination: Option<remote::Destination>,
+    pub destination: Option<Destination>,
     /// Why a pass would refuse to touch the repository now.
     pub not_ready: Option<Error>,
 }

@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 
 use crate::act::{self, Basis};
 use crate::cli::Config;
+use crate::clock::now;
 use crate::error::{Error, Kind};
 use crate::git::heal::carry_over::Carry;
 use crate::git::heal::{aside, damage};
 use crate::git::{self, Place, Repo, heal, misplaced};
-use crate::lock::Held;
 use crate::outcome::Word;
-use crate::pass::{Pass, now};
+use crate::pass::Pass;
 use crate::plan::{self, RemoteTip};
 use crate::policy::SyncState;
-use crate::private::PrivateDir;
-use crate::token_host::Recording;
+use crate::state::dir::PrivateDir;
+use crate::state::lock::Held;
+use crate::state::token_host::Recording;
 use crate::{dry_run, look, transport};
 
 /// Where the repository is or will be. Its folder and an empty `.git` are made, so that there is a place for the lock.

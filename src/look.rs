@@ -4,13 +4,14 @@
 //! replayed stays in memory.
 
 use crate::cli::OnDivergence;
+use crate::clock::now;
 use crate::error::{Error, Kind};
 use crate::git::{CommitId, Heads, Relation, Repo};
-use crate::marker;
 use crate::outcome::Command;
-use crate::pass::{Pass, now};
+use crate::pass::Pass;
 use crate::plan::{RemoteTip, View};
 use crate::policy::{self, SyncState};
+use crate::state::marker;
 
 /// Asks for the remote's tip, fetches what is not here, and judges.
 ///
@@ -126,9 +127,20 @@ fn judge(
     }
     if pass.outcome.command == Command::Tick {
         let away = matches!(view.remote, RemoteTip::Unavailable(_));
-        view.marked = marker::covers(repo, Heads { local, remote: if away { last_seen } else { tip } })?;
+        view.marked = is_marked(repo, Heads { local, remote: if away { last_seen } else { tip } })?;
     }
     Ok((view, relation))
+}
+
+/// Whether a marker allows to overwrite the remote's tip of `heads` with the local one.
+fn is_marked(repo: &Repo, heads: Heads) -> Result<bool, Error> {
+    let Some(marker) = marker::read(&repo.private) else { return Ok(false) };
+    let remote_tip = heads.remote.map(|id| id.to_string());
+    let marked = marker.covers(&repo.destination()?, remote_tip.as_deref());
+    match (heads.local, marked.map(CommitId::from_str)) {
+        (Some(local), Some(Ok(marked))) => repo.contains(local, marked),
+        _ => Ok(false),
+    }
 }
 
 /// How the two stand to one another, with the history that it takes to know.

@@ -7,11 +7,13 @@ use std::io::Write;
 use std::sync::Mutex;
 
 use gitsync::cli::{self, Asked, Config, Output};
-use gitsync::deadline::{End, Limit, PATIENCE, Watch};
+use gitsync::clock;
 use gitsync::error::Error;
-use gitsync::job::signal_name;
 use gitsync::outcome::{Command, Outcome, Word};
-use gitsync::{deadline, pass, report, status, transport};
+use gitsync::process::job::signal_name;
+use gitsync::watchdog;
+use gitsync::watchdog::{End, Limit, PATIENCE, Watch};
+use gitsync::{pass, report, status, transport};
 
 /// A pass goes as deep as the folders do. Where the stack that we were given (`ulimit -s`) is less than this, in bytes, a thread
 /// with one of its own runs it: the answer to a stack that is too small would be SIGSEGV.
@@ -22,7 +24,7 @@ fn main() -> color_eyre::Result<()> {
     if given.is_none_or(|given| given >= SMALL_STACK) {
         return run();
     }
-    let runs = std::thread::Builder::new().name("gitsync".into()).stack_size(deadline::PASS_STACK).spawn(run)?;
+    let runs = std::thread::Builder::new().name("gitsync".into()).stack_size(watchdog::PASS_STACK).spawn(run)?;
     runs.join().unwrap_or_else(|_| exit(101))
 }
 
@@ -50,7 +52,7 @@ fn run() -> color_eyre::Result<()> {
             if error.use_stderr() {
                 let text = safe;
                 let json = cli::wants_json(&args, &env);
-                let line = if json { cli::usage_json(&text, deadline::now()) } else { Word::Error.word().to_owned() };
+                let line = if json { cli::usage_json(&text, clock::now()) } else { Word::Error.word().to_owned() };
                 let _ = writeln!(std::io::stdout(), "{line}");
             }
             exit(error.exit_code())
@@ -67,20 +69,20 @@ fn run() -> color_eyre::Result<()> {
                 Ok(watch) => (Some(watch), logs),
                 Err(error) => (None, Err(unwatched(error))),
             };
-            let told = status::tell(begun, healthy, &settings, deadline::now());
+            let told = status::tell(begun, healthy, &settings, clock::now());
             report::say(&told.lines(settings.output));
             exit(told.exit_code())
         }
     };
     if let Err(failure) = logs {
-        let mut outcome = Outcome::new(command, deadline::now());
+        let mut outcome = Outcome::new(command, clock::now());
         outcome.fail(failure);
         finish(&outcome, settings.output);
     }
     let watch = match watch(command, &settings) {
         Ok(watch) => watch,
         Err(error) => {
-            let mut outcome = Outcome::new(command, deadline::now());
+            let mut outcome = Outcome::new(command, clock::now());
             outcome.fail(unwatched(error));
             finish(&outcome, settings.output)
         }
@@ -90,7 +92,7 @@ fn run() -> color_eyre::Result<()> {
     let _adopting = transport::adopt_orphans();
     let _children = watch.on_kill(Box::new(transport::kill_children));
     // Each wait has a limit of its own; this one is for what nobody thought of, such as a stderr that nobody reads.
-    let _whole = watch.limit("its own end", deadline::instant() + settings.longest());
+    let _whole = watch.limit("its own end", clock::instant() + settings.longest());
     let outcome = pass::run(command, &settings, network, &watch);
     finish(&outcome, settings.output)
 }
@@ -98,7 +100,7 @@ fn run() -> color_eyre::Result<()> {
 /// The watchdog: what it says when it ends the process is said as any pass says it.
 fn watch(command: Command, settings: &Config) -> std::io::Result<Watch> {
     let output = settings.output;
-    let (started, clock) = (deadline::now(), deadline::instant());
+    let (started, clock) = (clock::now(), clock::instant());
     Watch::start(move |end| {
         let mut outcome = Outcome::new(command, started);
         let code = match end {
@@ -147,13 +149,13 @@ fn watch_status(settings: &Config) -> std::io::Result<Limit> {
                 (Error::retry(what, "see whether the disk answers"), 75)
             }
         };
-        let told = status::tell(Err(failure), None, &settings, deadline::now());
+        let told = status::tell(Err(failure), None, &settings, clock::now());
         report::say(&told.lines(settings.output));
         exit(code)
     })?;
     watch.guard_this_thread(PATIENCE);
     // A disk that does not answer is no stall.
-    Ok(watch.limit_exactly("the disk", deadline::instant() + 5 * PATIENCE))
+    Ok(watch.limit_exactly("the disk", clock::instant() + 5 * PATIENCE))
 }
 
 fn stalled(step: &str) -> Error {

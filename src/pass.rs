@@ -8,24 +8,27 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 
 use crate::cli::{Config, Publish};
-use crate::deadline::{self, Watch};
+use crate::clock;
 use crate::error::{Error, Kind};
 use crate::git::remote::Remote;
 use crate::git::{self, CommitId, Identity, Names, Place, Repo, damage, heal};
-use crate::job::{self, Ended, Job, Program};
-use crate::lock::{self, Held, Taken};
 use crate::outcome::{Command, Outcome, Word};
 use crate::policy::Mode;
-use crate::private::PrivateDir;
+use crate::process::job::{self, Ended, Job, Program};
 use crate::publish::{self, Ground, Site, Way};
-use crate::record::Record;
 use crate::report::metrics;
-use crate::token_host::{self, Recording};
+use crate::state::dir::PrivateDir;
+use crate::state::lock::{self, Held, Taken};
+use crate::state::marker::{self, Cleared};
+use crate::state::record::Record;
+use crate::state::token_host::{self, Recording};
 use crate::transport::TokenHost;
-use crate::{dry_run, init_sync, marker, report, sync, tick, transport};
+use crate::watchdog;
+use crate::watchdog::Watch;
+use crate::{dry_run, init_sync, report, sync, tick, transport};
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 const SITE_STALE: &str = "site-stale";
@@ -79,18 +82,18 @@ pub fn record_end(outcome: &Outcome) {
     let locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(private) = locked.as_ref() {
         // Not precious, and the process is about to end.
-        let _ = Record::keep(private, outcome, deadline::now());
+        let _ = Record::keep(private, outcome, clock::now());
     }
 }
 
 /// Runs one pass from the lock to the record.
 pub fn run(command: Command, settings: &Config, network: transport::Env, watch: &Watch) -> Outcome {
-    let clock = deadline::instant();
+    let clock = clock::instant();
     let _answers = transport::end_answers_later();
     let mut pass = Pass {
         settings,
         watch,
-        outcome: Outcome::new(command, deadline::now()),
+        outcome: Outcome::new(command, clock::now()),
         network,
         network_left: settings.network_timeout,
         token_host: TokenHost::Nowhere,
@@ -117,8 +120,8 @@ pub fn run(command: Command, settings: &Config, network: transport::Env, watch: 
     if let Some((place, private, _held)) = &locked {
         // From here on this record is the one.
         *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        deadline::step("recording the pass");
-        match Record::keep(private, &pass.outcome, deadline::now()) {
+        watchdog::step("recording the pass");
+        match Record::keep(private, &pass.outcome, clock::now()) {
             Ok(record) => pass.tell_metrics(place, private, &record),
             // Not precious, and the pass did what it did.
             Err(error) => tracing::warn!("status.json could not be written: {error}"),
@@ -214,7 +217,7 @@ impl Pass<'_> {
         }
         let taken = {
             let _has_a_limit = self.watch.excuse();
-            lock::take(&private, command.word(), queued, settings.lock_wait, deadline::now).map_err(lock_refused)?
+            lock::take(&private, command.word(), queued, settings.lock_wait, clock::now).map_err(lock_refused)?
         };
         match taken {
             Taken::Held(held) => Ok(Some((place, private, held))),
@@ -297,8 +300,8 @@ impl Pass<'_> {
         if waited > Duration::from_secs(1) {
             tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
         }
-        let until = deadline::instant() + self.settings.lock_wait;
-        deadline::step("ending what an earlier job has left running");
+        let until = clock::instant() + self.settings.lock_wait;
+        watchdog::step("ending what an earlier job has left running");
         job::end_orphans(private.path(), until).map_err(|error| {
             let failure = if error.passes() { Error::retry } else { Error::person };
             failure(error.to_string(), error.next())
@@ -307,22 +310,22 @@ impl Pass<'_> {
             site.tidy();
         }
         let command = self.outcome.command;
-        deadline::step("mending the repository");
+        watchdog::step("mending the repository");
         if command == Command::InitSync {
             return init_sync::run(self, place, held);
         }
         let names = self.names();
         heal::clear_leftovers(place, held, &names.branch, &names.remote, false)?;
-        deadline::step("opening the repository");
+        watchdog::step("opening the repository");
         let repo = Repo::open(place, held, names)?;
         repo.hold_config()?;
         self.settle_token_host(&repo, Recording::First)?;
-        let now = deadline::now();
-        deadline::step("finishing what an earlier pass was cut short in");
+        let now = clock::now();
+        watchdog::step("finishing what an earlier pass was cut short in");
         if let Some(finished) = repo.finish_follow(now)? {
             self.outcome.rescue_refs.extend(finished.rescue_refs);
         }
-        deadline::step("looking at the repository");
+        watchdog::step("looking at the repository");
         repo.check_ready()?;
         repo.heal_index(now, false)?;
         self.outcome.local_before = repo.local_tip()?.map(|id| id.to_string());
@@ -338,7 +341,7 @@ impl Pass<'_> {
         }
         self.outcome.local = repo.local_tip().ok().flatten().map(|id| id.to_string());
         if command == Command::Tick {
-            deadline::step("letting go of old rescues");
+            watchdog::step("letting go of old rescues");
             self.let_go_of_old(&repo);
             self.pack_together(&repo);
         }
@@ -347,7 +350,7 @@ impl Pass<'_> {
 
     /// Lets go of rescues, and of what was put aside, after `--keep-rescues`.
     pub fn let_go_of_old(&self, repo: &Repo) {
-        if let Err(error) = repo.let_go(self.settings.keep_rescues, &deadline::reading()) {
+        if let Err(error) = repo.let_go(self.settings.keep_rescues, &clock::reading()) {
             tracing::warn!(next = %error.next, "not all that was kept long enough could be let go: {}", error.what);
         }
     }
@@ -374,7 +377,7 @@ impl Pass<'_> {
                 let next =
                     "run `git gc` there and see what it says; the repository grows, and it is tried again in a day";
                 // Where this can't be written it is tried again in the next tick.
-                let _ = repo.private.write(GC_FAILED, deadline::now().to_rfc3339().as_bytes());
+                let _ = repo.private.write(GC_FAILED, clock::now().to_rfc3339().as_bytes());
                 tracing::warn!(next, "packing the repository's objects together (git gc): it {ended}");
                 repo.clear_half_packed(&before, true);
             }
@@ -412,6 +415,18 @@ impl Pass<'_> {
             _ => Error::io("recording the host that tokens are for", &error),
         })?;
         Ok(())
+    }
+
+    /// Whether a pass that brings local and remote in sync takes a marker away.
+    ///
+    /// # Errors
+    /// Where the remote's configuration can't be read.
+    pub fn clears_marker(&self, repo: &Repo) -> Result<bool, Error> {
+        let Some(marker) = marker::read(&repo.private) else { return Ok(false) };
+        Ok(match self.outcome.command {
+            Command::InitSync => marker.is_cleared_by(Cleared::Branch(&repo.names.branch)),
+            Command::Sync | Command::Tick => marker.is_cleared_by(Cleared::For(&repo.destination()?)),
+        })
     }
 
     /// The names that the settings give.
@@ -460,15 +475,15 @@ impl Pass<'_> {
 
     /// Does something within what is left of the pass's time for the network, which ends at the time that it is given.
     pub fn in_network_time<T>(&mut self, phrase: &str, what: impl FnOnce(Instant) -> T) -> T {
-        let began = deadline::instant();
+        let began = clock::instant();
         let ends = began + self.network_left;
         let done = {
             let _limit = self.watch.limit(phrase, ends);
             let _has_a_limit = self.watch.excuse();
-            deadline::step("talking to the remote");
+            watchdog::step("talking to the remote");
             what(ends)
         };
-        deadline::step("looking at the histories");
+        watchdog::step("looking at the histories");
         self.network_left = self.network_left.saturating_sub(began.elapsed());
         done
     }
@@ -589,7 +604,7 @@ impl Pass<'_> {
         who: &str,
         what: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let before = repo.tips_before_job(now())?;
+        let before = repo.tips_before_job(clock::now())?;
         let record = token_host::before_job(&repo.private);
         let done = what(self);
         if repo.place.git_dir.is_dir() {
@@ -602,7 +617,7 @@ impl Pass<'_> {
                 Err(error) => self.outcome.fail(Error::io("writing the host that tokens are for again", &error)),
             }
         }
-        match repo.keep_tips_after_job(before, who, now()) {
+        match repo.keep_tips_after_job(before, who, clock::now()) {
             Ok(names) => self.outcome.rescue_refs.extend(names),
             Err(error) => self.outcome.fail(error),
         }
@@ -666,7 +681,7 @@ fn set_aside_misplaced(private: &PrivateDir) -> Result<(), Error> {
     ];
     let folders =
         ["broken", "damaged-refs", "empty-objects", "staging", "staging-old", "site-staging", "beside", "reading"];
-    let stamp = deadline::now().format("%Y%m%dT%H%M%SZ").to_string();
+    let stamp = clock::now().format("%Y%m%dT%H%M%SZ").to_string();
     let moved = private.set_aside_misplaced(&files, &folders, &stamp);
     for (from, to) in moved.map_err(|error| Error::io("moving aside what is in the place of our own", &error))? {
         tracing::warn!(from = %from.display(), to = %to.display(), "moved aside: a file or folder of gitsync's belongs there");
@@ -691,7 +706,7 @@ fn gc_failed_lately(repo: &Repo) -> bool {
     let failed = DateTime::parse_from_rfc3339(&String::from_utf8_lossy(&text));
     // One from the future is of a clock that was set back.
     failed.is_ok_and(|failed| {
-        let age = deadline::now().signed_duration_since(failed);
+        let age = clock::now().signed_duration_since(failed);
         age >= chrono::Duration::zero() && age < chrono::Duration::days(1)
     })
 }
@@ -701,9 +716,4 @@ fn current_folder() -> Result<PathBuf, Error> {
         let what = format!("the current folder can't be found: {error}");
         Error::person(what, "run gitsync in a folder that exists")
     })
-}
-
-/// Now, for rescue names and commits.
-pub fn now() -> DateTime<Utc> {
-    deadline::now()
 }

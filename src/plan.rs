@@ -19,7 +19,7 @@ pub enum RemoteTip<C> {
     Gone,
     /// The branch is at this commit.
     At(C),
-    /// The remote could not be asked. [`crate::outcome::Kind`] says whether a later pass may succeed.
+    /// The remote could not be asked. [`crate::error::Kind`] says whether a later pass may succeed.
     Unavailable(Error),
 }
 

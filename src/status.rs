@@ -10,16 +10,16 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
 use crate::cli::{Config, Healthy, Of, Output};
-use crate::deadline::step;
 use crate::error::Error;
-use crate::files;
+use crate::fs::files;
 use crate::git::{self, Identity, Names, Peek, Place};
-use crate::lock::{self, Holder};
-use crate::marker::{self, Marked};
 use crate::outcome::Command;
 use crate::policy::{self, SyncState};
-use crate::private::PrivateDir;
-use crate::record::{Record, Run};
+use crate::state::dir::PrivateDir;
+use crate::state::lock::{self, Holder};
+use crate::state::marker::{self, Marked};
+use crate::state::record::{Record, Run};
+use crate::watchdog::step;
 
 /// Everything that is to be told.
 #[derive(Debug)]

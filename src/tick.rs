@@ -9,17 +9,19 @@ use chrono::SecondsFormat;
 
 use crate::act::{self, Basis};
 use crate::cli::OnDivergence;
+use crate::clock::now;
 use crate::error::{Error, Kind};
 use crate::git::commit::{First, LeftOut};
 use crate::git::remote::Push as How;
 use crate::git::rescue::What;
 use crate::git::{CommitId, Repo};
-use crate::job::{Ended, Program};
 use crate::outcome::Word;
-use crate::pass::{Pass, now};
+use crate::pass::Pass;
 use crate::plan::{self, Plan, Push, Reason, RemoteTip, View};
 use crate::policy::Mode;
-use crate::{dry_run, look, marker};
+use crate::process::job::{Ended, Program};
+use crate::state::marker;
+use crate::{dry_run, look};
 
 /// How often a push that lost a race is tried, at most.
 const TRIES: u32 = 3;
@@ -32,7 +34,7 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Error> {
     let view = look::look(pass, repo)?;
     let mode = view.tick_mode(pass.settings.mode);
     if mode == Mode::NonAlpha && !matches!(view.remote, RemoteTip::Unavailable(_)) {
-        marker::explain(repo);
+        marker::explain(&repo.private);
     }
     let plan = plan::tick(&view, mode, plan::branch_is_gone(&repo.names.branch, &repo.names.remote));
     act::apply(pass, repo, Basis { view: &view, mode }, &plan)?;

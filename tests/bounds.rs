@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use gitsync::deadline::{End, Watch, step};
+use gitsync::watchdog::{End, Watch, step};
 use needs::needs;
 use scene::Scene;
 use servers::http::HttpServer;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use gitsync::git::heal::carry_over::Carry;
 use gitsync::git::{Identity, Names, Repo, find};
-use gitsync::lock::{self, Taken};
-use gitsync::private::PrivateDir;
+use gitsync::state::dir::PrivateDir;
+use gitsync::state::lock::{self, Taken};
 use scene::Scene;
 
 fn aside(s: &Scene) -> Vec<PathBuf> {
@@ -113,13 +113,13 @@ fn what_ends_early_is_kept_and_gone_on_with() {
     s.git_ours(&["gc", "-q", "--prune=now"]);
     let place = find(Some(&s.ours()), &s.ours()).unwrap();
     let names = Names { branch: "main".into(), remote: "origin".into(), identity: Identity::default() };
-    let taken = lock::take(&PrivateDir::of(&place.git_dir), "tick", false, Duration::ZERO, gitsync::deadline::now);
+    let taken = lock::take(&PrivateDir::of(&place.git_dir), "tick", false, Duration::ZERO, gitsync::clock::now);
     let Taken::Held(held) = taken.unwrap() else { panic!("the lock is not free") };
     let mut time = Duration::ZERO;
     let (mut passes, mut before) = (0, 0);
     while !is_carried(&s) {
         let repo = Repo::open(&place, &held, names.clone()).unwrap();
-        repo.carry_over(Carry::WithTheRemotes, gitsync::deadline::now(), Instant::now() + time).unwrap();
+        repo.carry_over(Carry::WithTheRemotes, gitsync::clock::now(), Instant::now() + time).unwrap();
         let kept = s.rescues("").len();
         assert!(kept >= before, "{kept} of {before}");
         assert!(time > Duration::ZERO || (kept == 0 && !is_carried(&s)));

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gitsync::deadline::{End, Watch};
-use gitsync::job::{Ended, Job, JobError, Program, end_orphans_within, run};
+use gitsync::process::job::{Ended, Job, JobError, Program, end_orphans_within, run};
+use gitsync::watchdog::{End, Watch};
 use logged::Log;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;

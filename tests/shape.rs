@@ -8,7 +8,7 @@ use std::path::Path;
 const LONGEST_FILE: usize = 550;
 const LONGEST_FUNCTION: usize = 80;
 /// Lines of the files that are longer.
-const FILES: &[(&str, usize)] = &[("src/pass.rs", 720)];
+const FILES: &[(&str, usize)] = &[("src/pass.rs", 719)];
 /// Lines of the functions that are longer, `file name`.
 #[rustfmt::skip]
 const FUNCTIONS: &[(&str, usize)] = &[];

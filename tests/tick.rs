@@ -233,13 +233,13 @@ mod what_it_says {
     #[test]
     fn message_and_time() {
         let s = Scene::new();
-        let began = gitsync::deadline::now().timestamp();
+        let began = gitsync::clock::now().timestamp();
         s.tick_with("echo 1 >state/b").exits(0).says("pushed");
         let message = s.git_ours(&["log", "-1", "--format=%B"]);
         let time = message.trim_end().strip_prefix("chore(state): tick at ").unwrap();
         assert!(time.ends_with('Z') && time.len() == "2026-11-22T22:00:00Z".len(), "{time}");
         let told = chrono::DateTime::parse_from_rfc3339(time).unwrap().timestamp();
-        assert!(told >= began && told <= gitsync::deadline::now().timestamp(), "{time}");
+        assert!(told >= began && told <= gitsync::clock::now().timestamp(), "{time}");
         let out = s.git_command(&s.ours()).args(["cat-file", "commit", "HEAD"]).output().unwrap();
         assert!(String::from_utf8_lossy(&out.stdout).ends_with(&format!("at {time}\n")), "ends as git's own do");
         let made = s.git_ours(&["log", "-1", "--format=%at %ct %ai"]);

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::deadline::Reading;
-use crate::private::PrivateDir;
+use crate::clock::Reading;
+use crate::state::dir::PrivateDir;
 
 const NAME: &str = "ages.json";
 
@@ -149,7 +149,7 @@ fn is_plausible(time: DateTime<Utc>) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::deadline::Boot;
+    use crate::clock::Boot;
 
     const HOUR: i64 = 3600;
     const DAY: i64 = 24 * HOUR;

@@ -24,9 +24,9 @@ use super::index::entry;
 use super::rescue::What;
 use super::stage::STAGING;
 use super::survey::{Changes, Survey, Want, want_at};
-use super::tree_dir::TreeDir;
 use super::{CommitId, Repo, path_of};
 use crate::error::{Context, Error, Kind};
+use crate::fs::dir::TreeDir;
 
 pub(super) const INTENT: &str = "intent";
 /// What a follow did.

@@ -13,11 +13,11 @@ use chrono::{DateTime, Utc};
 use rustix::fs::FileType;
 
 use super::rules::Blocked;
-use super::tree_dir::{FileKind, Parent, TreeDir, last};
 use super::tree_edit::{DEEPEST, Edits};
 use super::{CommitId, Repo, path_of, raw, shown};
-use crate::deadline::step;
 use crate::error::{Context, Error, Kind};
+use crate::fs::dir::{FileKind, Parent, TreeDir, last};
+use crate::watchdog::step;
 
 /// A path that was left out, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -174,7 +174,7 @@ impl Repo {
 
 /// The commits at which history is cut, as a repository's `shallow` file lists them.
 pub(super) fn shallow_roots(git_dir: &Path) -> HashSet<CommitId> {
-    let text = crate::files::read_to_string(&git_dir.join("shallow")).unwrap_or_default();
+    let text = crate::fs::files::read_to_string(&git_dir.join("shallow")).unwrap_or_default();
     text.lines().filter_map(|line| CommitId::from_str(line.trim()).ok()).collect()
 }
 

@@ -20,8 +20,8 @@ pub(super) use self::locks::live_git;
 pub use self::locks::{clear_leftovers, drop_half_written, stale_locks};
 pub use self::repair::make_or_mend;
 pub(super) use self::repair::{is_commit_id, replace_file};
-use crate::files;
-use crate::private::PrivateDir;
+use crate::fs::files;
+use crate::state::dir::PrivateDir;
 
 pub(super) const DAMAGED_REFS: &str = "damaged-refs";
 pub(super) const DAMAGED_CONFIG: &str = "damaged-config";

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use super::connectivity::{self, Fault};
 use super::{CommitId, Place, Repo};
 use crate::error::{Context, Error, Kind};
-use crate::files;
-use crate::private::{remove_if_there, sync_dir};
+use crate::fs::files;
+use crate::state::dir::{remove_if_there, sync_dir};
 
 /// `git prune` removes an old folder of this name, as it does its own.
 const NAME: &str = "objects/tmp_objdir-gitsync";

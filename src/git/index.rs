@@ -4,12 +4,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::tree_dir::{Found, TreeDir};
 use super::{CommitId, Repo, path_of, raw};
-use crate::deadline::step;
 use crate::error::{Context, Error};
-use crate::files;
-use crate::private::{remove_if_there, sync_dir};
+use crate::fs::dir::{Found, TreeDir};
+use crate::fs::files;
+use crate::state::dir::{remove_if_there, sync_dir};
+use crate::watchdog::step;
 
 pub(super) const INDEX_BEFORE: &str = "index-before";
 

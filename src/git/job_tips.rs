@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use super::rescue::{self, What};
 use super::{CommitId, Repo};
 use crate::error::{Context, Error, Kind};
-use crate::private::sync_dir;
+use crate::state::dir::sync_dir;
 
 /// The tips when a job was about to start.
 #[derive(Debug, Default)]

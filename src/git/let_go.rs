@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::ages::{self, Ages};
 use super::rescue::{self, stamp_of};
 use super::{Repo, heal, place};
-use crate::deadline::Reading;
+use crate::clock::Reading;
 use crate::error::{Context, Error};
-use crate::files;
-use crate::private::{PrivateDir, sync_dir};
+use crate::fs::files;
+use crate::state::dir::{PrivateDir, sync_dir};
 
 /// Folders of the private folder in which each entry is a thing that was put aside.
 const FOLDERS: [&str; 4] = [heal::BROKEN, place::ASIDE, heal::EMPTY_OBJECTS, heal::DAMAGED_REFS];

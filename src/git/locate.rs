@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error;
 use super::settings;
 use crate::error::{Context, Error, Kind};
-use crate::files;
+use crate::fs::files;
 
 /// Where a repository is.
 #[derive(Clone, Debug)]

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use super::heal::{DAMAGED_REFS, is_commit_id, replace_file};
 use super::{Names, Place};
 use crate::error::{Context, Error};
-use crate::files;
-use crate::lock::Held;
-use crate::private::{PrivateDir, sync_dir};
+use crate::fs::files;
+use crate::state::dir::{PrivateDir, sync_dir};
+use crate::state::lock::Held;
 
 const FILES: [&str; 5] = ["HEAD", "config", "index", "packed-refs", "shallow"];
 

@@ -9,7 +9,7 @@ use std::fs;
 
 use super::{CommitId, Repo};
 use crate::error::{Context, Error, Kind};
-use crate::files;
+use crate::fs::files;
 
 const BESIDE: &str = "beside";
 

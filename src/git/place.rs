@@ -11,11 +11,11 @@ use rustix::io::Errno;
 
 use super::index::Placed;
 use super::survey::{Changes, Survey, Want};
-use super::tree_dir::{FileKind, Found, Parent, TreeDir, last};
 use super::{Repo, shown};
-use crate::deadline::step;
 use crate::error::{Context, Error, Kind};
-use crate::files;
+use crate::fs::dir::{FileKind, Found, Parent, TreeDir, last};
+use crate::fs::files;
+use crate::watchdog::step;
 
 pub(super) const ASIDE: &str = "aside";
 

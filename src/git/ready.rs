@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CommitId, Repo, path_of};
 use crate::error::{Context, Error, Kind};
-use crate::files;
+use crate::fs::files;
 
 impl Repo {
     /// Refuses a repository that a person or another program is in the middle of something with.

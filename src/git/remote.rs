@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 
 use super::connectivity::Fault;
 use super::error::is_systems;
@@ -16,6 +15,7 @@ use super::odd::{Beside, is_odd};
 use super::rescue::What;
 use super::{CommitId, Names, Repo};
 use crate::error::{Context, Error, Kind};
+use crate::state::marker::Destination;
 use crate::transport::{self, Session};
 
 /// Of what a server says during a push so many bytes are kept.
@@ -44,26 +44,6 @@ pub enum Push {
     FastForward,
     /// Overwriting the exact tip that was judged, if it still is the tip.
     Overwrite,
-}
-
-/// A branch of a remote, and where that is: what a push would change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Destination {
-    /// The branch, without `refs/heads/`.
-    pub branch: String,
-    /// The remote's name.
-    pub remote: String,
-    /// The remote's URL after git's `insteadOf`, without a secret.
-    pub url: String,
-    /// The URL that pushes go to, where it is another; as `url`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub push_url: Option<String>,
-}
-
-impl std::fmt::Display for Destination {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "branch '{}' of {} ({})", self.branch, self.remote, self.push_url.as_deref().unwrap_or(&self.url))
-    }
 }
 
 impl Repo {

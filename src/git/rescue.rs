@@ -8,9 +8,9 @@ use chrono::{DateTime, Duration, NaiveDateTime, Utc};
 use super::ages::Ages;
 use super::commit::{is_one_to_git, is_submodule_in};
 use super::survey::Survey;
-use super::tree_dir::{FileKind, Parent, TreeDir, last};
 use super::{CommitId, Repo, path_of, shown};
 use crate::error::{Context, Error};
+use crate::fs::dir::{FileKind, Parent, TreeDir, last};
 
 const PREFIX: &str = "refs/gitsync/rescue/";
 const STAMP: &str = "%Y%m%dT%H%M%SZ";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Repo, path_of, shown};
 use crate::error::{Error, Kind};
-use crate::files;
+use crate::fs::files;
 
 const NAMES: [&str; 2] = [".gitignore", ".gitattributes"];
 

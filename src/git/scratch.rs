@@ -11,8 +11,8 @@ use rustix::fs::FileType;
 use super::incoming::Folder;
 use super::{CommitId, Place, Repo};
 use crate::error::{Context, Error};
-use crate::files;
-use crate::private::PrivateDir;
+use crate::fs::files;
+use crate::state::dir::PrivateDir;
 
 /// What has nothing to do with the branch, and may be large.
 const LEFT_OUT: &[&str] = &["lfs", "modules", "hooks", "tmp_objdir-gitsync", "staging"];

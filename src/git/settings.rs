@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Place;
 use crate::error::{Error, Kind};
-use crate::files;
+use crate::fs::files;
 
 /// The settings that libgit2 reads as it opens a repository, and that must be true or false.
 const BOOLEANS: &[&str] = &[

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Names, Place, Repo};
 use crate::error::{Error, Kind};
-use crate::files;
+use crate::fs::files;
 
 /// Includes in includes are followed so deep, as git does it.
 const DEEPEST_INCLUDE: usize = 10;

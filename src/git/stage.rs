@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::{CommitId, Repo};
-use crate::deadline::step;
 use crate::error::{Context, Error};
-use crate::files;
+use crate::fs::files;
+use crate::watchdog::step;
 
 pub(super) const STAGING: &str = "staging";
 

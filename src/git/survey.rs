@@ -9,10 +9,10 @@ use rustix::fs::FileType;
 use super::commit::is_one_to_git;
 use super::index::git_allows;
 use super::stage::STAGING_OLD;
-use super::tree_dir::{FileKind, Found, Parent, TreeDir, last};
 use super::{CommitId, Repo, path_of, raw, shown};
-use crate::deadline::step;
 use crate::error::{Context, Error};
+use crate::fs::dir::{FileKind, Found, Parent, TreeDir, last};
+use crate::watchdog::step;
 
 /// What must stand at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

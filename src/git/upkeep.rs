@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use super::Repo;
 use super::heal::live_git;
-use crate::files;
-use crate::private::remove_if_there;
+use crate::fs::files;
+use crate::state::dir::remove_if_there;
 
 /// git's default for `gc.auto`, in loose objects.
 const LOOSE: i64 = 6700;

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use crate::error::Error;
 use crate::git::Peek;
 use crate::policy::{self, Mode, SyncState};
-use crate::record::Record;
+use crate::state::record::Record;
 
 /// All that is told.
 pub struct Told<'a> {

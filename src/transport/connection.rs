@@ -24,8 +24,8 @@ use super::programs::{GRACE, OWN_VARIABLES, REPOSITORY_VARIABLES, Running, SECRE
 use super::ssh::SshCommand;
 use super::url::{GitUrl, SshUrl};
 use super::{Limits, answers, redact};
-use crate::deadline::STACK;
 use crate::error::{Error, Kind};
+use crate::watchdog::STACK;
 
 /// The most that is kept of what the other side says while we still write to it.
 const MOST_AHEAD: usize = 8 << 20;

@@ -22,9 +22,9 @@ use super::connection::Connection;
 use super::programs;
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
 use super::{Env, Limits, Options, TokenHost, encoding, redact};
-use crate::deadline::instant;
+use crate::clock::instant;
 use crate::error::{Error, Kind};
-use crate::files;
+use crate::fs::files;
 
 /// How long a token file that is a pipe, such as a shell's `<(…)`, may take to say it.
 const TOKEN_TAKES: Duration = Duration::from_secs(10);

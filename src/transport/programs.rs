@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use crate::error::{Error, Kind};
-use crate::family::{Family, Subreaper};
+use crate::process::group::{Family, Subreaper};
 
 /// How long a program may take to go once it has nothing more to say and nothing more is wanted of it.
 pub(super) const GRACE: Duration = Duration::from_secs(2);

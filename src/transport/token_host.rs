@@ -1,7 +1,7 @@
 //! The host that a token is for.
 //!
 //! It does not come from the repository's configuration, which a job can change: a person names it, or it is the host of the URL
-//! that init-sync was given. See [`crate::token_host`] for where it is kept.
+//! that init-sync was given. See [`crate::state::token_host`] for where it is kept.
 
 use std::fmt;
 use std::path::Path;

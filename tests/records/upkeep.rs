@@ -106,7 +106,7 @@ fn a_gc_that_fails_is_a_warning_and_costs_no_tick() {
     s.logs("WARN packing the repository's objects together (git gc): it exited with status 128").logs("no space");
     // It is not tried again in each tick, but a day later.
     s.tick_with("true").exits(0).says("no-changes").logs_not("git gc");
-    let a_day_ago = gitsync::deadline::now() - chrono::Duration::hours(25);
+    let a_day_ago = gitsync::clock::now() - chrono::Duration::hours(25);
     fs::write(s.private().join("gc-failed"), a_day_ago.to_rfc3339()).unwrap();
     s.tick_with("true").exits(0).says("no-changes").logs("it exited with status 128");
     fs::write(s.private().join("gc-failed"), a_day_ago.to_rfc3339()).unwrap();

@@ -16,10 +16,10 @@ use super::begin::{BEGUN, init};
 use super::damage::Damage;
 use super::{BROKEN, broken};
 use crate::error::{Context, Error, Kind};
-use crate::files;
+use crate::fs::files;
 use crate::git::{CommitId, Place, Repo, raw};
-use crate::lock::Held;
-use crate::private::{PrivateDir, remove_if_there, sync_dir};
+use crate::state::dir::{PrivateDir, remove_if_there, sync_dir};
+use crate::state::lock::Held;
 
 /// Beside a repository that was put aside, what it was put aside for.
 const CAUSE: &str = "gitsync-cause";

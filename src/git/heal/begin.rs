@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{CARRIED, broken};
 use crate::error::{Context, Error};
 use crate::git::Place;
-use crate::private::{PrivateDir, remove_if_there, sync_dir};
+use crate::state::dir::{PrivateDir, remove_if_there, sync_dir};
 
 /// Says that the repository was begun and has not had the remote's history yet: a commit on it may be a history of its own.
 pub(super) const BEGUN: &str = "begun";

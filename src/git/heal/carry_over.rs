@@ -12,9 +12,9 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 
 use super::{CARRIED, broken};
-use crate::deadline;
+use crate::clock;
 use crate::error::{Context, Error};
-use crate::files;
+use crate::fs::files;
 use crate::git::connectivity::{self, Commit, Commits, Depth, Fault, Inspection};
 use crate::git::error::is_systems;
 use crate::git::rescue::What;
@@ -167,7 +167,7 @@ impl Copy<'_> {
         let mut whole: HashSet<CommitId> = HashSet::new();
         for id in connectivity::parents_first(commits, tips) {
             let Some(commit) = commits.get(&id) else { continue };
-            if deadline::instant() >= until {
+            if clock::instant() >= until {
                 tracing::warn!(
                     "there was no time to carry over all of the repository put aside; the next init-sync goes on"
                 );

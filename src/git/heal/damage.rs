@@ -10,10 +10,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Kind};
-use crate::files;
+use crate::fs::files;
 use crate::git::raw;
 use crate::git::{CommitId, Names, Place};
-use crate::private::PrivateDir;
+use crate::state::dir::PrivateDir;
 
 /// Where the files of one pack are linked to, to be read alone.
 const READING: &str = "reading";

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::damage::{begins_as_index, index_is_damaged};
 use crate::error::{Context, Error, Kind};
-use crate::files;
+use crate::fs::files;
 use crate::git::Place;
-use crate::lock::Held;
-use crate::private::{PrivateDir, remove_if_there, sync_dir};
+use crate::state::dir::{PrivateDir, remove_if_there, sync_dir};
+use crate::state::lock::Held;
 
 /// A git lock file this old with no live owner is stale, even where no pass of ours is known to have died.
 const STALE_AFTER: Duration = Duration::from_secs(60);

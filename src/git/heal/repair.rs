@@ -14,10 +14,10 @@ use super::damage::{Damage, begins_as_index, index_is_damaged};
 use super::locks::is_half_written;
 use super::{DAMAGED_CONFIG, DAMAGED_INDEX, DAMAGED_REFS, EMPTY_OBJECTS};
 use crate::error::{Context, Error};
-use crate::files;
+use crate::fs::files;
 use crate::git::{CommitId, Place, Repo};
-use crate::lock::Held;
-use crate::private::{PrivateDir, remove_if_there};
+use crate::state::dir::{PrivateDir, remove_if_there};
+use crate::state::lock::Held;
 
 /// Makes the repository exist and open: a new one where there is none, and where there is a broken one a new one in its
 /// place, the broken one put aside. Whether it is new.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use chrono::{DateTime, Utc};
 
 use crate::error::{Context, Error};
-use crate::files;
+use crate::fs::files;
 use crate::git::rescue::What;
 use crate::git::{CommitId, Repo};
 

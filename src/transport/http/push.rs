@@ -65,7 +65,7 @@ impl Push {
         let http = self.http.clone();
         std::thread::Builder::new()
             .name("push".to_owned())
-            .stack_size(crate::deadline::STACK)
+            .stack_size(crate::watchdog::STACK)
             .spawn(move || {
                 let body = Pieces { rest, piece: Cursor::new(Vec::new()), over: false, meter: http.meter.clone() };
                 let answer = http.exchange(&RECEIVE_PACK, Body::Stream(body)).map_err(|failed| failed.error);

@@ -16,10 +16,10 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid};
 
-use super::{GRACE, JobError, KILL_TAKES, MARK, system};
-use crate::deadline::instant;
-use crate::family::{Process, living_with_descendants, name_them, taker_of_lock};
-use crate::files;
+use super::job::{GRACE, JobError, KILL_TAKES, MARK, system};
+use crate::clock::instant;
+use crate::fs::files;
+use crate::process::group::{Process, living_with_descendants, name_them, taker_of_lock};
 
 const NAME: &str = "job.lock";
 

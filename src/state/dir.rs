@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use crate::files;
+use crate::fs::files;
 /// What the name of a file that is being written ends with.
 const FRESH: &str = ".new";
 

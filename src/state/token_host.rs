@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::private::PrivateDir;
+use crate::state::dir::PrivateDir;
 use crate::transport::TokenHost;
 
 const NAME: &str = "token-host";

@@ -13,9 +13,6 @@
 //! - An open, locked file is handed down to the job on purpose. When this process is killed, its own lock on the repository
 //!   is freed at once while the job still writes; the lock on the handed-down file shows the next pass that it does.
 
-mod orphans;
-mod output;
-
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read};
@@ -33,12 +30,13 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
-use crate::deadline::{Watch, instant};
-use crate::family::{Family, Subreaper, name_them};
-use orphans::JobLock;
-use output::Lines;
+use super::orphans::JobLock;
+use super::output::Lines;
+use crate::clock::instant;
+use crate::process::group::{Family, Subreaper, name_them};
+use crate::watchdog::Watch;
 
-pub use orphans::{end_orphans, end_orphans_within};
+pub use super::orphans::{end_orphans, end_orphans_within};
 
 /// How long a command that was asked to end has until it is killed.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -52,7 +50,7 @@ pub const MARK: &str = "GITSYNC_JOB_LOCK";
 const LINGER: Duration = Duration::from_millis(500);
 
 /// How long the kernel may take to carry out SIGKILL before we go on without.
-const KILL_TAKES: Duration = Duration::from_secs(2);
+pub(super) const KILL_TAKES: Duration = Duration::from_secs(2);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,7 +261,7 @@ impl fmt::Display for JobError {
 
 impl std::error::Error for JobError {}
 
-fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> JobError {
+pub(super) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> JobError {
     let what = what.into();
     move |source| JobError::System { what, source }
 }

@@ -18,10 +18,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use fd_lock::{RwLock, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 
-use crate::deadline::{STACK, instant};
-use crate::family::taker_of_lock;
-use crate::files;
-use crate::private::PrivateDir;
+use crate::clock::instant;
+use crate::fs::files;
+use crate::process::group::taker_of_lock;
+use crate::state::dir::PrivateDir;
+use crate::watchdog::STACK;
 
 const NAME: &str = "lock";
 

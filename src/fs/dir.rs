@@ -235,7 +235,7 @@ impl TreeDir {
     /// # Errors
     /// Those of the file system.
     pub fn list(&self) -> io::Result<Vec<(std::ffi::OsString, FileType)>> {
-        crate::files::list(&self.fd)
+        crate::fs::files::list(&self.fd)
     }
 
     /// A folder in this one, no link followed.

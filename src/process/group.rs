@@ -15,8 +15,8 @@ use std::time::Duration;
 use rustix::fs::Stat;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, waitpid};
 
-use crate::deadline::instant;
-use crate::files;
+use crate::clock::instant;
+use crate::fs::files;
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Debug)]

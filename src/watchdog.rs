@@ -8,8 +8,6 @@
 //!
 //! Signals come through the same thread, since they ask for the same thing. A job that runs is ended first, so that no
 //! process is left behind, and the reason why the process ends is told by one function, given at the start.
-//!
-//! This is also the one place where clocks are read, so that a step is given its time instead of taking it.
 
 mod stall;
 
@@ -21,10 +19,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::clock::instant;
 use stall::Stall;
 pub use stall::{PATIENCE, step};
 
@@ -41,55 +38,6 @@ pub const STACK: usize = 2 << 20;
 
 /// The stack that a pass needs, in bytes.
 pub const PASS_STACK: usize = 8 << 20;
-
-/// The time of day, UTC.
-#[must_use]
-pub fn now() -> DateTime<Utc> {
-    // The one lawful place.
-    #[allow(clippy::disallowed_methods)]
-    Utc::now()
-}
-
-/// A point on the clock that never jumps, for deadlines.
-#[must_use]
-pub fn instant() -> Instant {
-    Instant::now()
-}
-
-/// What the clocks say at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reading {
-    /// The time of day, UTC. Anybody may set it to anything.
-    pub wall: DateTime<Utc>,
-    /// How long the machine has been running, where that can be told.
-    pub boot: Option<Boot>,
-}
-
-/// How long a machine has been running.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Boot {
-    /// Which run of the machine that is. Containers have that of their host.
-    pub id: String,
-    /// Seconds since it began, sleep included. Setting the clock does not move it.
-    pub seconds: i64,
-}
-
-/// Reads the clocks.
-#[must_use]
-pub fn reading() -> Reading {
-    Reading { wall: now(), boot: boot() }
-}
-
-#[cfg(target_os = "linux")]
-fn boot() -> Option<Boot> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
-    Some(Boot { id, seconds: rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn boot() -> Option<Boot> {
-    None
-}
 
 /// Why the process must end now.
 #[derive(Clone, Debug, PartialEq, Eq)]

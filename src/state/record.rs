@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Command, Outcome};
-use crate::private::PrivateDir;
+use crate::state::dir::PrivateDir;
 
 const NAME: &str = "status.json";
 

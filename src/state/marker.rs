@@ -1,0 +1,156 @@
+//! The force-push-pending marker: alpha saw the histories part and keeps its own; the next tick's push may overwrite.
+//!
+//! A file, because each pass is a process of its own: a flag in memory would be forgotten with the process that set it.
+//! It goes only when the remote has been seen to hold our commit, or when the remote's side was accepted.
+//!
+//! It says the branch, the remote and the two tips that it was set for, and allows nothing else: a tick of another branch,
+//! a remote that moved on since, or a local branch that lost the marked commit are decided by the mode alone.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error};
+use crate::state::dir::PrivateDir;
+
+const NAME: &str = "force-push-pending";
+
+/// A branch of a remote, and where that is: what a push would change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// The branch, without `refs/heads/`.
+    pub branch: String,
+    /// The remote's name.
+    pub remote: String,
+    /// The remote's URL after git's `insteadOf`, without a secret.
+    pub url: String,
+    /// The URL that pushes go to, where it is another; as `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_url: Option<String>,
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "branch '{}' of {} ({})", self.branch, self.remote, self.push_url.as_deref().unwrap_or(&self.url))
+    }
+}
+
+/// What a marker was set for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// The branch and where it is pushed to.
+    #[serde(flatten)]
+    pub destination: Destination,
+    /// The local commit that is to win. What is pushed under the marker contains it.
+    pub local: String,
+    /// The remote's commit that may be overwritten; `None` where the branch was gone.
+    pub remote_tip: Option<String>,
+    /// When it was set.
+    pub since: DateTime<Utc>,
+}
+
+impl Marker {
+    /// Whether both were set for the same, whenever that was.
+    fn is_same(&self, other: &Marker) -> bool {
+        (&self.destination, &self.local, &self.remote_tip) == (&other.destination, &other.local, &other.remote_tip)
+    }
+}
+
+/// The marker that is there.
+#[derive(Clone, Debug)]
+pub enum Marked {
+    /// One that says what it was set for.
+    For(Marker),
+    /// One that does not, made by hand or by an early version. It forces nothing.
+    Unknown,
+}
+
+impl Marked {
+    /// Whether it was set for this branch and remote.
+    pub fn is_for(&self, destination: &Destination) -> bool {
+        matches!(self, Self::For(marker) if marker.destination == *destination)
+    }
+
+    /// The local commit, where this marker allows to overwrite `remote_tip` there. What is pushed must contain that commit.
+    pub fn covers(&self, destination: &Destination, remote_tip: Option<&str>) -> Option<&str> {
+        match self {
+            Self::For(marker) if marker.destination == *destination && marker.remote_tip.as_deref() == remote_tip => {
+                Some(&marker.local)
+            }
+            Self::For(_) | Self::Unknown => None,
+        }
+    }
+
+    /// Whether a pass that brings local and remote in sync takes this marker away.
+    pub fn is_cleared_by(&self, cleared: Cleared<'_>) -> bool {
+        match (self, cleared) {
+            (Self::Unknown, _) => true,
+            (Self::For(marker), Cleared::For(destination)) => marker.destination == *destination,
+            (Self::For(marker), Cleared::Branch(branch)) => marker.destination.branch == branch,
+        }
+    }
+}
+
+/// Which markers a pass takes away.
+#[derive(Clone, Copy, Debug)]
+pub enum Cleared<'a> {
+    /// Those of this branch and remote.
+    For(&'a Destination),
+    /// Those of this branch, whichever remote: at start-up the branch is what its remote has.
+    Branch(&'a str),
+}
+
+/// The marker, where there is one.
+pub fn read(private: &PrivateDir) -> Option<Marked> {
+    private.file(NAME).symlink_metadata().ok()?;
+    let content = private.read(NAME).ok().flatten().unwrap_or_default();
+    Some(serde_json::from_slice(&content).map_or(Marked::Unknown, Marked::For))
+}
+
+/// Says why the marker that is there does not count in this pass, which [`Marked::covers`] found.
+pub fn explain(private: &PrivateDir) {
+    let next = "if the remote is to be overwritten, run `gitsync tick --alpha` once";
+    match read(private) {
+        None => {}
+        Some(Marked::Unknown) => {
+            let path = private.file(NAME);
+            tracing::warn!(next, "{} does not say what it was set for, and forces nothing", path.display());
+        }
+        Some(Marked::For(Marker { destination, local, remote_tip, .. })) => {
+            let tip = remote_tip.as_deref().unwrap_or("none");
+            tracing::info!(
+                next,
+                local,
+                remote = tip,
+                "a force push is marked for {destination} and these two commits, and counts for nothing else"
+            );
+        }
+    }
+}
+
+/// Marks that the next tick's push may overwrite. Whether the marker is new. One that says the same already stays.
+///
+/// # Errors
+/// Those of the file system.
+pub fn set(private: &PrivateDir, marker: Marker) -> Result<bool, Error> {
+    let doing = "marking the force push";
+    let before = read(private);
+    if let Some(Marked::For(before)) = &before {
+        if before.is_same(&marker) {
+            return Ok(false);
+        }
+        if before.destination != marker.destination {
+            tracing::info!("this replaces the force push marked for {}", before.destination);
+        }
+    }
+    let text = serde_json::to_vec_pretty(&marker).map_err(std::io::Error::from).context(doing)?;
+    private.write_durably(NAME, &text).context(doing)?;
+    Ok(!before.is_some_and(|before| before.is_for(&marker.destination)))
+}
+
+/// Takes the marker away. Whether it was there.
+///
+/// # Errors
+/// Those of the file system.
+pub fn remove(private: &PrivateDir) -> Result<bool, Error> {
+    private.remove_durably(NAME).context("clearing the marker")
+}
