@@ -5,31 +5,21 @@ use crate::error::Error;
 use crate::git::{CommitId, Repo};
 use crate::outcome::Command;
 use crate::pass::Pass;
-use crate::plan::{MarkReason, Plan, Reason, Step, View};
-use crate::policy::Mode;
+use crate::plan::{Basis, MarkReason, Plan, Reason, Step, View};
 use crate::state::marker::{self, Marker};
-use crate::{dry_run, tick};
-
-/// What a plan was made from, and by which rule.
-#[derive(Clone, Copy, Debug)]
-pub struct Basis<'v> {
-    /// What was seen.
-    pub view: &'v View<CommitId>,
-    /// The mode that the plan was made for.
-    pub mode: Mode,
-}
+use crate::{dry_run, job_step};
 
 /// Applies a plan, or says it.
 ///
 /// # Errors
 /// What keeps a step from its end; the steps after it are not begun.
-pub fn apply(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, plan: &Plan<CommitId>) -> Result<(), Error> {
+pub fn apply(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>, plan: &Plan<CommitId>) -> Result<(), Error> {
     plan.steps.iter().try_for_each(|step| {
         if pass.settings.dry_run { dry_run::say(pass, repo, basis, step) } else { perform(pass, repo, basis, step) }
     })
 }
 
-fn perform(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, step: &Step<CommitId>) -> Result<(), Error> {
+fn perform(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>, step: &Step<CommitId>) -> Result<(), Error> {
     let Basis { view, mode } = basis;
     let (branch, state) = (repo.names.branch.as_str(), view.state.word());
     let (local, remote) = (hex(view.local), hex(view.tip()));
@@ -40,7 +30,7 @@ fn perform(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, step: &Step<Commi
         Step::Follow { target, reason } => follow(pass, repo, view, *target, *reason)?,
         Step::SetMarker(reason) => set_marker(repo, view, *reason)?,
         Step::ClearMarker => clear_marker(pass, repo)?,
-        Step::RunJob => tick::run_the_job(pass, repo, basis)?,
+        Step::RunJob => job_step::run(pass, repo, basis)?,
         Step::Build => {
             let remote = if pass.outcome.command == Command::InitSync { repo.last_seen()? } else { view.tip() };
             if pass.builds_site() {
@@ -50,7 +40,7 @@ fn perform(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_>, step: &Step<Commi
             }
         }
         Step::EmptySite => pass.empty_site(repo)?,
-        Step::Commit => tick::commit(pass, repo, view)?,
+        Step::Commit => job_step::commit(pass, repo, view)?,
         Step::Warn(failure) => {
             tracing::warn!(next = %failure.next, "{}; the tick goes on with local state", failure.what);
         }

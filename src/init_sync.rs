@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::act::{self, Basis};
+use crate::act;
 use crate::cli::Config;
 use crate::clock::now;
 use crate::error::{Error, Kind};
@@ -14,7 +14,7 @@ use crate::git::heal::{aside, damage};
 use crate::git::{self, Place, Repo, heal, misplaced};
 use crate::outcome::Word;
 use crate::pass::Pass;
-use crate::plan::{self, RemoteTip};
+use crate::plan::{self, Basis, RemoteTip};
 use crate::policy::SyncState;
 use crate::state::dir::PrivateDir;
 use crate::state::lock::Held;

@@ -1,4 +1,4 @@
-//! gitsync keeps a git repository that a machine works in, and its remote, together with nobody watching.
+//! gitsync keeps a git repository that a machine works in, and its remote, in sync, unattended.
 //!
 //! A **pass** is one run of one subcommand ([`init_sync`], [`sync`], [`tick`]). It takes the repository's lock ([`state`]), finishes what an
 //! earlier pass was killed in, asks the remote for its tip, lets the [`policy`] decide, acts, and says one word
@@ -20,6 +20,7 @@ mod ffi;
 pub mod fs;
 pub mod git;
 pub mod init_sync;
+mod job_step;
 mod look;
 pub mod outcome;
 pub mod pass;
@@ -28,9 +29,12 @@ pub mod policy;
 pub mod process;
 pub mod publish;
 pub mod report;
+pub mod run;
+pub mod site;
 pub mod state;
 pub mod status;
 pub mod sync;
 pub mod tick;
 pub mod transport;
+mod upkeep;
 pub mod watchdog;

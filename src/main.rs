@@ -1,4 +1,4 @@
-//! The `gitsync` program: read the command line, set up logs, run one pass, print the result, exit.
+//! The `gitsync` program: read the command line, set up logs, run one print the result, exit.
 //!
 //! Nothing else knows color-eyre or ends the process.
 
@@ -13,7 +13,7 @@ use gitsync::outcome::{Command, Outcome, Word};
 use gitsync::process::job::signal_name;
 use gitsync::watchdog;
 use gitsync::watchdog::{End, Limit, PATIENCE, Watch};
-use gitsync::{pass, report, status, transport};
+use gitsync::{report, status, transport};
 
 /// A pass goes as deep as the folders do. Where the stack that we were given (`ulimit -s`) is less than this, in bytes, a thread
 /// with one of its own runs it: the answer to a stack that is too small would be SIGSEGV.
@@ -93,7 +93,7 @@ fn run() -> color_eyre::Result<()> {
     let _children = watch.on_kill(Box::new(transport::kill_children));
     // Each wait has a limit of its own; this one is for what nobody thought of, such as a stderr that nobody reads.
     let _whole = watch.limit("its own end", clock::instant() + settings.longest());
-    let outcome = pass::run(command, &settings, network, &watch);
+    let outcome = gitsync::run::run(command, &settings, network, &watch);
     finish(&outcome, settings.output)
 }
 
@@ -123,7 +123,7 @@ fn watch(command: Command, settings: &Config) -> std::io::Result<Watch> {
         };
         outcome.ended_by = code;
         outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-        pass::record_end(&outcome);
+        gitsync::run::record_end(&outcome);
         finish(&outcome, output)
     })
 }

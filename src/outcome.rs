@@ -149,6 +149,12 @@ impl Outcome {
         self.failures.push(failure);
     }
 
+    /// Takes in why the push is not, or did not come about.
+    pub fn push_failed(&mut self, failure: Error) {
+        let said = if failure.is_passing() { "push failed, will retry" } else { "push failed" };
+        self.fail(Error { what: format!("{said}: {}", failure.what), ..failure });
+    }
+
     /// 0, or the code of the gravest failure: what needs a person outranks what passes by itself.
     pub fn exit_code(&self) -> i32 {
         self.ended_by.unwrap_or_else(|| {

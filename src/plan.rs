@@ -90,6 +90,15 @@ impl<C: Copy + PartialEq> View<C> {
     }
 }
 
+/// What a plan was made from, and by which rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Basis<'v, C> {
+    /// What was seen.
+    pub view: &'v View<C>,
+    /// The mode that the plan was made for.
+    pub mode: Mode,
+}
+
 /// Why a pass makes the work tree equal to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -375,9 +384,11 @@ impl<C: Copy> Plan<C> {
         })
     }
 
-    /// Whether the plan says what is wrong with the remote's branch, so that its push need not say it again.
-    pub fn fails(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Fail(_)))
+    /// Whether this plan, made from `view`, has said already why nothing is pushed. A remote that could not be asked is asked
+    /// again.
+    pub fn says_why(&self, view: &View<C>) -> bool {
+        let fails = self.steps.iter().any(|step| matches!(step, Step::Fail(_)));
+        fails && !matches!(view.remote, RemoteTip::Unavailable(_))
     }
 }
 

@@ -2,13 +2,13 @@
 //!
 //! If the tip is what we have, that is the whole pass: one round trip, no fetch, no look at the files.
 
-use crate::act::{self, Basis};
+use crate::act;
 use crate::error::Error;
 use crate::git::Repo;
 use crate::look;
 use crate::outcome::Word;
 use crate::pass::Pass;
-use crate::plan;
+use crate::plan::{self, Basis};
 
 /// The pass, or with `--dry-run` what it would do.
 ///

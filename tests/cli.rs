@@ -230,7 +230,7 @@ mod usage {
         s.run::<&str>(&[]).exits(2).says("error");
         let page = s.last().stderr;
         assert!(page.lines().count() <= 40, "{page}");
-        for word in ["Usage: gitsync <SUBCOMMAND>", "with nobody watching", "Examples:", "Read on:", "gitsync --help"] {
+        for word in ["Usage: gitsync <SUBCOMMAND>", "in sync, unattended", "Examples:", "Read on:", "gitsync --help"] {
             assert!(page.contains(word), "no {word}\n{page}");
         }
         for subcommand in ["init-sync", "sync", "tick", "status"] {

@@ -16,7 +16,7 @@ pub enum Detail {
     Full,
 }
 
-const ABOUT: &str = "Keeps a machine's git repository and its remote together, with nobody watching.";
+const ABOUT: &str = "Keeps a machine's git repository and its remote in sync, unattended.";
 
 const DETAILS: &str = "\
 Each subcommand takes the repository's lock, does one pass and exits. A scheduler

@@ -1,0 +1,111 @@
+//! A tick's own two steps: run the job, and commit what it wrote.
+//!
+//! What the job wrote is committed whether the job failed or not: state is evidence.
+
+use std::io;
+
+use chrono::SecondsFormat;
+
+use crate::clock::now;
+use crate::error::Error;
+use crate::git::CommitId;
+use crate::git::Repo;
+use crate::git::commit::{First, LeftOut};
+use crate::pass::{Pass, Task};
+use crate::plan::{Basis, View};
+use crate::process::job::{Ended, Program};
+
+/// Runs the job, and sees that what it left of the repository can be worked in.
+///
+/// # Errors
+/// Where nothing can be committed after it. That the job itself failed is in the outcome.
+pub fn run(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result<(), Error> {
+    start(pass, repo, basis)?;
+    let head = repo.place.git_dir.join("HEAD").symlink_metadata();
+    if head.is_err_and(|error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())) {
+        return Err(Error::person(
+            format!("the job took away the repository's {}", repo.place.git_dir.display()),
+            "run `gitsync init-sync --remote-url URL`: it fetches anew; what lies in the folder is kept as a rescue",
+        ));
+    }
+    // A job may have taken the folder away; the lock on `.git` still keeps others out.
+    repo.private.create().map_err(|error| {
+        let next = "take away what is there now; what the job wrote is in the work tree, and the next tick commits it";
+        Error::person(format!("after the job: {error}"), next)
+    })?;
+    let ready = repo.check_files().and_then(|()| repo.read_config_again()).and_then(|()| repo.check_ready());
+    ready.map_err(|error| Error {
+        what: format!("after the job: {}; what it wrote is not committed", error.what),
+        ..error
+    })
+}
+
+fn start(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result<(), Error> {
+    let (remote, mode) = (basis.view.tip(), basis.mode);
+    let settings = pass.settings;
+    let timeout = settings.job_timeout;
+    let program = if settings.tick_argv.is_empty() {
+        Program::Shell(settings.tick_command.clone())
+    } else {
+        Program::Argv(settings.tick_argv.clone())
+    };
+    let ended = match pass.keeping_tips(repo, "the job", |pass| {
+        pass.run_task(repo, Task { label: "job", program, timeout, remote, mode, public_dir: None })
+    }) {
+        Ok(ended) => ended,
+        Err(failure) => {
+            pass.outcome.fail(failure);
+            return Ok(());
+        }
+    };
+    pass.outcome.job_exit_code = match &ended {
+        Ended::Exited(code) => Some(*code),
+        Ended::Signalled(signal) | Ended::Stopped { signal } => Some(128 + signal),
+        Ended::TimedOut { .. } => None,
+    };
+    match ended {
+        Ended::Exited(0) => {}
+        ended => {
+            let next = "look at what it said above; what it wrote is committed all the same";
+            pass.outcome.fail(Error::person(format!("the job {ended}"), next));
+        }
+    }
+    Ok(())
+}
+
+/// Commits what is new, changed or gone under `--path`.
+///
+/// # Errors
+/// What keeps it from being committed.
+pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result<(), Error> {
+    if pass.outcome.site_built.is_some() {
+        repo.check_files().map_err(|error| Error {
+            what: format!("after the build: {}; what the job wrote is not committed", error.what),
+            ..error
+        })?;
+    }
+    let first = if view.is_empty() { First::Allowed } else { First::Refused };
+    let settings = pass.settings;
+    let when = now();
+    let message = settings.message.replace("{time}", &when.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let done = repo.commit_under(&settings.paths, settings.max_file_size, &message, when, first)?;
+    for left_out in done.left_out {
+        pass.outcome.fail(left_out_of_commit(&left_out));
+    }
+    match done.commit {
+        Some(commit) => {
+            pass.outcome.commit = Some(commit.to_string());
+            tracing::info!(commit = %commit, files = done.files, "{}", message.lines().next().unwrap_or_default());
+        }
+        None => tracing::info!("no state changes"),
+    }
+    Ok(())
+}
+
+/// What is said of a path that is not committed.
+pub fn left_out_of_commit(left_out: &LeftOut) -> Error {
+    Error::person(
+        format!("{} was left out of the commit: it {}", left_out.path.display(), left_out.why),
+        "take it away, ignore it (.gitignore), or change --path; the rest is committed",
+    )
+}

@@ -1,0 +1,164 @@
+//! The site of a pass: when it is stale, built, published or emptied.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::cli::Publish;
+use crate::error::Error;
+use crate::git::{CommitId, Place, Repo};
+use crate::pass::{Pass, Task};
+use crate::policy::Mode;
+use crate::process::job::{Ended, Program};
+use crate::publish::{self, Ground, Site, Way};
+use crate::state::dir::PrivateDir;
+
+/// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
+pub const SITE_STALE: &str = "site-stale";
+
+/// Names the public dir inside the work tree that holds what was put there by us.
+pub const SITE_OURS: &str = "site-ours";
+
+impl Pass<'_> {
+    /// Refuses a public dir that must not be published over.
+    pub fn check_site(&self, place: &Place, here: &Path) -> Result<Option<Site>, Error> {
+        let settings = self.settings;
+        let Some(public_dir) = &settings.public_dir else { return Ok(None) };
+        let public_dir = here.join(public_dir);
+        let paths: Vec<PathBuf> = settings.paths.iter().map(|path| place.work_dir.join(path)).collect();
+        let way = match settings.publish {
+            Publish::Whole => Way::Whole,
+            Publish::Files => Way::FileByFile,
+            Publish::InPlace => Way::InPlace,
+        };
+        let private = PrivateDir::of(&place.git_dir);
+        let ground = Ground {
+            repo: &place.work_dir,
+            git_dir: &place.git_dir,
+            private_dir: private.path(),
+            paths: &paths,
+            home: settings.home.as_deref(),
+        };
+        let site = publish::check(&public_dir, &ground, way);
+        site.map(Some).map_err(|refusal| {
+            let failure = match refusal.reason {
+                _ if refusal.passes() => Error::retry,
+                publish::Reason::Unknown(_) => Error::person,
+                _ => Error::usage,
+            };
+            failure(refusal.what, refusal.next)
+        })
+    }
+
+    /// Whether a site is to be built at all.
+    pub fn builds_site(&self) -> bool {
+        self.settings.build_command.is_some()
+    }
+
+    /// Notes that the site is to be built again; on disk before the files change.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn site_goes_stale(&self, repo: &Repo) -> Result<(), Error> {
+        if self.builds_site() {
+            let noted = repo.private.write_durably(SITE_STALE, b"");
+            noted.map_err(|error| Error::io("noting that the site is to be built again", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the last build failed, or never finished, or its files changed since.
+    pub fn site_is_stale(&self, repo: &Repo) -> bool {
+        self.builds_site() && repo.private.file(SITE_STALE).exists()
+    }
+
+    /// Builds the site and swaps it in. A failure is a failure of the pass; the old site stays.
+    pub fn build_site(&mut self, repo: &Repo, remote: Option<CommitId>, mode: Mode) {
+        let Some(command) = self.settings.build_command.clone() else { return };
+        self.outcome.site_built = Some(false);
+        if let Err(failure) = self.may_publish(repo) {
+            self.outcome.fail(failure);
+            return;
+        }
+        let stale = self.site_goes_stale(repo);
+        let built =
+            stale.and_then(|()| self.keeping_tips(repo, "the build", |pass| pass.build(repo, &command, remote, mode)));
+        if let Err(failure) = built {
+            self.outcome.fail(failure);
+            return;
+        }
+        self.outcome.site_built = Some(true);
+        if let Err(error) = repo.private.remove_durably(SITE_STALE) {
+            tracing::warn!("the site will be built once more than needed: {error}");
+        }
+    }
+
+    fn build(&self, repo: &Repo, command: &str, remote: Option<CommitId>, mode: Mode) -> Result<(), Error> {
+        let staged = match &self.site {
+            Some(site) => Some(site.stage().map_err(|error| Error::person(error.what, error.next))?),
+            None => None,
+        };
+        let folder = staged.as_ref().map(|staged| staged.path().to_owned());
+        let command = match &folder {
+            Some(folder) => publish::with_public_dir(command, folder),
+            None => command.to_owned(),
+        };
+        let build = Task {
+            label: "build",
+            program: Program::Shell(command),
+            timeout: self.settings.build_timeout,
+            remote,
+            mode,
+            public_dir: folder.as_deref(),
+        };
+        let ended = self.run_task(repo, build)?;
+        match ended {
+            Ended::Exited(0) => {}
+            ended => {
+                return Err(Error::person(
+                    format!("the build {ended}"),
+                    "the old site stays; mend the build, the next pass tries again",
+                ));
+            }
+        }
+        if let (Some(site), Some(staged)) = (&self.site, staged) {
+            site.publish(staged).map_err(|error| Error::person(error.what, error.next))?;
+        }
+        tracing::info!("the site is built");
+        Ok(())
+    }
+
+    /// Refuses a public dir inside the work tree that holds somebody's files: what is not of the site is removed from it.
+    ///
+    /// # Errors
+    /// A usage error that names one of them.
+    pub fn may_publish(&self, repo: &Repo) -> Result<(), Error> {
+        let Some(site) = &self.site else { return Ok(()) };
+        let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) else { return Ok(()) };
+        let noted = site.public_dir().as_os_str().as_bytes();
+        // The note is of one folder: another may hold anything.
+        let ours = repo.private.read(SITE_OURS).is_ok_and(|note| note.as_deref() == Some(noted));
+        if let Some(file) = repo.somebodys_file_in(inside, ours)? {
+            return Err(Error::usage(
+                format!("the public dir {} holds {}, which is no part of a site", inside.display(), file.display()),
+                "name a folder that git ignores or that is empty: publishing removes what is not of the site",
+            ));
+        }
+        if !ours && !self.settings.dry_run {
+            let written = repo.private.write_durably(SITE_OURS, noted);
+            written.map_err(|error| Error::io("noting whose the public dir is", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Empties the public dir, where there is one and nothing to build into it (init-sync).
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn empty_site(&self, repo: &Repo) -> Result<(), Error> {
+        self.may_publish(repo)?;
+        match &self.site {
+            Some(site) => site.empty().map_err(|error| Error::person(error.what, error.next)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a tick does for the repository's own sake once it is through: old rescues let go, objects packed together.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use chrono::DateTime;
+
+use crate::clock;
+use crate::git::Repo;
+use crate::pass::Pass;
+use crate::process::job::{self, Ended, Job, Program};
+use crate::transport;
+
+/// How long packing the repository's objects together may take.
+const GC_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Says when that failed. It is tried again a day later, as git itself has it: a repository that takes longer must not have
+/// the lock held for so long in each tick.
+pub const GC_FAILED: &str = "gc-failed";
+
+/// Packs the repository's objects together where that is due and git is there. A failure costs no pass.
+pub fn pack_together(pass: &Pass<'_>, repo: &Repo) {
+    if !repo.is_due_for_gc() || gc_failed_lately(repo) {
+        return;
+    }
+    repo.clear_half_packed(&BTreeSet::new(), false);
+    let before = repo.half_packed();
+    let private = repo.private.path();
+    let program = Program::Argv(repo.gc_command());
+    let mut job = Job::new("gc", program, &repo.place.work_dir, GC_TIMEOUT, private, pass.watch);
+    let kept_from_it = transport::REPOSITORY_VARIABLES.iter().chain(transport::SECRET_VARIABLES);
+    job.env_remove = kept_from_it.map(OsString::from).collect();
+    job.redact = Some(&transport::redact::known);
+    match job::run(&job) {
+        Ok(Ended::Exited(0)) => {
+            tracing::info!("the repository's objects were packed together (git gc)");
+            let _ = repo.private.remove_durably(GC_FAILED);
+        }
+        Ok(ended) => {
+            let next = "run `git gc` there and see what it says; the repository grows, and it is tried again in a day";
+            // Where this can't be written it is tried again in the next tick.
+            let _ = repo.private.write(GC_FAILED, clock::now().to_rfc3339().as_bytes());
+            tracing::warn!(next, "packing the repository's objects together (git gc): it {ended}");
+            repo.clear_half_packed(&before, true);
+        }
+        // Without git nothing can be packed, and nothing else needs it but path remotes.
+        Err(error) => tracing::debug!(next = error.next(), "git gc was due: {error}"),
+    }
+}
+
+fn gc_failed_lately(repo: &Repo) -> bool {
+    let text = repo.private.read(GC_FAILED).ok().flatten().unwrap_or_default();
+    let failed = DateTime::parse_from_rfc3339(&String::from_utf8_lossy(&text));
+    // One from the future is of a clock that was set back.
+    failed.is_ok_and(|failed| {
+        let age = clock::now().signed_duration_since(failed);
+        age >= chrono::Duration::zero() && age < chrono::Duration::days(1)
+    })
+}
