@@ -92,6 +92,10 @@ pub fn follow(
         }
         Reason::Heal | Reason::PutAside => {}
     }
+    if !matches!(reason, Reason::Heal | Reason::PutAside | Reason::Replayed) {
+        // Where the remote took commits back, its tip is remembered only now.
+        pass.outcome.rescue_refs.extend(repo.remember_seen(target, now())?);
+    }
     if reason != Reason::Replayed && reason != Reason::Heal {
         repo.has_a_history()?;
     }

@@ -72,7 +72,11 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, local: Option<CommitId>) -> Result<Opti
     });
     let (tip, rescue_ref) = found?;
     pass.outcome.rescue_refs.extend(rescue_ref);
-    if let Some(tip) = tip.filter(|_| !dry_run) {
+    // What was seen before says that commits were taken back. It is remembered until that was acted on: a pass that is killed
+    // before would leave the next one to push them again.
+    if let Some(tip) = tip.filter(|_| !dry_run)
+        && !took_back(repo, local, tip)?
+    {
         pass.outcome.rescue_refs.extend(repo.remember_seen(tip, now())?);
     }
     Ok(tip)
@@ -89,7 +93,7 @@ fn judge(
         RemoteTip::At(tip) => Some(tip),
         _ => None,
     };
-    let mut relation = None;
+    let (mut relation, mut taken_back) = (None, false);
     let state = match (local, tip) {
         (None, None) => SyncState::UpToDate,
         (Some(_), None) => SyncState::Ahead,
@@ -97,7 +101,9 @@ fn judge(
         (Some(ours), Some(theirs)) => {
             let found = self::relation(pass, repo, ours, theirs)?;
             relation = Some(found);
-            policy::state(found.same, found.local_is_ancestor, found.remote_is_ancestor)
+            let state = policy::state(found.same, found.local_is_ancestor, found.remote_is_ancestor);
+            taken_back = state == SyncState::Ahead && took_back(repo, local, theirs)?;
+            policy::state_after_taking_back(state, taken_back)
         }
     };
     let mut view = View {
@@ -111,6 +117,7 @@ fn judge(
         unfit: None,
         put_aside: None,
         rewritten,
+        taken_back,
     };
     if let (SyncState::Behind | SyncState::Diverged, Some(theirs)) = (state, tip) {
         match repo.check_fit(theirs, local) {
@@ -130,6 +137,14 @@ fn judge(
         view.marked = is_marked(repo, Heads { local, remote: if away { last_seen } else { tip } })?;
     }
     Ok((view, relation))
+}
+
+/// Whether the remote, now at `tip`, took commits back that local has.
+fn took_back(repo: &Repo, local: Option<CommitId>, tip: CommitId) -> Result<bool, Error> {
+    match (local, repo.last_seen()?) {
+        (Some(local), Some(before)) if local != tip => repo.holds_taken_back(local, tip, before),
+        _ => Ok(false),
+    }
 }
 
 /// Whether a marker allows to overwrite the remote's tip of `heads` with the local one.

@@ -47,6 +47,8 @@ pub struct View<C> {
     pub put_aside: Option<C>,
     /// Whether the remote's history was rewritten since it was last seen.
     pub rewritten: bool,
+    /// Whether the remote took commits back that local has: it is at an ancestor of ours, and the two count as diverged.
+    pub taken_back: bool,
 }
 
 impl<C: Copy + PartialEq> View<C> {
@@ -349,6 +351,8 @@ pub fn push<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error, lost_r
         // Nothing is forced over a commit that nobody could look at here.
         (SyncState::Diverged, _, Some(unfit), _) => Push::Refuse(unfit.clone()),
         (SyncState::Diverged, Some(replayed), None, _) => Push::ReplayFirst { replayed, expected: tip },
+        // Ours contains the remote's: nothing is overwritten.
+        (SyncState::Diverged, None, None, Mode::Alpha) if view.taken_back => Push::FastForward { expected: Some(tip) },
         (SyncState::Diverged, None, None, Mode::Alpha) if !view.unforceable => Push::Overwrite { expected: tip },
         (SyncState::Diverged, None, None, _) => Push::Refuse(lost_race),
     }

@@ -61,6 +61,16 @@ pub fn decide(state: SyncState, mode: Mode) -> Action {
     }
 }
 
+/// The state where the remote took commits back (a reset to an older commit and a force push). `local_holds_them`: whether local
+/// still has one of these. Its history was rewritten then, and the rule decides, instead of a push that brings them back.
+#[must_use]
+pub fn state_after_taking_back(state: SyncState, local_holds_them: bool) -> SyncState {
+    match state {
+        SyncState::Ahead if local_holds_them => SyncState::Diverged,
+        other => other,
+    }
+}
+
 impl SyncState {
     /// Every state, in the order of the specification.
     pub const ALL: [SyncState; 4] = [Self::UpToDate, Self::Behind, Self::Ahead, Self::Diverged];
@@ -118,6 +128,15 @@ mod tests {
         assert_eq!(state(false, true, false), SyncState::Behind);
         assert_eq!(state(false, false, true), SyncState::Ahead);
         assert_eq!(state(false, false, false), SyncState::Diverged);
+    }
+
+    #[test]
+    fn what_the_remote_took_back_is_not_ahead_of_it() {
+        for state in SyncState::ALL {
+            let held = if state == SyncState::Ahead { SyncState::Diverged } else { state };
+            assert_eq!(state_after_taking_back(state, true), held);
+            assert_eq!(state_after_taking_back(state, false), state);
+        }
     }
 
     /// The page cannot lie: its table is read and compared with the code, cell by cell.

@@ -192,6 +192,13 @@ impl World {
         }
     }
 
+    /// Whether the remote, now at `tip`, took commits back that local has.
+    fn took_back(&self, local: Option<Id>, tip: Option<Id>, seen: Option<Id>) -> bool {
+        let (Some(local), Some(tip), Some(seen)) = (local, tip, seen) else { return false };
+        let taken = self.line(seen) & !self.line(tip);
+        self.contains(seen, tip) && self.line(local) & taken != 0
+    }
+
     /// Our unpushed commits on the remote's tip; nothing where the histories have no commit in common.
     fn replay(&mut self, ours: Id, theirs: Id) -> Option<Id> {
         let mut unpushed = Vec::new();
@@ -217,6 +224,8 @@ impl Gitsync {
         let running = w.instances[i].running.clone().unwrap();
         let (local, last_seen) = (w.instances[i].local, w.instances[i].seen);
         let state = w.state(local, running.tip);
+        let taken_back = state == SyncState::Ahead && w.took_back(local, running.tip, last_seen);
+        let state = policy::state_after_taking_back(state, taken_back);
         let replayed = match (local, running.tip) {
             (Some(ours), Some(theirs)) if state == SyncState::Diverged && self.rebase && !running.rewritten => {
                 w.replay(ours, theirs)
@@ -239,6 +248,7 @@ impl Gitsync {
             unfit: None,
             put_aside: None,
             rewritten: running.rewritten,
+            taken_back,
         }
     }
 
@@ -269,6 +279,9 @@ impl Gitsync {
                         Act::MoveBranch(target),
                         Act::EndJournal,
                     ]);
+                    if w.instances[i].running.as_ref().unwrap().tip == Some(target) {
+                        acts.extend([Act::KeepSeen, Act::SetSeen]);
+                    }
                 }
                 Step::SetMarker(_) => acts.push(Act::SetMarker),
                 Step::ClearMarker => acts.push(Act::ClearMarker { followed: plan.follows().is_some() }),
@@ -394,7 +407,8 @@ impl Gitsync {
             }
             Act::SetSeen => {
                 let tip = w.instances[i].running.as_ref().unwrap().tip;
-                if tip.is_some() {
+                let taken_back = w.took_back(w.instances[i].local, tip, w.instances[i].seen);
+                if tip.is_some() && !taken_back {
                     w.instances[i].seen = tip;
                     // Asked for alone it is not here yet, and nobody could keep it.
                     w.instances[i].must_keep |= bits(tip);

@@ -78,6 +78,27 @@ impl Repo {
         Ok((ours.difference(&theirs).count(), theirs.difference(&ours).count()))
     }
 
+    /// Whether `local` has a commit that the remote took back: one of those that it had at `before` and has no more at `tip`.
+    /// Only for a `tip` that is an ancestor of `before`; otherwise no.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] where history is missing.
+    pub fn holds_taken_back(&self, local: CommitId, tip: CommitId, before: CommitId) -> Result<bool, Error> {
+        if before == tip || !self.has_commit(before) || !self.descends(before, tip)? {
+            return Ok(false);
+        }
+        let Ok(bases) = self.history().merge_bases(local, before) else {
+            let (ours, theirs) = (self.with_ancestors(local)?, self.with_ancestors(tip)?);
+            return Ok(self.with_ancestors(before)?.iter().any(|id| ours.contains(id) && !theirs.contains(id)));
+        };
+        for base in bases.iter() {
+            if *base != tip && self.descends(*base, tip)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether two commits have an ancestor in common.
     ///
     /// # Errors

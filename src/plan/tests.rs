@@ -41,6 +41,7 @@ fn view(remote: RemoteTip<u8>, state: SyncState) -> View<u8> {
         unfit: None,
         put_aside: None,
         rewritten: false,
+        taken_back: false,
     }
 }
 
@@ -96,6 +97,7 @@ fn views() -> Vec<(&'static str, View<u8>)> {
         ("diverged, replayed", View { replayed: Some(REPLAYED), ..at(Diverged) }),
         ("diverged, marked", View { marked: true, ..at(Diverged) }),
         ("diverged, begun here", View { unforceable: true, ..at(Diverged) }),
+        ("diverged, taken back", View { taken_back: true, ..at(Diverged) }),
         ("behind, unfit", View { unfit: Some(unfit()), ..at(Behind) }),
         ("diverged, unfit", View { unfit: Some(unfit()), ..at(Diverged) }),
         ("absent", View { last_seen: None, ..view(RemoteTip::Absent, Ahead) }),
@@ -141,6 +143,7 @@ fn every_sync() {
             "diverged: follow 1 AcceptRemote, unmark, build",
             "diverged: follow 1 AcceptRemote, unmark, build",
         ),
+        ("diverged, taken back", "diverged: follow 1 AcceptRemote, unmark, build", "diverged: mark Diverged"),
         ("behind, unfit", "error: fail 1", "error: fail 1"),
         ("diverged, unfit", "error: fail 1", "error: fail 1"),
         ("absent", "ahead: leave", "ahead: leave"),
@@ -190,6 +193,11 @@ fn every_tick_up_to_its_commit() {
             "no-changes: follow 1 AcceptRemote, unmark, job, build, commit",
             "no-changes: follow 1 AcceptRemote, unmark, job, build, commit",
         ),
+        (
+            "diverged, taken back",
+            "no-changes: follow 1 AcceptRemote, unmark, job, build, commit",
+            "no-changes: mark Diverged, job, build, commit",
+        ),
         ("behind, unfit", "no-changes: fail 1, job, build, commit", "no-changes: fail 1, job, build, commit"),
         ("diverged, unfit", "no-changes: fail 1, job, build, commit", "no-changes: fail 1, job, build, commit"),
         ("absent", "no-changes: leave, job, build, commit", "no-changes: leave, job, build, commit"),
@@ -223,6 +231,7 @@ fn every_push_of_a_tick() {
         ("diverged, replayed", "pushed: replay 3 on 1", "pushed: replay 3 on 1"),
         ("diverged, marked", "push-failed: refuse 75", "pushed: overwrite 1"),
         ("diverged, begun here", "push-failed: refuse 75", "push-failed: refuse 75"),
+        ("diverged, taken back", "push-failed: refuse 75", "pushed: forward Some(1)"),
         ("behind, unfit", "no-changes: nothing", "no-changes: nothing"),
         ("diverged, unfit", "push-failed: refuse 1", "push-failed: refuse 1"),
         ("absent", "pushed: forward None", "pushed: forward None"),
@@ -253,6 +262,7 @@ fn every_init_sync() {
         ("diverged, replayed", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
         ("diverged, marked", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
         ("diverged, begun here", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        ("diverged, taken back", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
         ("behind, unfit", "error: follow 2 Heal, fail 1", "error: follow 2 Heal, fail 1"),
         ("diverged, unfit", "error: follow 2 Heal, fail 1", "error: follow 2 Heal, fail 1"),
         ("absent", "empty-remote: follow 2 Heal, unmark, build", "empty-remote: follow 2 Heal, unmark, build"),

@@ -4,6 +4,7 @@
 mod marker;
 mod rebase;
 mod rescue;
+mod rewound;
 #[path = "../scene/mod.rs"]
 mod scene;
 mod shallow;
