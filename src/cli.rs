@@ -82,6 +82,7 @@ fn scope(id: &str) -> &'static [Subcommand] {
         "token_file"
         | "token_host"
         | "allow_insecure_http"
+        | "create_branch"
         | "public_dir"
         | "build_command"
         | "publish"

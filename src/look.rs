@@ -20,7 +20,7 @@ use crate::state::marker;
 pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, Error> {
     let before = repo.last_seen()?;
     let local = repo.local_tip()?;
-    let remote = match ask(pass, repo, local) {
+    let remote = match ask(pass, repo, Heads { local, remote: before }) {
         Ok(Some(tip)) => RemoteTip::At(tip),
         Ok(None) if local.is_some() && before.is_some() => RemoteTip::Gone,
         Ok(None) => RemoteTip::Absent,
@@ -53,7 +53,8 @@ pub fn again(pass: &mut Pass<'_>, repo: &Repo, seen: &View<CommitId>) -> Result<
 }
 
 /// The remote's tip, with all that it needs here.
-fn ask(pass: &mut Pass<'_>, repo: &Repo, local: Option<CommitId>) -> Result<Option<CommitId>, Error> {
+fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId>, Error> {
+    let Heads { local, remote: before } = known;
     let dry_run = pass.settings.dry_run;
     // At start-up what is here is read through as well.
     let command = pass.outcome.command;
@@ -61,6 +62,9 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, local: Option<CommitId>) -> Result<Opti
         Command::InitSync => Ok(repo.has_whole(tip)? && repo.check_whole(tip).is_ok()),
         Command::Sync | Command::Tick => repo.has_whole(tip),
     };
+    // A branch that is gone is another matter than one that was mistyped; init-sync takes the two alike.
+    let is_known = local.is_some() && before.is_some() && command != Command::InitSync;
+    let may_be_missing = is_known || pass.settings.create_branch;
     // One session for both, so that a fetch can go by the tip just told.
     let found = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
         Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => Ok((remote.fetch_beside()?, None)),
@@ -68,6 +72,7 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, local: Option<CommitId>) -> Result<Opti
             let fetched = remote.fetch(now())?;
             Ok((fetched.tip, fetched.rescue_ref))
         }
+        None if !may_be_missing => remote.check_has_no_branch().map(|()| (None, None)),
         tip => Ok((tip, None)),
     });
     let (tip, rescue_ref) = found?;

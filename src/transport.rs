@@ -245,6 +245,22 @@ impl Session {
         Ok(tip)
     }
 
+    /// The remote's branches by their short names, its default first, and whether it has a tag of the name `tag`. Of very many
+    /// branches only some.
+    ///
+    /// # Errors
+    /// Whatever keeps the remote from answering.
+    pub fn branches(&self, tag: &str) -> Result<(Vec<String>, bool), Error> {
+        let tag = format!("refs/tags/{tag}");
+        let found = self.inner.tips(&["HEAD", &tag, "refs/heads/"])?;
+        let head = found.iter().find(|(name, _)| name == "HEAD").map(|(_, tip)| *tip);
+        let branch = |(name, tip): &(String, Oid)| Some((name.strip_prefix("refs/heads/")?.to_owned(), *tip));
+        let mut branches: Vec<(String, Oid)> = found.iter().filter_map(branch).collect();
+        // Which branch HEAD names is not told by every server. Where several are at its commit, a usual name decides.
+        branches.sort_by_key(|(name, tip)| (Some(*tip) != head, name != "main", name != "master", name.clone()));
+        Ok((branches.into_iter().map(|(name, _)| name).collect(), found.iter().any(|(name, _)| *name == tag)))
+    }
+
     /// The URL to give libgit2, with `Repository::remote_anonymous`: fetch and push then run through this session, as
     /// long as it lives.
     ///

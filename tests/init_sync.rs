@@ -162,7 +162,7 @@ fn an_empty_remote_whose_branch_the_first_tick_makes() {
 #[test]
 fn a_remote_without_such_a_branch() {
     let s = Scene::without_ours();
-    s.arg("--branch").arg("machine");
+    s.arg("--branch").arg("machine").arg("--create-branch");
     s.we_write("notes.txt", "a stranger's\n");
     s.init_sync().exits(0).says("empty-remote");
     assert_eq!(s.git_ours(&["symbolic-ref", "HEAD"]), "refs/heads/machine");

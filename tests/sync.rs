@@ -101,13 +101,6 @@ fn a_rewrite_of_what_we_have_is_diverged_and_its_old_tip_is_kept() {
 }
 
 #[test]
-fn the_remote_going_back_is_ahead_for_us() {
-    let s = Scene::new();
-    s.git_in(&s.rival(), &["push", "-q", "--force", "origin", "HEAD~1:main"]);
-    s.sync().exits(0).says("ahead");
-}
-
-#[test]
 fn uncommitted_work_is_rescued_before_it_is_replaced() {
     let s = Scene::new();
     s.we_write("index.html", "my edit\n")

@@ -34,8 +34,14 @@ pub struct Config {
     #[arg(long, value_name = "NAME", env = "GIT_SYNC_REMOTE", default_value = "origin", value_parser = values::name)]
     pub remote: String,
     /// Name of the branch
-    #[arg(long, value_name = "NAME", env = "GIT_SYNC_BRANCH", default_value = "main", value_parser = values::name)]
+    #[arg(long, value_name = "NAME", env = "GIT_SYNC_BRANCH", default_value = "main", value_parser = values::branch)]
     pub branch: String,
+    /// Make the branch where the remote lacks it
+    ///
+    /// Without it a remote that has branches but not this one is an error, so that a mistyped name is never pushed. In the
+    /// environment: true, 1, yes or on.
+    #[arg(long, env = "GIT_SYNC_CREATE_BRANCH", action = ArgAction::SetTrue, value_parser = values::switch)]
+    pub create_branch: bool,
     /// On divergence, this instance wins
     ///
     /// By default the remote wins. Either way the loser's commits are kept under refs/gitsync/rescue/. In the environment:

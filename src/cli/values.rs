@@ -111,7 +111,26 @@ pub fn token_host(text: &str) -> Result<TokenHost, String> {
         .ok_or_else(|| "give a host, or a host and a port, such as github.com or git.example:8443".into())
 }
 
-/// A branch's or a remote's name.
+/// A branch's name; `refs/heads/NAME`, as `$GITHUB_REF` has it, means NAME.
+pub fn branch(text: &str) -> Result<String, String> {
+    let short = text.strip_prefix("refs/heads/").unwrap_or(text);
+    let is_commit = short.len() == 40 && short.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if short.starts_with("refs/") {
+        return Err("it names no branch: give a branch's name, such as main".into());
+    }
+    if short == "HEAD" || short == "@" {
+        return Err("HEAD is no branch's name: name the branch itself, such as main".into());
+    }
+    if is_commit {
+        return Err("it is a commit's id: give a branch's name, such as main".into());
+    }
+    if short.starts_with('-') {
+        return Err("git does not allow this name".into());
+    }
+    name(short)
+}
+
+/// A remote's name.
 pub fn name(text: &str) -> Result<String, String> {
     let allowed = git2::Reference::is_valid_name(&format!("refs/heads/{text}"));
     if allowed { Ok(text.to_owned()) } else { Err("git does not allow this name".into()) }

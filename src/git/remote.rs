@@ -227,6 +227,27 @@ impl Remote<'_> {
         self.fetch.display_url()
     }
 
+    /// Says which branches there are, where the remote has some but not ours.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] where it has branches; otherwise as [`Remote::tip`].
+    pub fn check_has_no_branch(&self) -> Result<(), Error> {
+        const NAMED: usize = 10;
+        let ours = &self.repo.names.branch;
+        let (branches, is_tag) = self.fetch.branches(ours)?;
+        let Some((default, others)) = branches.split_first() else { return Ok(()) };
+        let mut named: Vec<&str> = std::iter::once(default.as_str()).chain(others.iter().map(String::as_str)).collect();
+        let more = named.len().saturating_sub(NAMED);
+        named.truncate(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let tag = if is_tag { " (it is a tag)" } else { "" };
+        Err(Error::new(
+            Kind::Refused,
+            format!("the remote has no branch '{ours}'{tag}; its branches are {}{more}", named.join(", ")),
+            format!("name one of them with --branch, or give --create-branch to have the first push make '{ours}'"),
+        ))
+    }
+
     /// Asks for the tip of the branch now. One round trip; nothing is written.
     ///
     /// # Errors

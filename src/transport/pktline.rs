@@ -206,14 +206,23 @@ pub fn take_advertised(found: &mut Vec<(String, Oid)>, line: &[u8], refnames: &[
     keep(found, &line[..space], &line[space + 1..], refnames)
 }
 
+/// Of the names that begin with a prefix so many are kept.
+const MOST_LISTED: usize = 500;
+
+/// Keeps a reference that is among `refnames`, or whose name begins with one of these that ends in `/`.
 fn keep(found: &mut Vec<(String, Oid)>, id: &[u8], name: &[u8], refnames: &[&str]) -> Result<(), Bad> {
     let id = std::str::from_utf8(id).ok().filter(|id| id.bytes().all(|b| b.is_ascii_hexdigit()));
     match id {
         Some(id) if id.len() == 40 => {
-            if let Some(wanted) = refnames.iter().find(|wanted| wanted.as_bytes() == name) {
+            let is_wanted = |wanted: &&str| match wanted.strip_suffix('/') {
+                Some(_) => name.starts_with(wanted.as_bytes()) && found.len() < MOST_LISTED,
+                None => name == wanted.as_bytes(),
+            };
+            if refnames.iter().any(is_wanted) {
                 let oid = Oid::from_str(id).map_err(|_| Bad::Malformed("a ref's id is none".to_owned()))?;
-                if !found.iter().any(|(have, _)| have == wanted) {
-                    found.push(((*wanted).to_owned(), oid));
+                let name = String::from_utf8_lossy(name);
+                if !found.iter().any(|(have, _)| *have == name) {
+                    found.push((name.into_owned(), oid));
                 }
             }
             Ok(())

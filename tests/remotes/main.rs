@@ -1,6 +1,7 @@
 //! Passes against servers: tokens, proxies, certificates, names, progress, memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod branches;
 mod env_config;
 mod memory;
 mod name_lookup;

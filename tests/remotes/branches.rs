@@ -1,0 +1,77 @@
+//! A branch that the remote does not have, though it has others: named, and never pushed by mistake.
+
+use crate::scene::Scene;
+
+/// An upstream with the branches main (its default) and dev, and a tag v1.
+fn with_branches() -> Scene {
+    let s = Scene::without_ours();
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main:dev", "main:refs/tags/v1"]);
+    s
+}
+
+#[test]
+fn init_sync_names_the_branches_there_are() {
+    for (given, said) in [("mian", "no branch 'mian';"), ("v1", "no branch 'v1' (it is a tag);")] {
+        let s = with_branches();
+        s.arg("--branch").arg(given);
+        s.init_sync().exits(1).says("error").logs(said).logs("its branches are main, dev").logs("--create-branch");
+        // Nothing was made that a tick would push.
+        s.tick_with("echo x > state/x").exits(1);
+        assert_eq!(
+            s.git_upstream(&["for-each-ref", "--format=%(refname)", "refs/heads"]),
+            "refs/heads/dev\nrefs/heads/main"
+        );
+    }
+}
+
+#[test]
+fn sync_and_tick_refuse_a_mistyped_branch() {
+    let s = Scene::new();
+    s.arg("--branch").arg("mian");
+    s.sync().exits(1).says("error").logs("on branch 'main', not on 'mian'");
+    s.git_ours(&["switch", "-q", "--orphan", "mian"]);
+    s.sync().exits(1).says("error").logs("no branch 'mian'");
+    s.tick_with("echo x > state/x").exits(1).logs("no branch 'mian'");
+    assert!(!s.ours().join("state/x").exists(), "the job ran");
+    assert_eq!(s.git_upstream(&["for-each-ref", "--format=%(refname)", "refs/heads"]), "refs/heads/main");
+}
+
+#[test]
+fn with_create_branch_the_first_push_makes_it() {
+    let s = with_branches();
+    s.arg("--branch").arg("data").arg("--create-branch");
+    s.init_sync().exits(0).says("empty-remote");
+    s.tick_with("mkdir -p state && echo x > state/x").exits(0).says("pushed");
+    assert_eq!(s.git_upstream(&["show", "data:state/x"]), "x");
+    s.sync().exits(0).says("up-to-date");
+}
+
+/// It is what `$GITHUB_REF` holds.
+#[test]
+fn the_full_name_means_the_branch() {
+    let s = with_branches();
+    s.arg("--branch").arg("refs/heads/main");
+    s.init_sync().exits(0).says("cloned").ours_equals_upstream();
+    s.tick_with("mkdir -p state && echo x > state/x").exits(0).says("pushed").ours_equals_upstream();
+}
+
+#[test]
+fn what_is_no_branchs_name_is_a_usage_error() {
+    let s = Scene::new();
+    let commit = s.our_tip();
+    for wrong in
+        ["HEAD", "@", "refs/tags/v1", "refs/heads/HEAD", "refs/heads/refs/heads/main", &commit, "-x", "a..b", ""]
+    {
+        s.run(&["sync", &format!("--branch={wrong}")]).exits(2);
+    }
+}
+
+/// A branch that is there no more is gone, not mistyped.
+#[test]
+fn a_branch_that_was_deleted_is_still_gone() {
+    let s = Scene::new();
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main:dev"]);
+    s.git_upstream(&["update-ref", "-d", "refs/heads/main"]);
+    s.sync().exits(1).logs("is gone from the remote").logs_not("--create-branch");
+    s.run(&["sync", "--alpha"]).exits(0);
+}
