@@ -31,7 +31,7 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, Error> {
         (RemoteTip::At(tip), Some(before)) if local != Some(*tip) => !repo.contains(*tip, before)?,
         _ => false,
     };
-    let (view, relation) = judge(pass, repo, remote, rewritten)?;
+    let (view, relation) = judge(pass, repo, remote, Before { tip: before, rewritten })?;
     if let Some(relation) = relation {
         pass.outcome.ahead = Some(relation.ahead);
         pass.outcome.behind = Some(relation.behind);
@@ -49,7 +49,9 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, Error> {
 /// # Errors
 /// Those of the repository.
 pub fn again(pass: &mut Pass<'_>, repo: &Repo, seen: &View<CommitId>) -> Result<View<CommitId>, Error> {
-    Ok(judge(pass, repo, seen.remote.clone(), seen.rewritten)?.0)
+    // By what was seen before the first look: a job that pushed by itself has moved the last tip that was seen.
+    let before = Before { tip: seen.before, rewritten: seen.rewritten };
+    Ok(judge(pass, repo, seen.remote.clone(), before)?.0)
 }
 
 /// The remote's tip, with all that it needs here.
@@ -80,18 +82,26 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
     // What was seen before says that commits were taken back. It is remembered until that was acted on: a pass that is killed
     // before would leave the next one to push them again.
     if let Some(tip) = tip.filter(|_| !dry_run)
-        && !took_back(repo, local, tip)?
+        && !took_back(repo, local, tip, before)?
     {
         pass.outcome.rescue_refs.extend(repo.remember_seen(tip, now())?);
     }
     Ok(tip)
 }
 
+/// What is known of the remote from before this pass asked it.
+#[derive(Clone, Copy)]
+struct Before {
+    tip: Option<CommitId>,
+    /// Whether its history was rewritten since.
+    rewritten: bool,
+}
+
 fn judge(
     pass: &mut Pass<'_>,
     repo: &Repo,
     remote: RemoteTip<CommitId>,
-    rewritten: bool,
+    before: Before,
 ) -> Result<(View<CommitId>, Option<Relation>), Error> {
     let (local, last_seen) = (repo.local_tip()?, repo.last_seen()?);
     let tip = match remote {
@@ -107,7 +117,7 @@ fn judge(
             let found = self::relation(pass, repo, ours, theirs)?;
             relation = Some(found);
             let state = policy::state(found.same, found.local_is_ancestor, found.remote_is_ancestor);
-            taken_back = state == SyncState::Ahead && took_back(repo, local, theirs)?;
+            taken_back = state == SyncState::Ahead && took_back(repo, local, theirs, before.tip)?;
             policy::state_after_taking_back(state, taken_back)
         }
     };
@@ -121,7 +131,8 @@ fn judge(
         unforceable: false,
         unfit: None,
         put_aside: None,
-        rewritten,
+        before: before.tip,
+        rewritten: before.rewritten,
         taken_back,
     };
     if let (SyncState::Behind | SyncState::Diverged, Some(theirs)) = (state, tip) {
@@ -145,8 +156,8 @@ fn judge(
 }
 
 /// Whether the remote, now at `tip`, took commits back that local has.
-fn took_back(repo: &Repo, local: Option<CommitId>, tip: CommitId) -> Result<bool, Error> {
-    match (local, repo.last_seen()?) {
+fn took_back(repo: &Repo, local: Option<CommitId>, tip: CommitId, before: Option<CommitId>) -> Result<bool, Error> {
+    match (local, before) {
         (Some(local), Some(before)) if local != tip => repo.holds_taken_back(local, tip, before),
         _ => Ok(false),
     }

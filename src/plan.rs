@@ -45,6 +45,8 @@ pub struct View<C> {
     /// The newest commit of the branch that a repository put aside still has; looked for at start-up, where there is no
     /// local commit and the remote can't be had.
     pub put_aside: Option<C>,
+    /// The remote's tip as it was last seen before this pass asked.
+    pub before: Option<C>,
     /// Whether the remote's history was rewritten since it was last seen.
     pub rewritten: bool,
     /// Whether the remote took commits back that local has: it is at an ancestor of ours, and the two count as diverged.

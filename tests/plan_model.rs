@@ -247,6 +247,7 @@ impl Gitsync {
             unforceable: false,
             unfit: None,
             put_aside: None,
+            before: last_seen,
             rewritten: running.rewritten,
             taken_back,
         }

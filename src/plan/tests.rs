@@ -40,6 +40,7 @@ fn view(remote: RemoteTip<u8>, state: SyncState) -> View<u8> {
         unforceable: false,
         unfit: None,
         put_aside: None,
+        before: Some(THEIRS),
         rewritten: false,
         taken_back: false,
     }
