@@ -208,7 +208,7 @@ fn status_metrics_and_a_dry_run_count_it_for_what_it_was_set_for() {
     assert_eq!(pending(&["--branch", "other"]), false);
     s.run(&["status", "--branch", "other"]).exits(0);
     assert!(s.last().stdout.contains("marked for branch 'main' of origin"), "{}", s.last());
-    s.run(&["tick", "--dry-run", "--branch", "other", "--", "true"]).logs("by fast-forward only");
+    s.run(&["tick", "--dry-run", "--branch", "other", "--create-branch", "--", "true"]).logs("by fast-forward only");
     s.logs("a force push is marked for branch 'main'");
     s.git_in(&s.rival(), &["push", "-q", "origin", "HEAD~1:refs/heads/other"]);
     s.run(&["sync", "--branch", "other"]).exits(0).says("ahead");
