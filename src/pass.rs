@@ -302,10 +302,7 @@ impl Pass<'_> {
         }
         let until = clock::instant() + self.settings.lock_wait;
         watchdog::step("ending what an earlier job has left running");
-        job::end_orphans(private.path(), until).map_err(|error| {
-            let failure = if error.passes() { Error::retry } else { Error::person };
-            failure(error.to_string(), error.next())
-        })?;
+        job::end_orphans(private.path(), until)?;
         if let Some(site) = &self.site {
             site.tidy();
         }
@@ -382,7 +379,7 @@ impl Pass<'_> {
                 repo.clear_half_packed(&before, true);
             }
             // Without git nothing can be packed, and nothing else needs it but path remotes.
-            Err(error) => tracing::debug!(next = error.next(), "git gc was due: {error}"),
+            Err(error) => tracing::debug!(next = error.next, "git gc was due: {}", error.what),
         }
     }
 
@@ -656,7 +653,7 @@ impl Pass<'_> {
         job.env_remove = transport::OWN_VARIABLES.iter().chain(elsewhere).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
-        job::run(&job).map_err(|error| Error::person(error.to_string(), error.next()))
+        job::run(&job)
     }
 }
 
