@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
@@ -33,24 +33,14 @@ use super::orphans::{JobLock, system};
 use super::output::Lines;
 use crate::clock::instant;
 use crate::error::Error;
-use crate::process::group::{Family, Subreaper, name_them};
+use crate::process::group::{Family, KILL_TAKES, Subreaper, name_them};
 use crate::watchdog::Watch;
 
-pub use super::orphans::{end_orphans, end_orphans_within};
-
-/// How long a command that was asked to end has until it is killed.
-pub const GRACE: Duration = Duration::from_secs(10);
-
-/// The variable by which a job's descendants are known although they closed every file they inherited. Its value names
-/// the repository's `job.lock`.
-pub const MARK: &str = "GITSYNC_JOB_LOCK";
+pub use super::orphans::{GRACE, MARK, end_orphans, end_orphans_within};
 
 /// How long what the command started may take to end by itself once the command has: the far end of a pipeline, a
 /// `tee` in a process substitution.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// How long the kernel may take to carry out SIGKILL before we go on without.
-pub(super) const KILL_TAKES: Duration = Duration::from_secs(2);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -420,13 +410,5 @@ impl Supervision<'_> {
         // An interrupted wait is a wait that ended early.
         let _ = poll(&mut fds, Some(&timeout));
         let _ = (&self.listening).read(&mut [0; 256]);
-    }
-}
-
-impl Family {
-    fn leader_has_exited(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        // An error means that somebody else reaped it: then it has exited all the more.
-        !matches!(waitid(WaitId::Pid(self.leader()), options), Ok(None))
     }
 }

@@ -17,11 +17,17 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid};
 
-use super::job::{GRACE, KILL_TAKES, MARK};
 use crate::clock::instant;
 use crate::error::{Error, Kind};
 use crate::fs::files;
-use crate::process::group::{Process, living_with_descendants, name_them, taker_of_lock};
+use crate::process::group::{KILL_TAKES, Process, living_with_descendants, name_them, taker_of_lock};
+
+/// How long a command that was asked to end has until it is killed.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// The variable by which a job's descendants are known although they closed every file they inherited. Its value names
+/// the repository's `job.lock`.
+pub const MARK: &str = "GITSYNC_JOB_LOCK";
 
 const NAME: &str = "job.lock";
 
