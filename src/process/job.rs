@@ -18,14 +18,14 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
@@ -34,6 +34,7 @@ use super::output::Lines;
 use crate::clock::instant;
 use crate::error::Error;
 use crate::process::group::{Family, KILL_TAKES, Subreaper, name_them};
+use crate::process::programs::Programs;
 use crate::watchdog::Watch;
 
 pub use super::orphans::{GRACE, MARK, end_orphans, end_orphans_within};
@@ -171,37 +172,22 @@ pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     command.stdout(far_end.try_clone().map_err(system("copy a pipe"))?).stderr(far_end);
 
     // From the spawn on there is no moment in which the watch could end the process and leave the job.
-    let slot = Arc::new(Mutex::new(Slot::NotYet));
-    let kill_slot = Arc::clone(&slot);
-    let on_kill = job.watch.on_kill(Box::new(move || {
-        if let Slot::Runs(family) = std::mem::replace(&mut *open(&kill_slot), Slot::Over) {
-            family.kill(KILL_TAKES);
-        }
-    }));
-    let mut child = {
-        let mut slot = open(&slot);
-        if matches!(*slot, Slot::Over) {
-            return Ok(Ended::Stopped { signal: job.watch.asked_to_end().unwrap_or(SIGTERM) });
-        }
-        let before = Family::children_of_ours();
-        let child = lock.hand_down(|| command.spawn()).map_err(|error| not_started(job, &command, &error))?;
-        let leader = Pid::from_child(&child);
-        *slot = Slot::Runs(Family::new(leader, Some(before)));
-        child
+    let programs = Arc::new(Programs::new());
+    let to_kill = Arc::clone(&programs);
+    let on_kill = job.watch.on_kill(Box::new(move || to_kill.kill()));
+    let started = programs.start(&mut command, true, |command| lock.hand_down(|| command.spawn()));
+    let Some((mut child, family)) = started.map_err(|error| not_started(job, &command, &error))? else {
+        return Ok(Ended::Stopped { signal: job.watch.asked_to_end().unwrap_or(SIGTERM) });
     };
     // The command holds our ends of the pipe; with them open the output would never end.
     drop(command);
-    let family = match &*open(&slot) {
-        Slot::Runs(family) => family.clone(),
-        Slot::NotYet | Slot::Over => Family::new(Pid::from_child(&child), Some(Family::children_of_ours())),
-    };
 
     let supervision =
         Supervision { job, family: &family, deadline, listening, lines: Lines::new(job.label, job.redact) };
     let (exited, forced) = supervision.run(output);
 
     // The leader's number, and with it the group's, is ours until it is reaped: nobody may use it after that.
-    *open(&slot) = Slot::Over;
+    programs.forget_if(&family, || true);
     let left = family.alive();
     let status = if exited { child.wait().ok() } else { None };
     family.reap_adopted();
@@ -218,17 +204,6 @@ pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     });
     drop(runs);
     Ok(ended)
-}
-
-/// What the watch would have to kill.
-enum Slot {
-    NotYet,
-    Runs(Family),
-    Over,
-}
-
-fn open(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn command(job: &Job<'_>) -> Result<Command, Error> {
@@ -256,7 +231,7 @@ fn command(job: &Job<'_>) -> Result<Command, Error> {
         command.env_remove(name);
     }
     command.envs(job.env.iter().map(|(name, value)| (name, value)));
-    command.current_dir(job.dir).stdin(Stdio::null()).process_group(0);
+    command.current_dir(job.dir).stdin(Stdio::null());
     Ok(command)
 }
 
