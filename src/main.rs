@@ -11,6 +11,7 @@ use gitsync::clock;
 use gitsync::error::Error;
 use gitsync::outcome::{Command, Outcome, Word};
 use gitsync::process::job::signal_name;
+use gitsync::process::programs;
 use gitsync::watchdog;
 use gitsync::watchdog::{End, Limit, PATIENCE, Watch};
 use gitsync::{report, status, transport};
@@ -89,8 +90,8 @@ fn run() -> color_eyre::Result<()> {
     };
     watch.guard_this_thread(PATIENCE);
     // What the transports started ends with us, whatever ends us. Nothing else here starts programs beside them.
-    let _adopting = transport::adopt_orphans();
-    let _children = watch.on_kill(Box::new(transport::kill_children));
+    let _adopting = programs::adopt_orphans();
+    let _children = watch.on_kill(Box::new(programs::kill_children));
     // Each wait has a limit of its own; this one is for what nobody thought of, such as a stderr that nobody reads.
     let _whole = watch.limit("its own end", clock::instant() + settings.longest());
     let outcome = gitsync::run::run(command, &settings, network, &watch);

@@ -260,6 +260,6 @@ impl<'a> Pass<'a> {
         job.env_remove = transport::OWN_VARIABLES.iter().chain(elsewhere).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
         tracing::debug!("running the {label}");
-        job::run(&job).map_err(|error| Error::person(error.to_string(), error.next()))
+        job::run(&job)
     }
 }

@@ -4,3 +4,4 @@ pub mod group;
 pub mod job;
 mod orphans;
 mod output;
+pub mod programs;

@@ -154,10 +154,7 @@ fn work(pass: &mut Pass<'_>, place: &Place, private: &PrivateDir, held: &Held, c
     }
     let until = clock::instant() + pass.settings.lock_wait;
     watchdog::step("ending what an earlier job has left running");
-    job::end_orphans(private.path(), until).map_err(|error| {
-        let failure = if error.passes() { Error::retry } else { Error::person };
-        failure(error.to_string(), error.next())
-    })?;
+    job::end_orphans(private.path(), until)?;
     if let Some(site) = &pass.site {
         site.tidy();
     }

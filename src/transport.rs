@@ -39,7 +39,7 @@ use git2::Oid;
 pub use answers::{from_git2, refusal};
 pub use env::Env;
 pub use http::{EndsLater, end_answers_later};
-pub use programs::{Adopting, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES, adopt_orphans, kill_children};
+pub use programs::{OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES};
 pub use progress::Progress;
 pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};

@@ -45,7 +45,7 @@ pub fn pack_together(pass: &Pass<'_>, repo: &Repo) {
             repo.clear_half_packed(&before, true);
         }
         // Without git nothing can be packed, and nothing else needs it but path remotes.
-        Err(error) => tracing::debug!(next = error.next(), "git gc was due: {error}"),
+        Err(error) => tracing::debug!(next = error.next, "git gc was due: {}", error.what),
     }
 }
 

@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gitsync::process::job::{Ended, Job, JobError, Program, end_orphans_within, run};
+use gitsync::error::{Error, Kind};
+use gitsync::process::job::{Ended, Job, Program, end_orphans_within, run};
 use gitsync::watchdog::{End, Watch};
 use logged::Log;
 use rustix::process::{Pid, Signal, kill_process};
@@ -65,7 +66,7 @@ impl Bench {
         job
     }
 
-    fn run(&self, job: &Job<'_>) -> Result<Ended, JobError> {
+    fn run(&self, job: &Job<'_>) -> Result<Ended, Error> {
         let ended = self.log.during(|| run(job));
         assert_eq!(with_word(&self.word), Vec::<i32>::new(), "left running after {ended:?}");
         assert_eq!(our_zombies(), Vec::<i32>::new(), "not reaped");
@@ -291,7 +292,8 @@ fn what_cannot_be_started_is_said_with_the_next_step() {
     let says = |program: Program| {
         let job = Job { program, ..bench.job("") };
         let error = bench.run(&job).unwrap_err();
-        format!("{error}; {}", error.next())
+        assert_eq!(error.kind, Kind::Person, "{error}");
+        error.to_string()
     };
     assert!(says(Program::Shell("  ".into())).contains("the job command is empty"));
     assert!(says(Program::Argv(vec![])).contains("the job command is empty"));
@@ -544,7 +546,7 @@ fn a_hangup_that_was_ignored_from_the_start_stays_ignored() {
 
 // ---- jobs whose gitsync was killed ----
 
-fn end_orphans_of(us: &Role, grace: Duration) -> Result<Vec<u32>, JobError> {
+fn end_orphans_of(us: &Role, grace: Duration) -> Result<Vec<u32>, Error> {
     end_orphans_within(us.dir.path(), Instant::now() + PATIENCE, grace)
 }
 
@@ -647,10 +649,13 @@ fn an_orphan_out_of_sight_is_waited_for() {
     let held = fs::File::create(path.join("job.lock")).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let error = end_orphans_within(path, Instant::now() + Duration::from_millis(200), Duration::ZERO).unwrap_err();
-    assert!(matches!(&error, JobError::EarlierStillRuns { pids, .. } if pids.is_empty()), "{error}");
-    assert!(error.to_string().contains("another container"), "{error}");
-    let job = bench.job("true");
-    assert!(matches!(run(&job), Err(JobError::EarlierStillRuns { .. })));
+    assert_eq!(error.kind, Kind::Busy, "{error}");
+    let seen_none =
+        "a job that an earlier gitsync started still runs out of sight, in another container or as another user";
+    assert_eq!(error.what, seen_none);
+    assert!(error.next.contains(&path.join("job.lock").display().to_string()), "{error}");
+    let refused = run(&bench.job("true")).unwrap_err();
+    assert_eq!((refused.kind, refused.what.as_str()), (Kind::Busy, seen_none));
 
     let freed = Arc::new(AtomicBool::new(false));
     let freeing = Arc::clone(&freed);

@@ -4,7 +4,7 @@
 mod servers;
 
 use gitsync::error::Kind;
-use gitsync::transport::kill_children;
+use gitsync::process::programs::kill_children;
 use servers::{Upstream, open, open_with, options};
 
 #[test]

@@ -13,10 +13,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::Stat;
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process_group, waitid, waitpid};
 
 use crate::clock::instant;
 use crate::fs::files;
+
+/// How long the kernel may take to carry out SIGKILL before we go on without.
+pub(crate) const KILL_TAKES: Duration = Duration::from_secs(2);
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Debug)]
@@ -148,6 +151,13 @@ impl Family {
 
     pub(crate) fn leader(&self) -> Pid {
         self.leader
+    }
+
+    /// Whether the leader has ended; it is not reaped by this.
+    pub(crate) fn leader_has_exited(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // An error means that somebody else reaped it: then it has exited all the more.
+        !matches!(waitid(WaitId::Pid(self.leader), options), Ok(None))
     }
 
     pub(crate) fn children_of_ours() -> BTreeSet<i32> {

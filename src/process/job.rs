@@ -18,39 +18,30 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::Signal;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
-use super::orphans::JobLock;
+use super::orphans::{JobLock, system};
 use super::output::Lines;
 use crate::clock::instant;
-use crate::process::group::{Family, Subreaper, name_them};
+use crate::error::Error;
+use crate::process::group::{Family, KILL_TAKES, Subreaper, name_them};
+use crate::process::programs::Programs;
 use crate::watchdog::Watch;
 
-pub use super::orphans::{end_orphans, end_orphans_within};
-
-/// How long a command that was asked to end has until it is killed.
-pub const GRACE: Duration = Duration::from_secs(10);
-
-/// The variable by which a job's descendants are known although they closed every file they inherited. Its value names
-/// the repository's `job.lock`.
-pub const MARK: &str = "GITSYNC_JOB_LOCK";
+pub use super::orphans::{GRACE, MARK, end_orphans, end_orphans_within};
 
 /// How long what the command started may take to end by itself once the command has: the far end of a pipeline, a
 /// `tee` in a process substitution.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// How long the kernel may take to carry out SIGKILL before we go on without.
-pub(super) const KILL_TAKES: Duration = Duration::from_secs(2);
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,129 +134,6 @@ pub fn signal_name(signal: i32) -> String {
     signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
 }
 
-/// Why a command could not be run at all.
-#[derive(Debug)]
-pub enum JobError {
-    /// There is no command.
-    Empty {
-        /// `job` or `build`.
-        label: &'static str,
-    },
-    /// The program could not be started.
-    NotStarted {
-        /// `job` or `build`.
-        label: &'static str,
-        /// The program as given.
-        program: PathBuf,
-        /// Where it should have run.
-        dir: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-    /// A job of an earlier gitsync, which was killed, still runs and could not be ended in time.
-    EarlierStillRuns {
-        /// Those processes of it that can be seen; often none, where it runs in another container or as another user.
-        pids: Vec<u32>,
-        /// The file it holds.
-        lock: PathBuf,
-    },
-    /// A gitsync that lives runs a job in this repository, although we have the lock: the one that it holds was taken away.
-    AnotherRuns {
-        /// Its process.
-        pid: u32,
-    },
-    /// The system refused something without which no command can be run.
-    System {
-        /// What was tried, as "to …".
-        what: String,
-        /// The reason.
-        source: io::Error,
-    },
-}
-
-impl JobError {
-    /// Whether it may pass without anybody doing anything.
-    #[must_use]
-    pub fn passes(&self) -> bool {
-        match self {
-            JobError::Empty { .. } | JobError::NotStarted { .. } => false,
-            JobError::EarlierStillRuns { .. } | JobError::AnotherRuns { .. } => true,
-            // What is no file, and what the system refuses for good.
-            JobError::System { source, .. } => {
-                source.kind() != io::ErrorKind::InvalidInput
-                    && !matches!(
-                        Errno::from_io_error(source),
-                        Some(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ISDIR | Errno::ROFS)
-                    )
-            }
-        }
-    }
-
-    /// What to do about it.
-    #[must_use]
-    pub fn next(&self) -> String {
-        match self {
-            JobError::Empty { label } => format!("give the {label} a program to run"),
-            JobError::NotStarted { dir, .. } if !dir.is_dir() => "see where the folder has gone".into(),
-            JobError::NotStarted { program, source, .. } => match source.kind() {
-                io::ErrorKind::NotFound => {
-                    "check its spelling, PATH, and the interpreter that its first line names".into()
-                }
-                io::ErrorKind::PermissionDenied => format!("make it executable: chmod +x {}", program.display()),
-                io::ErrorKind::ArgumentListTooLong => "shorten its arguments and the environment".into(),
-                _ => "see what kind of file it is; a script starts with #! and its interpreter".into(),
-            },
-            JobError::EarlierStillRuns { lock, .. } => {
-                format!("end what holds {} open, or wait until it has ended; the next pass tries again", lock.display())
-            }
-            JobError::AnotherRuns { .. } => "leave the files under .git/gitsync/ alone; the next pass tries again".into(),
-            JobError::System { .. } if !self.passes() => {
-                "take it away, or give it to the user that runs gitsync; a pass that ran as another user may have made it"
-                    .into()
-            }
-            JobError::System { .. } => "see what the machine is short of; the next pass tries again".into(),
-        }
-    }
-}
-
-impl fmt::Display for JobError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            JobError::Empty { label } => write!(f, "the {label} command is empty"),
-            JobError::NotStarted { label, program, dir, source } => {
-                write!(f, "the {label} could not be started: ")?;
-                match source.kind() {
-                    _ if !dir.is_dir() => write!(f, "its folder {} is not there", dir.display()),
-                    io::ErrorKind::NotFound => write!(f, "no program `{}` was found", program.display()),
-                    io::ErrorKind::PermissionDenied => write!(f, "`{}` may not be executed", program.display()),
-                    _ => write!(f, "`{}`: {source}", program.display()),
-                }
-            }
-            JobError::EarlierStillRuns { pids, .. } => {
-                write!(f, "a job that an earlier gitsync started still runs")?;
-                match pids.as_slice() {
-                    [] => write!(f, " out of sight, in another container or as another user"),
-                    pids => write!(f, " (pid {})", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
-                }
-            }
-            JobError::AnotherRuns { pid } => {
-                write!(
-                    f,
-                    "another gitsync (pid {pid}) runs its job in this repository, and its lock file was taken away"
-                )
-            }
-            JobError::System { what, source } => write!(f, "could not {what}: {source}"),
-        }
-    }
-}
-
-impl std::error::Error for JobError {}
-
-pub(super) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> JobError {
-    let what = what.into();
-    move |source| JobError::System { what, source }
-}
-
 /// A subreaper adopts every orphan below it and SIGCHLD is one for the process: two jobs at a time could not tell their
 /// descendants apart. A pass runs one after the other anyhow; nothing else may start a child while one runs.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -279,7 +147,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 ///
 /// # Errors
 /// When the command is empty or could not be started, or when a job of an earlier gitsync still runs.
-pub fn run(job: &Job<'_>) -> Result<Ended, JobError> {
+pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     let mut command = command(job)?;
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
 
@@ -304,37 +172,22 @@ pub fn run(job: &Job<'_>) -> Result<Ended, JobError> {
     command.stdout(far_end.try_clone().map_err(system("copy a pipe"))?).stderr(far_end);
 
     // From the spawn on there is no moment in which the watch could end the process and leave the job.
-    let slot = Arc::new(Mutex::new(Slot::NotYet));
-    let kill_slot = Arc::clone(&slot);
-    let on_kill = job.watch.on_kill(Box::new(move || {
-        if let Slot::Runs(family) = std::mem::replace(&mut *open(&kill_slot), Slot::Over) {
-            family.kill(KILL_TAKES);
-        }
-    }));
-    let mut child = {
-        let mut slot = open(&slot);
-        if matches!(*slot, Slot::Over) {
-            return Ok(Ended::Stopped { signal: job.watch.asked_to_end().unwrap_or(SIGTERM) });
-        }
-        let before = Family::children_of_ours();
-        let child = lock.hand_down(|| command.spawn()).map_err(|source| not_started(job, &command, source))?;
-        let leader = Pid::from_child(&child);
-        *slot = Slot::Runs(Family::new(leader, Some(before)));
-        child
+    let programs = Arc::new(Programs::new());
+    let to_kill = Arc::clone(&programs);
+    let on_kill = job.watch.on_kill(Box::new(move || to_kill.kill()));
+    let started = programs.start(&mut command, true, |command| lock.hand_down(|| command.spawn()));
+    let Some((mut child, family)) = started.map_err(|error| not_started(job, &command, &error))? else {
+        return Ok(Ended::Stopped { signal: job.watch.asked_to_end().unwrap_or(SIGTERM) });
     };
     // The command holds our ends of the pipe; with them open the output would never end.
     drop(command);
-    let family = match &*open(&slot) {
-        Slot::Runs(family) => family.clone(),
-        Slot::NotYet | Slot::Over => Family::new(Pid::from_child(&child), Some(Family::children_of_ours())),
-    };
 
     let supervision =
         Supervision { job, family: &family, deadline, listening, lines: Lines::new(job.label, job.redact) };
     let (exited, forced) = supervision.run(output);
 
     // The leader's number, and with it the group's, is ours until it is reaped: nobody may use it after that.
-    *open(&slot) = Slot::Over;
+    programs.forget_if(&family, || true);
     let left = family.alive();
     let status = if exited { child.wait().ok() } else { None };
     family.reap_adopted();
@@ -353,21 +206,13 @@ pub fn run(job: &Job<'_>) -> Result<Ended, JobError> {
     Ok(ended)
 }
 
-/// What the watch would have to kill.
-enum Slot {
-    NotYet,
-    Runs(Family),
-    Over,
-}
-
-fn open(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn command(job: &Job<'_>) -> Result<Command, JobError> {
-    let empty = JobError::Empty { label: job.label };
+fn command(job: &Job<'_>) -> Result<Command, Error> {
+    let empty = || {
+        let next = format!("give the {} a program to run", job.label);
+        Error::person(format!("the {} command is empty", job.label), next)
+    };
     let mut command = match &job.program {
-        Program::Shell(line) if line.trim().is_empty() => return Err(empty),
+        Program::Shell(line) if line.trim().is_empty() => return Err(empty()),
         Program::Shell(line) => {
             let mut command = Command::new("sh");
             command.arg("-c").arg(line);
@@ -375,7 +220,7 @@ fn command(job: &Job<'_>) -> Result<Command, JobError> {
         }
         Program::Argv(argv) => {
             let Some((program, arguments)) = argv.split_first().filter(|(program, _)| !program.is_empty()) else {
-                return Err(empty);
+                return Err(empty());
             };
             let mut command = Command::new(program);
             command.args(arguments);
@@ -386,13 +231,33 @@ fn command(job: &Job<'_>) -> Result<Command, JobError> {
         command.env_remove(name);
     }
     command.envs(job.env.iter().map(|(name, value)| (name, value)));
-    command.current_dir(job.dir).stdin(Stdio::null()).process_group(0);
+    command.current_dir(job.dir).stdin(Stdio::null());
     Ok(command)
 }
 
-fn not_started(job: &Job<'_>, command: &Command, source: io::Error) -> JobError {
-    let (label, program, dir) = (job.label, PathBuf::from(command.get_program()), job.dir.to_owned());
-    JobError::NotStarted { label, program, dir, source }
+/// Why the command could not be started, and what to do about that.
+fn not_started(job: &Job<'_>, command: &Command, error: &io::Error) -> Error {
+    let (program, dir) = (Path::new(command.get_program()).display(), job.dir);
+    let (why, next) = match error.kind() {
+        _ if !dir.is_dir() => {
+            (format!("its folder {} is not there", dir.display()), "see where the folder has gone".to_owned())
+        }
+        io::ErrorKind::NotFound => (
+            format!("no program `{program}` was found"),
+            "check its spelling, PATH, and the interpreter that its first line names".to_owned(),
+        ),
+        io::ErrorKind::PermissionDenied => {
+            (format!("`{program}` may not be executed"), format!("make it executable: chmod +x {program}"))
+        }
+        io::ErrorKind::ArgumentListTooLong => {
+            (format!("`{program}`: {error}"), "shorten its arguments and the environment".to_owned())
+        }
+        _ => (
+            format!("`{program}`: {error}"),
+            "see what kind of file it is; a script starts with #! and its interpreter".to_owned(),
+        ),
+    };
+    Error::person(format!("the {} could not be started: {why}", job.label), next)
 }
 
 /// SIGCHLD rings the bell for as long as this lives.
@@ -520,13 +385,5 @@ impl Supervision<'_> {
         // An interrupted wait is a wait that ended early.
         let _ = poll(&mut fds, Some(&timeout));
         let _ = (&self.listening).read(&mut [0; 256]);
-    }
-}
-
-impl Family {
-    fn leader_has_exited(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        // An error means that somebody else reaped it: then it has exited all the more.
-        !matches!(waitid(WaitId::Pid(self.leader()), options), Ok(None))
     }
 }

@@ -7,6 +7,7 @@
 //! look through `/proc`.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -16,10 +17,17 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid};
 
-use super::job::{GRACE, JobError, KILL_TAKES, MARK, system};
 use crate::clock::instant;
+use crate::error::{Error, Kind};
 use crate::fs::files;
-use crate::process::group::{Process, living_with_descendants, name_them, taker_of_lock};
+use crate::process::group::{KILL_TAKES, Process, living_with_descendants, name_them, taker_of_lock};
+
+/// How long a command that was asked to end has until it is killed.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// The variable by which a job's descendants are known although they closed every file they inherited. Its value names
+/// the repository's `job.lock`.
+pub const MARK: &str = "GITSYNC_JOB_LOCK";
 
 const NAME: &str = "job.lock";
 
@@ -31,23 +39,20 @@ pub(super) struct JobLock {
 }
 
 impl JobLock {
-    pub(super) fn take(private_dir: &Path, label: &str) -> Result<JobLock, JobError> {
+    pub(super) fn take(private_dir: &Path, label: &str) -> Result<JobLock, Error> {
         let Some(mut lock) = JobLock::open(private_dir, OFlags::CREATE)? else {
             let path = private_dir.join(NAME);
             return Err(system(format!("make {}", path.display()))(Errno::NOENT.into()));
         };
         if !lock.try_lock()? {
-            return Err(JobError::EarlierStillRuns {
-                pids: lock.holders().iter().filter_map(pid).collect(),
-                lock: lock.path,
-            });
+            return Err(lock.still_held(&lock.holders()));
         }
         let what = format!("write {}", lock.path.display());
         lock.file.set_len(0).and_then(|()| writeln!(lock.file, "{label}")).map_err(system(what))?;
         Ok(lock)
     }
 
-    fn open(private_dir: &Path, create: OFlags) -> Result<Option<JobLock>, JobError> {
+    fn open(private_dir: &Path, create: OFlags) -> Result<Option<JobLock>, Error> {
         let path = private_dir.join(NAME);
         let refused = |error: Errno| system(format!("open {}", path.display()))(error.into());
         // NONBLOCK: a FIFO in its place must not hold us.
@@ -63,7 +68,7 @@ impl JobLock {
         Ok(Some(JobLock { file, path, mark }))
     }
 
-    fn try_lock(&self) -> Result<bool, JobError> {
+    fn try_lock(&self) -> Result<bool, Error> {
         match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
@@ -109,6 +114,20 @@ impl JobLock {
         found
     }
 
+    /// The error for a job of an earlier gitsync, which was killed, that still runs and could not be ended in time. Often none
+    /// of it can be seen.
+    fn still_held(&self, by: &[Process]) -> Error {
+        let pids: Vec<String> = by.iter().filter_map(pid).map(|pid| pid.to_string()).collect();
+        let seen = match pids.as_slice() {
+            [] => " out of sight, in another container or as another user".to_owned(),
+            pids => format!(" (pid {})", pids.join(", ")),
+        };
+        let what = format!("a job that an earlier gitsync started still runs{seen}");
+        let lock = self.path.display();
+        let next = format!("end what holds {lock} open, or wait until it has ended; the next pass tries again");
+        Error::new(Kind::Busy, what, next)
+    }
+
     /// Whether the process has the lock, and not just the file open, as a backup would.
     fn is_held_by(&self, pid: i32) -> bool {
         self.taker_seen_at(pid).is_some()
@@ -139,6 +158,22 @@ fn pid(process: &Process) -> Option<u32> {
     u32::try_from(process.pid).ok()
 }
 
+/// The error for what the system refused and without which no command can be run; `what` was tried, as "to …".
+pub(super) fn system(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Error {
+    move |error| {
+        let said = Errno::from_io_error(&error);
+        // What is no file, and what the system refuses for good.
+        let lasts = error.kind() == io::ErrorKind::InvalidInput
+            || matches!(said, Some(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ISDIR | Errno::ROFS));
+        let what = format!("could not {what}: {error}");
+        if lasts {
+            let next = "take it away, or give it to the user that runs gitsync; a pass that ran as another user may have made it";
+            return Error::person(what, next);
+        }
+        Error::retry(what, "see what the machine is short of; the next pass tries again")
+    }
+}
+
 /// Ends what still runs of a job whose gitsync was killed: SIGTERM, [`GRACE`], SIGKILL. A pass calls this right after it has
 /// the repository's lock, before it looks at anything a job could still be writing. Costs two system calls when all is well.
 ///
@@ -146,10 +181,10 @@ fn pid(process: &Process) -> Option<u32> {
 /// of those it ended.
 ///
 /// # Errors
-/// [`JobError::EarlierStillRuns`] when something of it was still there at `until` (or shortly after it was killed, where that
-/// is later), [`JobError::AnotherRuns`] when a gitsync that lives has its job running all that time, and when `job.lock` can't be
+/// [`Kind::Busy`] when something of it was still there at `until` (or shortly after it was killed, where that is later) and
+/// when a gitsync that lives has its job running all that time; [`Kind::Retry`] or [`Kind::Person`] when `job.lock` can't be
 /// opened.
-pub fn end_orphans(private_dir: &Path, until: Instant) -> Result<Vec<u32>, JobError> {
+pub fn end_orphans(private_dir: &Path, until: Instant) -> Result<Vec<u32>, Error> {
     end_orphans_within(private_dir, until, GRACE)
 }
 
@@ -157,7 +192,7 @@ pub fn end_orphans(private_dir: &Path, until: Instant) -> Result<Vec<u32>, JobEr
 ///
 /// # Errors
 /// As [`end_orphans`].
-pub fn end_orphans_within(private_dir: &Path, until: Instant, grace: Duration) -> Result<Vec<u32>, JobError> {
+pub fn end_orphans_within(private_dir: &Path, until: Instant, grace: Duration) -> Result<Vec<u32>, Error> {
     let Some(mut lock) = JobLock::open(private_dir, OFlags::empty())? else { return Ok(Vec::new()) };
     if lock.try_lock()? && lock.is_cleared() {
         return Ok(Vec::new());
@@ -170,7 +205,11 @@ pub fn end_orphans_within(private_dir: &Path, until: Instant, grace: Duration) -
     loop {
         if let Some(pid) = lock.living_taker() {
             if instant() >= until {
-                return Err(JobError::AnotherRuns { pid });
+                let what = format!(
+                    "another gitsync (pid {pid}) runs its job in this repository, and its lock file was taken away"
+                );
+                let next = "leave the files under .git/gitsync/ alone; the next pass tries again";
+                return Err(Error::new(Kind::Busy, what, next));
             }
             std::thread::sleep(Duration::from_millis(100));
             continue;
@@ -182,7 +221,7 @@ pub fn end_orphans_within(private_dir: &Path, until: Instant, grace: Duration) -
         }
         let now = instant();
         if now >= give_up_at {
-            return Err(JobError::EarlierStillRuns { pids: found.iter().filter_map(pid).collect(), lock: lock.path });
+            return Err(lock.still_held(&found));
         }
         // Each is asked once, and what one that was asked starts is not asked at all: it is how it tidies up.
         let tidying = living_with_descendants(found.clone(), |it| asked.iter().any(|known| known.pid == it.pid));

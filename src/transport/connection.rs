@@ -20,11 +20,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::err_packet::ErrWatch;
-use super::programs::{GRACE, OWN_VARIABLES, REPOSITORY_VARIABLES, Running, SECRET_VARIABLES};
+use super::programs::{self, GRACE, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES};
 use super::ssh::SshCommand;
 use super::url::{GitUrl, SshUrl};
 use super::{Limits, answers, redact};
 use crate::error::{Error, Kind};
+use crate::process::programs::Running;
 use crate::watchdog::STACK;
 
 /// The most that is kept of what the other side says while we still write to it.
@@ -116,7 +117,7 @@ impl Connection {
             command.env_remove(variable);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = Running::start(&mut command, package)?;
+        let mut running = programs::start(&mut command, package)?;
         let (Some(to), Some(from), Some(errors)) =
             (running.child.stdin.take(), running.child.stdout.take(), running.child.stderr.take())
         else {

@@ -26,7 +26,8 @@ fn what_looks_parted_is_judged_on_the_whole_history() {
     // The rival goes back beyond what the clone knows, which only the history that was left out can tell from a divergence.
     let s = shallow();
     s.git_in(&s.rival(), &["push", "-q", "--force", "origin", "HEAD~1:main"]);
-    s.alpha().run(&["tick", "--output", "json", "--", "sh", "-c", "echo 1 > state/b"]).exits(0).ours_equals_upstream();
+    s.alpha().sync().exits(0).says("diverged").marker_is(true);
+    s.run(&["tick", "--output", "json", "--", "sh", "-c", "echo 1 > state/b"]).exits(0).ours_equals_upstream();
     // It contains what the remote went back to: nothing was overwritten.
     assert_eq!((&s.json()["pushed"], &s.json()["forced"]), (&true.into(), &false.into()), "{}", s.last());
     s.fsck();
