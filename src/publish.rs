@@ -23,15 +23,15 @@ mod folder;
 mod rules;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
 pub use command::with_public_dir;
-pub use rules::{Ground, Reason, Refusal, check};
+pub use rules::{Surroundings, check};
 
+use crate::error::Error;
 use folder::{FileKind, Folder};
 
 /// What a staging folder is called in the private folder; where a left-over can't be removed, a number follows.
@@ -84,34 +84,16 @@ impl Drop for Staged {
     }
 }
 
-/// Why a site could not be staged or published. The old one is still up, unless the site goes in file by file: then some of
-/// it may be new.
-#[derive(Debug)]
-pub struct PublishError {
-    /// What failed, and why.
-    pub what: String,
-    /// What to do about it.
-    pub next: String,
+fn nothing_built(at: &Path) -> Error {
+    Error::person(
+        format!("the build succeeded but wrote nothing to {}; the old site stays", at.display()),
+        "let it write to {public_dir} or $GITSYNC_PUBLIC_DIR, or publish in place",
+    )
 }
 
-impl PublishError {
-    fn nothing_built(at: &Path) -> PublishError {
-        PublishError {
-            what: format!("the build succeeded but wrote nothing to {}; the old site stays", at.display()),
-            next: "let it write to {public_dir} or $GITSYNC_PUBLIC_DIR, or publish in place".into(),
-        }
-    }
-}
-
-impl fmt::Display for PublishError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl std::error::Error for PublishError {}
-
-fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> PublishError {
+/// A site could not be staged or published. The old one is still up, unless the site goes in file by file: then some of it
+/// may be new.
+fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
     let what = what.into();
     move |source| {
         let source = source.into();
@@ -121,7 +103,7 @@ fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Publ
             io::ErrorKind::ReadOnlyFilesystem => "mount it writable; the next pass tries again",
             _ => "see what is there; the next pass tries again",
         };
-        PublishError { what: format!("could not {what}: {source}"), next: next.into() }
+        Error::person(format!("could not {what}: {source}"), next)
     }
 }
 
@@ -137,7 +119,7 @@ impl Site {
     ///
     /// # Errors
     /// When the folder can't be made.
-    pub fn stage(&self) -> Result<Staged, PublishError> {
+    pub fn stage(&self) -> Result<Staged, Error> {
         if self.way == Way::InPlace {
             let _ = self.open_public()?;
             return Ok(Staged { path: self.public_dir.clone(), aside: None });
@@ -150,11 +132,11 @@ impl Site {
     /// # Errors
     /// When nothing was built, or when something in the way can't be read, written or removed. Where the site goes in file
     /// by file, some of it may then be new; the next publish completes it.
-    pub fn publish(&self, staged: Staged) -> Result<(), PublishError> {
+    pub fn publish(&self, staged: Staged) -> Result<(), Error> {
         if self.way == Way::InPlace {
             return self.open_public()?.make_readable(false).map_err(failed(self.about("make readable")));
         }
-        let nothing = || PublishError::nothing_built(&staged.path);
+        let nothing = || nothing_built(&staged.path);
         match self.open_staged(&staged) {
             Ok(folder) if !folder.names().map_err(failed("read the staging folder"))?.is_empty() => {}
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(nothing()),
@@ -167,11 +149,11 @@ impl Site {
     ///
     /// # Errors
     /// As [`Site::publish`].
-    pub fn empty(&self) -> Result<(), PublishError> {
+    pub fn empty(&self) -> Result<(), Error> {
         self.swap_in(self.stage_aside()?)
     }
 
-    fn stage_aside(&self) -> Result<Staged, PublishError> {
+    fn stage_aside(&self) -> Result<Staged, Error> {
         let about = |what: &str| format!("{what} a staging folder in {}", self.private_dir.display());
         let private = Folder::open_or_make(&self.private_dir).map_err(failed(about("make")))?;
         let mut name = OsString::from(STAGING);
@@ -219,11 +201,11 @@ impl Site {
         Folder::open(private_dir)?.sub_by_force(name)
     }
 
-    fn open_public(&self) -> Result<Folder, PublishError> {
+    fn open_public(&self) -> Result<Folder, Error> {
         Folder::open_or_make(&self.public_dir).map_err(failed(self.about("open")))
     }
 
-    fn swap_in(&self, mut staged: Staged) -> Result<(), PublishError> {
+    fn swap_in(&self, mut staged: Staged) -> Result<(), Error> {
         let folder = self.open_staged(&staged).map_err(failed("open the staging folder"))?;
         folder.make_readable(true).map_err(failed("make what was built readable"))?;
         if self.way == Way::Whole && self.exchange(&staged).map_err(failed(self.about("exchange")))? {
