@@ -32,7 +32,7 @@ pub use command::with_public_dir;
 pub use rules::{Surroundings, check};
 
 use crate::error::Error;
-use folder::{FileKind, Folder};
+use crate::fs::dir::{Dir, FileKind};
 
 /// What a staging folder is called in the private folder; where a left-over can't be removed, a number follows.
 const STAGING: &str = "site-staging";
@@ -79,7 +79,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if let Some((private_dir, name)) = self.aside.take() {
             // What can't be removed now is tried again by the next stage.
-            let _ = Folder::open(&private_dir).and_then(|private| private.remove(&name));
+            let _ = Dir::reach(&private_dir).and_then(|private| private.remove(&name));
         }
     }
 }
@@ -155,7 +155,7 @@ impl Site {
 
     fn stage_aside(&self) -> Result<Staged, Error> {
         let about = |what: &str| format!("{what} a staging folder in {}", self.private_dir.display());
-        let private = Folder::open_or_make(&self.private_dir).map_err(failed(about("make")))?;
+        let private = Dir::reach_or_make(&self.private_dir).map_err(failed(about("make")))?;
         let mut name = OsString::from(STAGING);
         self.remove_staged(&private).map_err(failed(about("look for")))?;
         let mut number = 1;
@@ -166,7 +166,7 @@ impl Site {
             number += 1;
             name = format!("{STAGING}-{number}").into();
         }
-        if let Ok(public) = Folder::open(&self.public_dir) {
+        if let Ok(public) = Dir::reach(&self.public_dir) {
             files::remove_left_overs(&public).map_err(failed(self.about("tidy up")))?;
         }
         Ok(Staged { path: self.private_dir.join(&name), aside: Some((self.private_dir.clone(), name)) })
@@ -176,14 +176,14 @@ impl Site {
     /// it.
     pub fn tidy(&self) {
         if self.way != Way::Whole
-            && let Ok(private) = Folder::open(&self.private_dir)
+            && let Ok(private) = Dir::reach(&self.private_dir)
         {
             // What can't be read now is looked for again by the next pass.
             let _ = self.remove_staged(&private);
         }
     }
 
-    fn remove_staged(&self, private: &Folder) -> Result<(), Errno> {
+    fn remove_staged(&self, private: &Dir) -> Result<(), Errno> {
         for old in private.names()? {
             if old.as_encoded_bytes().starts_with(STAGING.as_bytes())
                 && let Err(error) = private.remove(&old)
@@ -195,14 +195,14 @@ impl Site {
         Ok(())
     }
 
-    fn open_staged(&self, staged: &Staged) -> Result<Folder, Errno> {
+    fn open_staged(&self, staged: &Staged) -> Result<Dir, Errno> {
         let (private_dir, name) = staged.aside.as_ref().ok_or(Errno::NOENT)?;
         // By name, not by a handle from before the build: builds like to replace the folder they write to.
-        Folder::open(private_dir)?.sub_by_force(name)
+        Dir::reach(private_dir)?.sub_by_force(name)
     }
 
-    fn open_public(&self) -> Result<Folder, Error> {
-        Folder::open_or_make(&self.public_dir).map_err(failed(self.about("open")))
+    fn open_public(&self) -> Result<Dir, Error> {
+        Dir::reach_or_make(&self.public_dir).map_err(failed(self.about("open")))
     }
 
     fn swap_in(&self, mut staged: Staged) -> Result<(), Error> {
@@ -224,14 +224,14 @@ impl Site {
         let (Some(parent), Some(public)) = (self.public_dir.parent(), self.public_dir.file_name()) else {
             return Ok(false);
         };
-        let private = Folder::open(private_dir)?;
-        let parent = Folder::open_or_make(parent)?;
+        let private = Dir::reach(private_dir)?;
+        let parent = Dir::reach_or_make(parent)?;
         // A power loss must leave the old site or the new one: not the new one's names with empty pages.
-        private.sub_by_force(name)?.sync_file_system()?;
+        private.sub_by_force(name)?.sync_all()?;
         let exchanged = match parent.look(public)?.map(|it| it.kind) {
             None => private.rename(name, &parent, public),
             Some(FileKind::Folder) => private.exchange(name, &parent, public),
-            Some(FileKind::Link | FileKind::File | FileKind::Other) => return Err(Errno::NOTDIR),
+            Some(FileKind::Link | FileKind::File { .. } | FileKind::Special) => return Err(Errno::NOTDIR),
         };
         match exchanged {
             Ok(()) => {
