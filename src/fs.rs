@@ -1,4 +1,5 @@
 //! Files and folders: read without waiting, written whole, no link followed.
 
+pub(crate) mod atomic;
 pub mod dir;
 pub mod files;

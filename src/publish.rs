@@ -23,16 +23,16 @@ mod folder;
 mod rules;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
 pub use command::with_public_dir;
-pub use rules::{Ground, Reason, Refusal, check};
+pub use rules::{Surroundings, check};
 
-use folder::{FileKind, Folder};
+use crate::error::Error;
+use crate::fs::dir::{Dir, FileKind};
 
 /// What a staging folder is called in the private folder; where a left-over can't be removed, a number follows.
 const STAGING: &str = "site-staging";
@@ -79,39 +79,21 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if let Some((private_dir, name)) = self.aside.take() {
             // What can't be removed now is tried again by the next stage.
-            let _ = Folder::open(&private_dir).and_then(|private| private.remove(&name));
+            let _ = Dir::reach(&private_dir).and_then(|private| private.remove(&name));
         }
     }
 }
 
-/// Why a site could not be staged or published. The old one is still up, unless the site goes in file by file: then some of
-/// it may be new.
-#[derive(Debug)]
-pub struct PublishError {
-    /// What failed, and why.
-    pub what: String,
-    /// What to do about it.
-    pub next: String,
+fn nothing_built(at: &Path) -> Error {
+    Error::person(
+        format!("the build succeeded but wrote nothing to {}; the old site stays", at.display()),
+        "let it write to {public_dir} or $GITSYNC_PUBLIC_DIR, or publish in place",
+    )
 }
 
-impl PublishError {
-    fn nothing_built(at: &Path) -> PublishError {
-        PublishError {
-            what: format!("the build succeeded but wrote nothing to {}; the old site stays", at.display()),
-            next: "let it write to {public_dir} or $GITSYNC_PUBLIC_DIR, or publish in place".into(),
-        }
-    }
-}
-
-impl fmt::Display for PublishError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl std::error::Error for PublishError {}
-
-fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> PublishError {
+/// A site could not be staged or published. The old one is still up, unless the site goes in file by file: then some of it
+/// may be new.
+fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
     let what = what.into();
     move |source| {
         let source = source.into();
@@ -121,7 +103,7 @@ fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Publ
             io::ErrorKind::ReadOnlyFilesystem => "mount it writable; the next pass tries again",
             _ => "see what is there; the next pass tries again",
         };
-        PublishError { what: format!("could not {what}: {source}"), next: next.into() }
+        Error::person(format!("could not {what}: {source}"), next)
     }
 }
 
@@ -137,7 +119,7 @@ impl Site {
     ///
     /// # Errors
     /// When the folder can't be made.
-    pub fn stage(&self) -> Result<Staged, PublishError> {
+    pub fn stage(&self) -> Result<Staged, Error> {
         if self.way == Way::InPlace {
             let _ = self.open_public()?;
             return Ok(Staged { path: self.public_dir.clone(), aside: None });
@@ -150,11 +132,11 @@ impl Site {
     /// # Errors
     /// When nothing was built, or when something in the way can't be read, written or removed. Where the site goes in file
     /// by file, some of it may then be new; the next publish completes it.
-    pub fn publish(&self, staged: Staged) -> Result<(), PublishError> {
+    pub fn publish(&self, staged: Staged) -> Result<(), Error> {
         if self.way == Way::InPlace {
             return self.open_public()?.make_readable(false).map_err(failed(self.about("make readable")));
         }
-        let nothing = || PublishError::nothing_built(&staged.path);
+        let nothing = || nothing_built(&staged.path);
         match self.open_staged(&staged) {
             Ok(folder) if !folder.names().map_err(failed("read the staging folder"))?.is_empty() => {}
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(nothing()),
@@ -167,13 +149,13 @@ impl Site {
     ///
     /// # Errors
     /// As [`Site::publish`].
-    pub fn empty(&self) -> Result<(), PublishError> {
+    pub fn empty(&self) -> Result<(), Error> {
         self.swap_in(self.stage_aside()?)
     }
 
-    fn stage_aside(&self) -> Result<Staged, PublishError> {
+    fn stage_aside(&self) -> Result<Staged, Error> {
         let about = |what: &str| format!("{what} a staging folder in {}", self.private_dir.display());
-        let private = Folder::open_or_make(&self.private_dir).map_err(failed(about("make")))?;
+        let private = Dir::reach_or_make(&self.private_dir).map_err(failed(about("make")))?;
         let mut name = OsString::from(STAGING);
         self.remove_staged(&private).map_err(failed(about("look for")))?;
         let mut number = 1;
@@ -184,7 +166,7 @@ impl Site {
             number += 1;
             name = format!("{STAGING}-{number}").into();
         }
-        if let Ok(public) = Folder::open(&self.public_dir) {
+        if let Ok(public) = Dir::reach(&self.public_dir) {
             files::remove_left_overs(&public).map_err(failed(self.about("tidy up")))?;
         }
         Ok(Staged { path: self.private_dir.join(&name), aside: Some((self.private_dir.clone(), name)) })
@@ -194,14 +176,14 @@ impl Site {
     /// it.
     pub fn tidy(&self) {
         if self.way != Way::Whole
-            && let Ok(private) = Folder::open(&self.private_dir)
+            && let Ok(private) = Dir::reach(&self.private_dir)
         {
             // What can't be read now is looked for again by the next pass.
             let _ = self.remove_staged(&private);
         }
     }
 
-    fn remove_staged(&self, private: &Folder) -> Result<(), Errno> {
+    fn remove_staged(&self, private: &Dir) -> Result<(), Errno> {
         for old in private.names()? {
             if old.as_encoded_bytes().starts_with(STAGING.as_bytes())
                 && let Err(error) = private.remove(&old)
@@ -213,17 +195,17 @@ impl Site {
         Ok(())
     }
 
-    fn open_staged(&self, staged: &Staged) -> Result<Folder, Errno> {
+    fn open_staged(&self, staged: &Staged) -> Result<Dir, Errno> {
         let (private_dir, name) = staged.aside.as_ref().ok_or(Errno::NOENT)?;
         // By name, not by a handle from before the build: builds like to replace the folder they write to.
-        Folder::open(private_dir)?.sub_by_force(name)
+        Dir::reach(private_dir)?.sub_by_force(name)
     }
 
-    fn open_public(&self) -> Result<Folder, PublishError> {
-        Folder::open_or_make(&self.public_dir).map_err(failed(self.about("open")))
+    fn open_public(&self) -> Result<Dir, Error> {
+        Dir::reach_or_make(&self.public_dir).map_err(failed(self.about("open")))
     }
 
-    fn swap_in(&self, mut staged: Staged) -> Result<(), PublishError> {
+    fn swap_in(&self, mut staged: Staged) -> Result<(), Error> {
         let folder = self.open_staged(&staged).map_err(failed("open the staging folder"))?;
         folder.make_readable(true).map_err(failed("make what was built readable"))?;
         if self.way == Way::Whole && self.exchange(&staged).map_err(failed(self.about("exchange")))? {
@@ -242,14 +224,14 @@ impl Site {
         let (Some(parent), Some(public)) = (self.public_dir.parent(), self.public_dir.file_name()) else {
             return Ok(false);
         };
-        let private = Folder::open(private_dir)?;
-        let parent = Folder::open_or_make(parent)?;
+        let private = Dir::reach(private_dir)?;
+        let parent = Dir::reach_or_make(parent)?;
         // A power loss must leave the old site or the new one: not the new one's names with empty pages.
-        private.sub_by_force(name)?.sync_file_system()?;
+        private.sub_by_force(name)?.sync_all()?;
         let exchanged = match parent.look(public)?.map(|it| it.kind) {
             None => private.rename(name, &parent, public),
             Some(FileKind::Folder) => private.exchange(name, &parent, public),
-            Some(FileKind::Link | FileKind::File | FileKind::Other) => return Err(Errno::NOTDIR),
+            Some(FileKind::Link | FileKind::File { .. } | FileKind::Special) => return Err(Errno::NOTDIR),
         };
         match exchanged {
             Ok(()) => {

@@ -9,7 +9,7 @@ use crate::git::{CommitId, Place, Repo};
 use crate::pass::{Pass, Task};
 use crate::policy::Mode;
 use crate::process::job::{Ended, Program};
-use crate::publish::{self, Ground, Site, Way};
+use crate::publish::{self, Site, Surroundings, Way};
 use crate::state::dir::PrivateDir;
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
@@ -31,22 +31,14 @@ impl Pass<'_> {
             Publish::InPlace => Way::InPlace,
         };
         let private = PrivateDir::of(&place.git_dir);
-        let ground = Ground {
+        let surroundings = Surroundings {
             repo: &place.work_dir,
             git_dir: &place.git_dir,
             private_dir: private.path(),
             paths: &paths,
             home: settings.home.as_deref(),
         };
-        let site = publish::check(&public_dir, &ground, way);
-        site.map(Some).map_err(|refusal| {
-            let failure = match refusal.reason {
-                _ if refusal.passes() => Error::retry,
-                publish::Reason::Unknown(_) => Error::person,
-                _ => Error::usage,
-            };
-            failure(refusal.what, refusal.next)
-        })
+        publish::check(&public_dir, &surroundings, way).map(Some)
     }
 
     /// Whether a site is to be built at all.
@@ -94,7 +86,7 @@ impl Pass<'_> {
 
     fn build(&self, repo: &Repo, command: &str, remote: Option<CommitId>, mode: Mode) -> Result<(), Error> {
         let staged = match &self.site {
-            Some(site) => Some(site.stage().map_err(|error| Error::person(error.what, error.next))?),
+            Some(site) => Some(site.stage()?),
             None => None,
         };
         let folder = staged.as_ref().map(|staged| staged.path().to_owned());
@@ -121,7 +113,7 @@ impl Pass<'_> {
             }
         }
         if let (Some(site), Some(staged)) = (&self.site, staged) {
-            site.publish(staged).map_err(|error| Error::person(error.what, error.next))?;
+            site.publish(staged)?;
         }
         tracing::info!("the site is built");
         Ok(())
@@ -157,7 +149,7 @@ impl Pass<'_> {
     pub fn empty_site(&self, repo: &Repo) -> Result<(), Error> {
         self.may_publish(repo)?;
         match &self.site {
-            Some(site) => site.empty().map_err(|error| Error::person(error.what, error.next)),
+            Some(site) => site.empty(),
             None => Ok(()),
         }
     }

@@ -1,18 +1,24 @@
-//! The work tree through a directory handle that follows no links.
+//! A folder through a directory handle that follows no links: the work tree, the staging folder, the public dir.
 //!
 //! Every path is walked component by component with `O_NOFOLLOW`, so that a link planted anywhere in it, by the job or by
-//! the remote, ends the walk instead of leading out of the tree (guarantee G10).
+//! the remote, ends the walk instead of leading out of the tree (guarantee G10). What is done in a folder is done by a name
+//! without a slash: a path would be looked up anew each time, and what lies on it could have been replaced by a link meanwhile.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(crate) const OPEN_DIR: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What was a file a moment ago may be a FIFO or a terminal now, and must not hold us.
+pub(crate) const OPEN_FILE: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// What stands at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +46,7 @@ pub struct Found {
 }
 
 impl Found {
-    fn of(stat: Stat) -> Self {
+    pub(crate) fn of(stat: Stat) -> Self {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => FileKind::File { executable: stat.st_mode & 0o100 != 0 },
             FileType::Symlink => FileKind::Link,
@@ -66,22 +72,34 @@ impl Found {
 
 /// A folder held open.
 #[derive(Debug)]
-pub struct TreeDir {
+pub struct Dir {
     fd: OwnedFd,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Dir {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
 }
 
 /// Where a walk to a path's parent ended.
 #[derive(Debug)]
 pub enum Parent {
     /// At the parent: the handle and the last name.
-    There(TreeDir),
+    There(Dir),
     /// A component is missing.
     Missing,
     /// A component is no folder: its depth, counted from 1.
     Obstacle(usize),
 }
 
-impl TreeDir {
+impl Dir {
     /// Opens the top of a tree.
     ///
     /// # Errors
@@ -94,6 +112,49 @@ impl TreeDir {
             Mode::empty(),
         )?;
         Ok(Self { fd })
+    }
+
+    /// Opens an absolute path in which no component is a link.
+    ///
+    /// # Errors
+    /// Those of the file system; a link is one.
+    pub fn reach(path: &Path) -> Result<Dir, Errno> {
+        Dir::walk(path, false)
+    }
+
+    /// Like [`Dir::reach`]; what is missing is made.
+    ///
+    /// # Errors
+    /// As [`Dir::reach`].
+    pub fn reach_or_make(path: &Path) -> Result<Dir, Errno> {
+        Dir::walk(path, true)
+    }
+
+    fn walk(path: &Path, make: bool) -> Result<Dir, Errno> {
+        // Passing through a folder takes less permission than reading it.
+        #[cfg(target_os = "linux")]
+        let through = OPEN_DIR.union(OFlags::PATH);
+        #[cfg(not(target_os = "linux"))]
+        let through = OPEN_DIR;
+        let mut at = rustix::fs::openat(rustix::fs::CWD, "/", through, Mode::empty())?;
+        for component in path.components() {
+            let name = match component {
+                Component::RootDir => continue,
+                Component::Normal(name) => name,
+                Component::CurDir | Component::ParentDir | Component::Prefix(_) => return Err(Errno::INVAL),
+            };
+            at = match rustix::fs::openat(&at, name, through, Mode::empty()) {
+                Err(Errno::NOENT) if make => {
+                    match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(error),
+                    }
+                    rustix::fs::openat(&at, name, through, Mode::empty())?
+                }
+                opened => opened?,
+            };
+        }
+        rustix::fs::openat(&at, ".", OPEN_DIR, Mode::empty()).map(Dir::from)
     }
 
     /// Walks to the folder that holds `path`'s last component.
@@ -119,7 +180,7 @@ impl TreeDir {
     ///
     /// # Errors
     /// Those of the file system; `NotADirectory` where something stands in the way.
-    pub fn make_parent_of(&self, path: &Path, sync: bool) -> io::Result<TreeDir> {
+    pub fn make_parent_of(&self, path: &Path, sync: bool) -> io::Result<Dir> {
         let mut at = self.again()?;
         let count = path.components().count();
         for name in path.components().take(count.saturating_sub(1)) {
@@ -143,11 +204,11 @@ impl TreeDir {
     ///
     /// # Errors
     /// Those of the file system, but for there being nothing.
-    pub fn look(&self, name: &Path) -> io::Result<Option<Found>> {
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+    pub fn look(&self, name: impl AsRef<Path>) -> Result<Option<Found>, Errno> {
+        match rustix::fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Found::of(stat))),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -157,7 +218,7 @@ impl TreeDir {
     /// Those of the file system, but for there being nothing.
     pub fn find(&self, path: &Path) -> io::Result<Option<Found>> {
         match self.parent_of(path)? {
-            Parent::There(parent) => parent.look(last(path)),
+            Parent::There(parent) => Ok(parent.look(last(path))?),
             Parent::Missing | Parent::Obstacle(_) => Ok(None),
         }
     }
@@ -166,19 +227,21 @@ impl TreeDir {
     ///
     /// # Errors
     /// Those of the file system; a link is one.
-    pub fn open_file(&self, name: &Path) -> io::Result<File> {
-        // NONBLOCK: what was a file a moment ago may be a FIFO now, and must not hold us.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        Ok(File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?))
+    pub fn open_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
+        let fd = rustix::fs::openat(&self.fd, name.as_ref(), OPEN_FILE, Mode::empty())?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+            FileType::RegularFile => Ok(File::from(fd)),
+            _ => Err(Errno::INVAL.into()),
+        }
     }
 
     /// A regular file's bytes, or a link's target.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn read(&self, name: &Path, kind: FileKind) -> io::Result<Vec<u8>> {
+    pub fn read(&self, name: impl AsRef<Path>, kind: FileKind) -> io::Result<Vec<u8>> {
         match kind {
-            FileKind::Link => Ok(rustix::fs::readlinkat(&self.fd, name, Vec::new())?.into_bytes()),
+            FileKind::Link => Ok(self.link_target(name)?),
             FileKind::File { .. } => {
                 let mut bytes = Vec::new();
                 self.open_file(name)?.read_to_end(&mut bytes)?;
@@ -188,14 +251,22 @@ impl TreeDir {
         }
     }
 
+    /// A link's target.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn link_target(&self, name: impl AsRef<Path>) -> Result<Vec<u8>, Errno> {
+        Ok(rustix::fs::readlinkat(&self.fd, name.as_ref(), Vec::new())?.into_bytes())
+    }
+
     /// Removes a file or link.
     ///
     /// # Errors
     /// Those of the file system, but for there being nothing.
-    pub fn unlink(&self, name: &Path) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+    pub fn unlink(&self, name: impl AsRef<Path>) -> Result<(), Errno> {
+        match rustix::fs::unlinkat(&self.fd, name.as_ref(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -203,8 +274,8 @@ impl TreeDir {
     ///
     /// # Errors
     /// Those of the file system, but for its holding something or not being there.
-    pub fn remove_empty(&self, name: &Path) -> io::Result<bool> {
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+    pub fn remove_empty(&self, name: impl AsRef<Path>) -> io::Result<bool> {
+        match rustix::fs::unlinkat(&self.fd, name.as_ref(), AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY | Errno::NOTDIR) => Ok(false),
             Err(error) => Err(error.into()),
@@ -215,8 +286,8 @@ impl TreeDir {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn make_folder(&self, name: &Path) -> io::Result<()> {
-        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
+    pub fn make_folder(&self, name: impl AsRef<Path>) -> io::Result<()> {
+        match rustix::fs::mkdirat(&self.fd, name.as_ref(), Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -226,8 +297,8 @@ impl TreeDir {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn rename(&self, from: &Path, there: &TreeDir, to: &Path) -> Result<(), Errno> {
-        rustix::fs::renameat(&self.fd, from, &there.fd, to)
+    pub fn rename(&self, from: impl AsRef<Path>, there: &Dir, to: impl AsRef<Path>) -> Result<(), Errno> {
+        rustix::fs::renameat(&self.fd, from.as_ref(), &there.fd, to.as_ref())
     }
 
     /// The names in this folder, with what stands there.
@@ -242,33 +313,33 @@ impl TreeDir {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn folder(&self, name: &Path) -> io::Result<TreeDir> {
-        Ok(self.child(name.as_os_str().as_bytes())?)
+    pub fn folder(&self, name: impl AsRef<Path>) -> io::Result<Dir> {
+        Ok(self.child(name.as_ref().as_os_str().as_bytes())?)
     }
 
     /// Makes a new file in this folder.
     ///
     /// # Errors
     /// Those of the file system; `AlreadyExists` where something has that name.
-    pub fn create_file(&self, name: &Path, mode: u32) -> io::Result<File> {
+    pub fn create_file(&self, name: impl AsRef<Path>, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))?))
+        Ok(File::from(rustix::fs::openat(&self.fd, name.as_ref(), flags, Mode::from_raw_mode(mode))?))
     }
 
     /// Makes a link in this folder.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn create_link(&self, name: &Path, target: &[u8]) -> io::Result<()> {
-        Ok(rustix::fs::symlinkat(target, &self.fd, name)?)
+    pub fn create_link(&self, name: impl AsRef<Path>, target: &[u8]) -> Result<(), Errno> {
+        rustix::fs::symlinkat(target, &self.fd, name.as_ref())
     }
 
     /// Waits until the folder's entries are on disk.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.fd)?)
+    pub fn sync(&self) -> Result<(), Errno> {
+        rustix::fs::fsync(&self.fd)
     }
 
     /// Waits until everything on this folder's file system is on disk.
@@ -276,8 +347,8 @@ impl TreeDir {
     /// # Errors
     /// Those of the file system.
     #[cfg(target_os = "linux")]
-    pub fn sync_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(self.fd.as_fd())?)
+    pub fn sync_all(&self) -> Result<(), Errno> {
+        rustix::fs::syncfs(self.fd.as_fd())
     }
 
     /// Waits until everything is on disk.
@@ -285,16 +356,16 @@ impl TreeDir {
     /// # Errors
     /// None; the system has no narrower call.
     #[cfg(not(target_os = "linux"))]
-    pub fn sync_all(&self) -> io::Result<()> {
+    pub fn sync_all(&self) -> Result<(), Errno> {
         rustix::fs::sync();
         Ok(())
     }
 
-    fn child(&self, name: &[u8]) -> Result<TreeDir, Errno> {
+    fn child(&self, name: &[u8]) -> Result<Dir, Errno> {
         Ok(Self { fd: rustix::fs::openat(&self.fd, name, OPEN_DIR, Mode::empty())? })
     }
 
-    fn again(&self) -> io::Result<TreeDir> {
+    fn again(&self) -> io::Result<Dir> {
         Ok(Self { fd: self.fd.try_clone()? })
     }
 }

@@ -26,7 +26,7 @@ use super::stage::STAGING;
 use super::survey::{Changes, Survey, Want, want_at};
 use super::{CommitId, Repo, path_of};
 use crate::error::{Context, Error, Kind};
-use crate::fs::dir::TreeDir;
+use crate::fs::dir::Dir;
 
 pub(super) const INTENT: &str = "intent";
 /// What a follow did.
@@ -117,7 +117,7 @@ impl Repo {
         let old = self.local_tip()?;
         let in_order = self.is_on_branch_alone()?;
         let paths: Vec<PathBuf> = self.differing(target)?.into_keys().collect();
-        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
+        let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let known = self.known_trees(target)?;
         let mut survey = Survey::default();
         for path in &paths {
@@ -229,7 +229,7 @@ impl Repo {
         let new = tree_of(target)?;
         let head = self.tip_of("HEAD")?;
         let head_tree = head.map(tree_of).transpose()?;
-        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
+        let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let diff = self.git.diff_tree_to_tree(old.as_ref(), Some(&new), None).context(doing)?;
         let paths: BTreeSet<PathBuf> = diff
             .deltas()
@@ -309,7 +309,7 @@ impl Repo {
         rescue_refs: &mut Vec<String>,
     ) -> Result<usize, Error> {
         let staging = self.stage(target, changes.keys(), STAGING)?;
-        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
+        let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let survey = self.survey(&top, target, changes, &staging)?;
         if !survey.unsaved.is_empty() || fresh {
             rescue_refs.extend(self.rescue_files(&top, target, &survey, when, &intent.why)?);

@@ -16,7 +16,7 @@ use super::rules::Blocked;
 use super::tree_edit::{DEEPEST, Edits};
 use super::{CommitId, Repo, path_of, raw, shown};
 use crate::error::{Context, Error, Kind};
-use crate::fs::dir::{FileKind, Parent, TreeDir, last};
+use crate::fs::dir::{Dir, FileKind, Parent, last};
 use crate::watchdog::step;
 
 /// A path that was left out, and why.
@@ -70,7 +70,7 @@ impl Repo {
     pub fn changed_under(&self, roots: &[PathBuf], max_file_size: u64) -> Result<Changed, Error> {
         let doing = "looking for what changed";
         step(doing);
-        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
+        let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let tree = self.head_tree()?;
         let mut changed = Changed::default();
         let mut options = git2::DiffOptions::new();
@@ -178,7 +178,7 @@ impl Repo {
             return Err(Error::new(Kind::NotReady, what, next));
         }
         let head_tree = self.head_tree()?;
-        let top = TreeDir::open(&self.place.work_dir).context("opening the work tree")?;
+        let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let mut index = self.index()?;
         let mut edits = Edits::new();
         for path in &changed.paths {
@@ -224,7 +224,7 @@ impl Repo {
     }
 
     /// Why nothing under `root` can be judged, if that is so.
-    fn unusable(&self, top: &TreeDir, root: &Path, tree: Option<&git2::Tree<'_>>) -> Result<Option<String>, Error> {
+    fn unusable(&self, top: &Dir, root: &Path, tree: Option<&git2::Tree<'_>>) -> Result<Option<String>, Error> {
         if root.as_os_str().is_empty() {
             return Ok(None);
         }
@@ -251,7 +251,7 @@ impl Repo {
     /// Names what git passes over in silence or would take for a submodule.
     fn walk_for_specials(
         &self,
-        top: &TreeDir,
+        top: &Dir,
         at: &Path,
         left_out: &mut BTreeSet<LeftOut>,
         blocked: &mut BTreeSet<Blocked>,
@@ -262,13 +262,13 @@ impl Repo {
             return Ok(());
         }
         let folder = if at.as_os_str().is_empty() {
-            TreeDir::open(&self.place.work_dir)
+            Dir::open(&self.place.work_dir)
         } else {
             match top.parent_of(at) {
                 Ok(Parent::There(parent)) => match parent.look(last(at)) {
                     Ok(Some(found)) if found.kind == FileKind::Folder => parent.folder(last(at)),
                     Ok(_) => return Ok(()),
-                    Err(error) => Err(error),
+                    Err(error) => Err(error.into()),
                 },
                 Ok(_) => return Ok(()),
                 Err(error) => Err(error),
@@ -329,7 +329,7 @@ impl Repo {
     fn options_for_all_but(
         &self,
         deep: &[PathBuf],
-        top: &TreeDir,
+        top: &Dir,
         roots: &[&PathBuf],
         index: &git2::Index,
     ) -> Result<git2::DiffOptions, Error> {
@@ -351,13 +351,7 @@ impl Repo {
         Ok(options)
     }
 
-    fn files_below(
-        &self,
-        top: &TreeDir,
-        at: &Path,
-        but: &[PathBuf],
-        into: &mut BTreeSet<PathBuf>,
-    ) -> Result<(), Error> {
+    fn files_below(&self, top: &Dir, at: &Path, but: &[PathBuf], into: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
         let doing = || format!("reading {}", shown(at));
         if but.iter().any(|but| at.starts_with(but)) || self.is_ignored(at, true) {
             return Ok(());
@@ -405,7 +399,7 @@ fn gone(tracked: Option<git2::ObjectType>) -> Option<String> {
 }
 
 /// Leaves out what no commit may hold: a conflict that nobody has resolved, a file that is too large, and the like.
-fn leave_out_unfit(top: &TreeDir, index: &git2::Index, max_file_size: u64, changed: &mut Changed) -> Result<(), Error> {
+fn leave_out_unfit(top: &Dir, index: &git2::Index, max_file_size: u64, changed: &mut Changed) -> Result<(), Error> {
     let mut left_out = Vec::new();
     // Of a stash or a merge without a merge's state, say: what is in the file is no version that anybody meant.
     let conflicts = index.conflicts().context("reading the index")?;
@@ -433,7 +427,7 @@ fn leave_out_unfit(top: &TreeDir, index: &git2::Index, max_file_size: u64, chang
     Ok(())
 }
 
-fn cannot_commit(top: &TreeDir, path: &Path, max_file_size: u64) -> Result<Option<String>, Error> {
+fn cannot_commit(top: &Dir, path: &Path, max_file_size: u64) -> Result<Option<String>, Error> {
     if std::str::from_utf8(path.as_os_str().as_bytes()).is_err() {
         return Ok(Some("has a name that is not UTF-8".to_owned()));
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CommitId, Repo, path_of, raw};
 use crate::error::{Context, Error};
-use crate::fs::dir::{Found, TreeDir};
+use crate::fs::dir::{Dir, Found};
 use crate::fs::files;
 use crate::state::dir::{remove_if_there, sync_dir};
 use crate::watchdog::step;
@@ -18,7 +18,7 @@ pub(super) type Placed = (PathBuf, Option<Found>);
 
 impl Repo {
     /// Makes the index the target's, with the numbers of the files just placed, so that the next look need not read them.
-    pub(super) fn write_index(&self, target: CommitId, top: &TreeDir, placed: &[Placed]) -> Result<(), Error> {
+    pub(super) fn write_index(&self, target: CommitId, top: &Dir, placed: &[Placed]) -> Result<(), Error> {
         let doing = "writing the index";
         step(doing);
         let tree = self.tree_of(target)?;

@@ -13,7 +13,7 @@ use super::index::Placed;
 use super::survey::{Changes, Survey, Want};
 use super::{Repo, shown};
 use crate::error::{Context, Error, Kind};
-use crate::fs::dir::{FileKind, Found, Parent, TreeDir, last};
+use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
 use crate::fs::files;
 use crate::watchdog::step;
 
@@ -26,14 +26,14 @@ impl Repo {
     /// Puts every path in place. Gives those that were changed.
     pub(super) fn place_all(
         &self,
-        top: &TreeDir,
+        top: &Dir,
         staging: &Path,
         changes: &Changes,
         survey: &Survey,
         when: DateTime<Utc>,
     ) -> Result<Vec<Placed>, Error> {
         step("putting files in place");
-        let staged = TreeDir::open(staging).context("opening the staging folder")?;
+        let staged = Dir::open(staging).context("opening the staging folder")?;
         let wanted: Vec<&PathBuf> = changes
             .iter()
             .filter(|(path, want)| **want != Want::Gone && !survey.in_place.contains(*path))
@@ -74,8 +74,8 @@ impl Repo {
     #[allow(clippy::too_many_arguments)]
     pub(super) fn place(
         &self,
-        top: &TreeDir,
-        staged: &TreeDir,
+        top: &Dir,
+        staged: &Dir,
         path: &Path,
         changes: &Changes,
         survey: &Survey,
@@ -124,7 +124,7 @@ impl Repo {
     }
 
     /// Takes out of the way what was looked at, and kept where it had to be.
-    fn give_way(&self, parent: &TreeDir, path: &Path, survey: &Survey, when: DateTime<Utc>) -> Result<(), Error> {
+    fn give_way(&self, parent: &Dir, path: &Path, survey: &Survey, when: DateTime<Utc>) -> Result<(), Error> {
         let doing = || format!("taking {} out of the way", shown(path));
         let name = last(path);
         let Some(found) = parent.look(name).context(doing())? else { return Ok(()) };
@@ -138,7 +138,7 @@ impl Repo {
         }
         let aside = self.private.file(ASIDE);
         self.private.folder(ASIDE).context(doing())?;
-        let aside_dir = TreeDir::open(&aside).context(doing())?;
+        let aside_dir = Dir::open(&aside).context(doing())?;
         let mut kept_as = PathBuf::new();
         for number in 0..1000 {
             kept_as = PathBuf::from(format!("{}-{number}", when.format("%Y%m%dT%H%M%SZ")));
@@ -162,7 +162,7 @@ impl Repo {
     }
 
     /// Removes a tracked path that the target does not have. Whether it was there.
-    pub(super) fn remove(&self, top: &TreeDir, path: &Path, survey: &Survey, sync: bool) -> Result<bool, Error> {
+    pub(super) fn remove(&self, top: &Dir, path: &Path, survey: &Survey, sync: bool) -> Result<bool, Error> {
         let doing = || format!("removing {}", shown(path));
         let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(false) };
         let removed = match parent.look(last(path)).context(doing())? {
@@ -197,7 +197,7 @@ impl Repo {
 }
 
 /// Whether a folder that was moved aside holds anything that was not looked at as it now is.
-fn holds_more(outer: &TreeDir, name: &Path, was: &Path, survey: &Survey) -> io::Result<bool> {
+fn holds_more(outer: &Dir, name: &Path, was: &Path, survey: &Survey) -> io::Result<bool> {
     let folder = outer.folder(name)?;
     for (name, kind) in folder.list()? {
         let (name, was) = (PathBuf::from(&name), was.join(&name));
@@ -230,7 +230,7 @@ fn missing_in_staging(path: &Path) -> Error {
 }
 
 /// Puts a file in place across file systems (a volume mounted inside the work tree): a copy beside it, then one rename.
-fn copy_over(from: &TreeDir, to: &TreeDir, name: &Path, new: Found) -> io::Result<()> {
+fn copy_over(from: &Dir, to: &Dir, name: &Path, new: Found) -> io::Result<()> {
     let beside = PathBuf::from(format!(".gitsync-{:x}", fnv1a(name.as_os_str().as_bytes())));
     to.unlink(&beside)?;
     match new.kind {

@@ -10,7 +10,7 @@ use super::commit::{is_one_to_git, is_submodule_in};
 use super::survey::Survey;
 use super::{CommitId, Repo, path_of, shown};
 use crate::error::{Context, Error};
-use crate::fs::dir::{FileKind, Parent, TreeDir, last};
+use crate::fs::dir::{Dir, FileKind, Parent, last};
 
 const PREFIX: &str = "refs/gitsync/rescue/";
 const STAMP: &str = "%Y%m%dT%H%M%SZ";
@@ -141,7 +141,7 @@ impl Repo {
     /// What is staged in the index and differs from both sides becomes the commit's second parent, as `git stash` does it.
     pub(super) fn rescue_files(
         &self,
-        top: &TreeDir,
+        top: &Dir,
         target: CommitId,
         survey: &Survey,
         when: DateTime<Utc>,

@@ -11,7 +11,7 @@ use super::index::git_allows;
 use super::stage::STAGING_OLD;
 use super::{CommitId, Repo, path_of, raw, shown};
 use crate::error::{Context, Error};
-use crate::fs::dir::{FileKind, Found, Parent, TreeDir, last};
+use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
 use crate::watchdog::step;
 
 /// What must stand at a path.
@@ -90,7 +90,7 @@ impl Repo {
     /// Looks at what stands where something must be put or removed.
     pub(super) fn survey(
         &self,
-        top: &TreeDir,
+        top: &Dir,
         target: CommitId,
         changes: &Changes,
         staging: &Path,
@@ -132,7 +132,7 @@ impl Repo {
 
     pub(super) fn survey_one(
         &self,
-        top: &TreeDir,
+        top: &Dir,
         path: &Path,
         known: &[git2::Tree<'_>],
         survey: &mut Survey,
@@ -176,7 +176,7 @@ impl Repo {
 
     fn survey_folder(
         &self,
-        top: &TreeDir,
+        top: &Dir,
         outer: &Path,
         path: &Path,
         known: &[git2::Tree<'_>],
@@ -213,9 +213,9 @@ impl Repo {
     }
 
     /// Whether the staged file and the one in the work tree are the same, byte for byte and in mode.
-    pub(super) fn is_staged_alike(&self, top: &TreeDir, staging: &Path, path: &Path) -> Result<bool, Error> {
+    pub(super) fn is_staged_alike(&self, top: &Dir, staging: &Path, path: &Path) -> Result<bool, Error> {
         let doing = || format!("comparing {}", shown(path));
-        let staged = TreeDir::open(staging).context("opening the staging folder")?;
+        let staged = Dir::open(staging).context("opening the staging folder")?;
         let (Parent::There(here), Parent::There(there)) =
             (top.parent_of(path).context(doing())?, staged.parent_of(path).context(doing())?)
         else {
@@ -236,7 +236,7 @@ impl Repo {
 
     /// A file that is just what git checks out of HEAD (line endings converted, say) is saved by HEAD, though its bytes are
     /// not those of the blob.
-    fn forgive_checked_out(&self, top: &TreeDir, target: CommitId, survey: &mut Survey) -> Result<(), Error> {
+    fn forgive_checked_out(&self, top: &Dir, target: CommitId, survey: &mut Survey) -> Result<(), Error> {
         if survey.unsaved.is_empty() {
             return Ok(());
         }

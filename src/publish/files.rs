@@ -12,7 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::folder::{FileKind, Folder, Look, cannot_be_moved};
+use super::folder::cannot_be_moved;
+use crate::fs::dir::{Dir, FileKind, Found};
 
 /// What is brought into the public dir waits here, readable for nobody.
 const INCOMING: &str = ".gitsync-incoming";
@@ -28,12 +29,12 @@ fn to<E: Into<io::Error>>(what: &str, name: &OsStr) -> impl FnOnce(E) -> Failure
 }
 
 /// Removes what a killed publish left in the public dir.
-pub(super) fn remove_left_overs(public: &Folder) -> Result<(), Errno> {
+pub(super) fn remove_left_overs(public: &Dir) -> Result<(), Errno> {
     public.remove(OsStr::new(INCOMING))
 }
 
 /// Makes the public folder equal to the staged one, which is used up.
-pub(super) fn publish(staged: &Folder, public: &Folder) -> Result<(), Failure> {
+pub(super) fn publish(staged: &Dir, public: &Dir) -> Result<(), Failure> {
     let incoming = OsStr::new(INCOMING);
     remove_left_overs(public).map_err(to("remove", incoming))?;
     public.make(incoming).map_err(to("make", incoming))?;
@@ -43,18 +44,18 @@ pub(super) fn publish(staged: &Folder, public: &Folder) -> Result<(), Failure> {
         plan.compare(staged, public)?;
         // A power loss must not leave a page's name without its bytes.
         if plan.brought > 0 {
-            folder.sync_file_system().map_err(to("bring to disk", incoming))?;
+            folder.sync_all().map_err(to("bring to disk", incoming))?;
         }
         plan.place(public)?;
         plan.remove(public)?;
         // Before the note goes that the site is stale.
-        public.sync_file_system().map_err(to("bring to disk", OsStr::new("the public dir")))
+        public.sync_all().map_err(to("bring to disk", OsStr::new("the public dir")))
     });
     done.and(public.remove(incoming).map_err(to("remove", incoming)))
 }
 
 struct Plan<'a> {
-    incoming: &'a Folder,
+    incoming: &'a Dir,
     /// The names that lead from the public dir to the folder being compared.
     at: Vec<OsString>,
     brought: u64,
@@ -78,7 +79,7 @@ struct Gone {
 }
 
 impl Plan<'_> {
-    fn compare(&mut self, staged: &Folder, public: &Folder) -> Result<(), Failure> {
+    fn compare(&mut self, staged: &Dir, public: &Dir) -> Result<(), Failure> {
         let mut names = staged.names().map_err(to("read what was built in", &self.path()))?;
         names.sort();
         for name in &names {
@@ -99,7 +100,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn compare_one(&mut self, name: &OsStr, staged: &Folder, public: &Folder) -> Result<(), Failure> {
+    fn compare_one(&mut self, name: &OsStr, staged: &Dir, public: &Dir) -> Result<(), Failure> {
         let Some(new) = staged.look(name).map_err(to("look at what was built as", name))? else { return Ok(()) };
         let Some(old) = public.look(name).map_err(to("look at", name))? else {
             let piece = self.bring(name, staged, false)?;
@@ -117,7 +118,9 @@ impl Plan<'_> {
                 let _ = shown.set_own_mode(new.readable());
                 return Ok(());
             }
-            (FileKind::File, FileKind::File) if is_same_file(name, staged, &new, public, &old) => return Ok(()),
+            (FileKind::File { .. }, FileKind::File { .. }) if is_same_file(name, staged, &new, public, &old) => {
+                return Ok(());
+            }
             (FileKind::Link, FileKind::Link) if staged.link_target(name).ok() == public.link_target(name).ok() => {
                 return Ok(());
             }
@@ -130,7 +133,7 @@ impl Plan<'_> {
     }
 
     /// Brings something into the incoming folder, and with it onto the file system of the public dir.
-    fn bring(&mut self, name: &OsStr, staged: &Folder, instead: bool) -> Result<Piece, Failure> {
+    fn bring(&mut self, name: &OsStr, staged: &Dir, instead: bool) -> Result<Piece, Failure> {
         self.brought += 1;
         let waits_as = OsString::from(self.brought.to_string());
         match staged.rename(name, self.incoming, &waits_as) {
@@ -142,7 +145,7 @@ impl Plan<'_> {
         Ok(Piece { waits_as, at: self.at.clone(), name: name.to_owned(), instead })
     }
 
-    fn place(&self, public: &Folder) -> Result<(), Failure> {
+    fn place(&self, public: &Dir) -> Result<(), Failure> {
         for piece in self.new.iter().chain(&self.changed) {
             let done = public.beneath(&piece.at).and_then(|folder| self.place_one(piece, &folder));
             done.map_err(to("put into place", &piece.name))?;
@@ -150,7 +153,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn place_one(&self, piece: &Piece, folder: &Folder) -> Result<(), Errno> {
+    fn place_one(&self, piece: &Piece, folder: &Dir) -> Result<(), Errno> {
         if piece.instead {
             match self.incoming.exchange(&piece.waits_as, folder, &piece.name) {
                 // What can't be exchanged leaves for a moment before the other comes.
@@ -162,7 +165,7 @@ impl Plan<'_> {
     }
 
     /// Takes something out of sight at one moment where it can be renamed; it is removed with the incoming folder.
-    fn put_aside(&self, folder: &Folder, name: &OsStr) -> Result<(), Errno> {
+    fn put_aside(&self, folder: &Dir, name: &OsStr) -> Result<(), Errno> {
         let mut number = 0;
         loop {
             number += 1;
@@ -177,12 +180,12 @@ impl Plan<'_> {
     }
 
     /// Removes all it can before it tells what it could not.
-    fn remove(&self, public: &Folder) -> Result<(), Failure> {
+    fn remove(&self, public: &Dir) -> Result<(), Failure> {
         let mut failure = Ok(());
         for gone in &self.gone {
             let done = public.beneath(&gone.at).and_then(|folder| match folder.look(&gone.name)?.map(|it| it.kind) {
                 Some(FileKind::Folder) => self.put_aside(&folder, &gone.name),
-                Some(FileKind::File | FileKind::Link | FileKind::Other) => folder.unlink(&gone.name),
+                Some(FileKind::File { .. } | FileKind::Link | FileKind::Special) => folder.unlink(&gone.name),
                 None => Ok(()),
             });
             failure = failure.and(done.map_err(to("remove", &gone.name)));
@@ -195,16 +198,18 @@ impl Plan<'_> {
     }
 }
 
-fn is_lost_and_found(public: &Folder, name: &OsStr) -> bool {
-    name == LOST_AND_FOUND && matches!(public.look(name), Ok(Some(Look { kind: FileKind::Folder, owner: 0, .. })))
+fn is_lost_and_found(public: &Dir, name: &OsStr) -> bool {
+    name == LOST_AND_FOUND
+        && matches!(public.look(name), Ok(Some(it)) if it.kind == FileKind::Folder && it.stat.st_uid == 0)
 }
 
-fn is_same_file(name: &OsStr, staged: &Folder, new: &Look, public: &Folder, old: &Look) -> bool {
-    if new.size != old.size || (old.shared && old.mode != new.readable()) {
+fn is_same_file(name: &OsStr, staged: &Dir, new: &Found, public: &Dir, old: &Found) -> bool {
+    if new.stat.st_size != old.stat.st_size || (old.is_shared() && old.mode() != new.readable()) {
         return false;
     }
-    let same = (|| -> io::Result<bool> { same_bytes(staged.file(name)?, public.file(name)?) })().unwrap_or(false);
-    same && (old.mode == new.readable() || public.set_mode(name, new.readable()).is_ok())
+    let same =
+        (|| -> io::Result<bool> { same_bytes(staged.open_file(name)?, public.open_file(name)?) })().unwrap_or(false);
+    same && (old.mode() == new.readable() || public.set_mode(name, new.readable()).is_ok())
 }
 
 fn same_bytes(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
@@ -225,12 +230,12 @@ fn same_bytes(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
 }
 
 /// Copies a file, a link, or a folder with all that is in it; what is neither was left out before.
-fn copy(name: &OsStr, from: &Folder, to: &Folder, new_name: &OsStr) -> io::Result<()> {
+fn copy(name: &OsStr, from: &Dir, to: &Dir, new_name: &OsStr) -> io::Result<()> {
     let Some(look) = from.look(name)? else { return Ok(()) };
     match look.kind {
-        FileKind::File => from.copy_file(name, to, new_name, look.readable())?,
-        FileKind::Link => to.make_link(new_name, &from.link_target(name)?)?,
-        FileKind::Other => {}
+        FileKind::File { .. } => from.copy_file(name, to, new_name, look.readable())?,
+        FileKind::Link => to.create_link(new_name, &from.link_target(name)?)?,
+        FileKind::Special => {}
         FileKind::Folder => {
             to.make(new_name)?;
             let (inner, copied) = (from.sub_by_force(name)?, to.sub(new_name)?);

@@ -1,61 +1,32 @@
-//! A folder as an open handle. Everything is done relative to a handle, by a name without a slash, and no link is ever
-//! followed: a path would be looked up anew each time, and what lies on it could have been replaced by a link meanwhile.
+//! What only publishing does in a folder: force its way into what a build has closed, make readable, exchange, remove whole.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, openat};
 use rustix::io::Errno;
+
+use crate::fs::dir::{Dir, FileKind, Found, OPEN_DIR, OPEN_FILE};
 
 /// Folders nested deeper than this are not published: each level takes an open file while it is worked on.
 const DEEPEST: usize = 200;
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+impl Found {
+    pub(super) fn mode(&self) -> Mode {
+        Mode::from_raw_mode(self.stat.st_mode) & Mode::from_raw_mode(0o7777)
+    }
 
-/// A file that may turn out to be a FIFO or a terminal must not hold us up.
-const FILE: OFlags =
-    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FileKind {
-    File,
-    Folder,
-    Link,
-    Other,
-}
-
-/// What a name in a folder stands for, links not followed.
-pub(super) struct Look {
-    pub(super) kind: FileKind,
-    pub(super) mode: Mode,
-    pub(super) size: u64,
-    pub(super) owner: u32,
     /// The file is known by another name as well, perhaps outside of the site.
-    pub(super) shared: bool,
-}
-
-impl Look {
-    // The fields are narrower on some systems.
-    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
-    fn at(stat: &Stat) -> Look {
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => FileKind::File,
-            FileType::Directory => FileKind::Folder,
-            FileType::Symlink => FileKind::Link,
-            _ => FileKind::Other,
-        };
-        let mode = Mode::from_raw_mode(stat.st_mode) & Mode::from_raw_mode(0o7777);
-        Look { kind, mode, size: stat.st_size as u64, owner: stat.st_uid, shared: stat.st_nlink as u64 > 1 }
+    pub(super) fn is_shared(&self) -> bool {
+        self.stat.st_nlink > 1
     }
 
     /// The mode under which a web server can read it.
     pub(super) fn readable(&self) -> Mode {
         let executable = Mode::XUSR | Mode::XGRP | Mode::XOTH;
-        if self.kind == FileKind::Folder || self.mode.intersects(executable) {
+        if self.kind == FileKind::Folder || self.mode().intersects(executable) {
             Mode::from_raw_mode(0o755)
         } else {
             Mode::from_raw_mode(0o644)
@@ -69,68 +40,28 @@ pub(super) fn cannot_be_moved(error: Errno) -> bool {
         .contains(&error)
 }
 
-#[derive(Debug)]
-pub(super) struct Folder(OwnedFd);
-
-impl Folder {
-    /// Opens an absolute path in which no component is a link.
-    pub(super) fn open(path: &Path) -> Result<Folder, Errno> {
-        Folder::walk(path, false)
-    }
-
-    /// Like [`Folder::open`]; what is missing is made.
-    pub(super) fn open_or_make(path: &Path) -> Result<Folder, Errno> {
-        Folder::walk(path, true)
-    }
-
-    fn walk(path: &Path, make: bool) -> Result<Folder, Errno> {
-        // Passing through a folder takes less permission than reading it.
-        #[cfg(target_os = "linux")]
-        let through = FOLDER.union(OFlags::PATH);
-        #[cfg(not(target_os = "linux"))]
-        let through = FOLDER;
-        let mut at = rustix::fs::openat(rustix::fs::CWD, "/", through, Mode::empty())?;
-        for component in path.components() {
-            let name = match component {
-                Component::RootDir => continue,
-                Component::Normal(name) => name,
-                Component::CurDir | Component::ParentDir | Component::Prefix(_) => return Err(Errno::INVAL),
-            };
-            at = match openat(&at, name, through, Mode::empty()) {
-                Err(Errno::NOENT) if make => {
-                    match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755)) {
-                        Ok(()) | Err(Errno::EXIST) => {}
-                        Err(error) => return Err(error),
-                    }
-                    openat(&at, name, through, Mode::empty())?
-                }
-                opened => opened?,
-            };
-        }
-        openat(&at, ".", FOLDER, Mode::empty()).map(Folder)
-    }
-
+impl Dir {
     /// A folder in this one, which is not where something else is mounted.
-    pub(super) fn sub(&self, name: &OsStr) -> Result<Folder, Errno> {
+    pub(super) fn sub(&self, name: &OsStr) -> Result<Dir, Errno> {
         #[cfg(target_os = "linux")]
         {
             use rustix::fs::ResolveFlags;
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-            match rustix::fs::openat2(&self.0, name, FOLDER, Mode::empty(), resolve) {
+            match rustix::fs::openat2(self, name, OPEN_DIR, Mode::empty(), resolve) {
                 // Older kernels, and the sandboxes that never heard of it.
                 Err(Errno::NOSYS | Errno::PERM) => {}
-                opened => return opened.map(Folder),
+                opened => return opened.map(Dir::from),
             }
         }
-        let opened = openat(&self.0, name, FOLDER, Mode::empty())?;
-        if rustix::fs::fstat(&opened)?.st_dev != rustix::fs::fstat(&self.0)?.st_dev {
+        let opened = openat(self, name, OPEN_DIR, Mode::empty())?;
+        if rustix::fs::fstat(&opened)?.st_dev != rustix::fs::fstat(self)?.st_dev {
             return Err(Errno::XDEV);
         }
-        Ok(Folder(opened))
+        Ok(Dir::from(opened))
     }
 
-    /// Like [`Folder::sub`], after giving ourselves the permission that its builder took from us.
-    pub(super) fn sub_by_force(&self, name: &OsStr) -> Result<Folder, Errno> {
+    /// Like [`Dir::sub`], after giving ourselves the permission that its builder took from us.
+    pub(super) fn sub_by_force(&self, name: &OsStr) -> Result<Dir, Errno> {
         let ours = Mode::from_raw_mode(0o700);
         let opened = match self.sub(name) {
             Err(Errno::ACCESS) => {
@@ -139,17 +70,17 @@ impl Folder {
             }
             opened => opened?,
         };
-        let mode = Mode::from_raw_mode(rustix::fs::fstat(&opened.0)?.st_mode);
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode);
         if !mode.contains(ours) {
             // Where we may not, the next step says so.
-            let _ = rustix::fs::fchmod(&opened.0, ours);
+            let _ = rustix::fs::fchmod(&opened, ours);
         }
         Ok(opened)
     }
 
     /// The folder that these names lead to from here.
-    pub(super) fn beneath(&self, names: &[OsString]) -> Result<Folder, Errno> {
-        let mut at = Folder(openat(&self.0, ".", FOLDER, Mode::empty())?);
+    pub(super) fn beneath(&self, names: &[OsString]) -> Result<Dir, Errno> {
+        let mut at = Dir::from(openat(self, ".", OPEN_DIR, Mode::empty())?);
         for name in names {
             at = at.sub(name)?;
         }
@@ -159,7 +90,7 @@ impl Folder {
     /// All names but `.` and `..`.
     pub(super) fn names(&self) -> Result<Vec<OsString>, Errno> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.0)? {
+        for entry in rustix::fs::Dir::read_from(self)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
@@ -169,91 +100,39 @@ impl Folder {
         Ok(names)
     }
 
-    pub(super) fn look(&self, name: &OsStr) -> Result<Option<Look>, Errno> {
-        match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Look::at(&stat))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(super) fn link_target(&self, name: &OsStr) -> Result<Vec<u8>, Errno> {
-        Ok(rustix::fs::readlinkat(&self.0, name, Vec::new())?.into_bytes())
-    }
-
     pub(super) fn make(&self, name: &OsStr) -> Result<(), Errno> {
-        rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o700))
-    }
-
-    pub(super) fn make_link(&self, name: &OsStr, target: &[u8]) -> Result<(), Errno> {
-        rustix::fs::symlinkat(target, &self.0, name)
-    }
-
-    /// Opens a regular file for reading.
-    pub(super) fn file(&self, name: &OsStr) -> Result<File, Errno> {
-        let fd = openat(&self.0, name, FILE, Mode::empty())?;
-        match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
-            FileType::RegularFile => Ok(File::from(fd)),
-            _ => Err(Errno::INVAL),
-        }
-    }
-
-    /// Makes a new file, of which no reader knows yet.
-    pub(super) fn new_file(&self, name: &OsStr) -> Result<File, Errno> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(&self.0, name, flags, Mode::from_raw_mode(0o600)).map(File::from)
+        rustix::fs::mkdirat(self, name, Mode::from_raw_mode(0o700))
     }
 
     pub(super) fn set_mode(&self, name: &OsStr, mode: Mode) -> Result<(), Errno> {
-        match openat(&self.0, name, FILE, Mode::empty()) {
+        match openat(self, name, OPEN_FILE, Mode::empty()) {
             Ok(fd) => rustix::fs::fchmod(fd, mode),
             // We may own what we may not read. A handle that needs no permission can't be changed but by way of /proc.
             #[cfg(target_os = "linux")]
             Err(Errno::ACCESS) => {
-                let fd = openat(&self.0, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-                if Look::at(&rustix::fs::fstat(&fd)?).kind == FileKind::Link {
+                let fd = openat(self, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                if Found::of(rustix::fs::fstat(&fd)?).kind == FileKind::Link {
                     return Err(Errno::LOOP);
                 }
                 rustix::fs::chmod(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)), mode)
             }
             #[cfg(not(target_os = "linux"))]
-            Err(Errno::ACCESS) => rustix::fs::chmodat(&self.0, name, mode, AtFlags::SYMLINK_NOFOLLOW),
+            Err(Errno::ACCESS) => rustix::fs::chmodat(self, name, mode, AtFlags::SYMLINK_NOFOLLOW),
             Err(error) => Err(error),
         }
     }
 
     pub(super) fn set_own_mode(&self, mode: Mode) -> Result<(), Errno> {
-        if Mode::from_raw_mode(rustix::fs::fstat(&self.0)?.st_mode) & Mode::from_raw_mode(0o7777) == mode {
+        if Mode::from_raw_mode(rustix::fs::fstat(self)?.st_mode) & Mode::from_raw_mode(0o7777) == mode {
             return Ok(());
         }
-        rustix::fs::fchmod(&self.0, mode)
-    }
-
-    /// Moves something, over what has the new name there if that is no folder.
-    pub(super) fn rename(&self, name: &OsStr, to: &Folder, new_name: &OsStr) -> Result<(), Errno> {
-        rustix::fs::renameat(&self.0, name, &to.0, new_name)
-    }
-
-    /// Waits until the names in it are on disk.
-    pub(super) fn sync(&self) -> Result<(), Errno> {
-        rustix::fs::fsync(&self.0)
-    }
-
-    /// Waits until everything on its file system is on disk.
-    pub(super) fn sync_file_system(&self) -> Result<(), Errno> {
-        #[cfg(target_os = "linux")]
-        return rustix::fs::syncfs(&self.0);
-        #[cfg(not(target_os = "linux"))]
-        {
-            rustix::fs::sync();
-            Ok(())
-        }
+        rustix::fs::fchmod(self, mode)
     }
 
     /// Lets two things change places, at one moment for all readers.
-    pub(super) fn exchange(&self, name: &OsStr, other: &Folder, other_name: &OsStr) -> Result<(), Errno> {
+    pub(super) fn exchange(&self, name: &OsStr, other: &Dir, other_name: &OsStr) -> Result<(), Errno> {
         #[cfg(any(target_os = "linux", target_vendor = "apple"))]
-        return rustix::fs::renameat_with(&self.0, name, &other.0, other_name, RenameFlags::EXCHANGE);
+        return rustix::fs::renameat_with(self, name, other, other_name, RenameFlags::EXCHANGE);
         #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
         return Err(Errno::NOSYS);
     }
@@ -262,31 +141,27 @@ impl Folder {
     pub(super) fn remove(&self, name: &OsStr) -> Result<(), Errno> {
         match self.look(name)?.map(|it| it.kind) {
             None => Ok(()),
-            Some(FileKind::File | FileKind::Link | FileKind::Other) => self.unlink(name),
+            Some(FileKind::File { .. } | FileKind::Link | FileKind::Special) => self.unlink(name),
             Some(FileKind::Folder) => {
                 let folder = self.sub_by_force(name)?;
                 folder.remove_all(&folder, 0, &mut 0)?;
-                rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)
+                rustix::fs::unlinkat(self, name, AtFlags::REMOVEDIR)
             }
         }
     }
 
-    pub(super) fn unlink(&self, name: &OsStr) -> Result<(), Errno> {
-        rustix::fs::unlinkat(&self.0, name, AtFlags::empty())
-    }
-
     /// Empties this folder, which lies `depth` below `top`. What lies too deep to hold a handle for each level is first
     /// moved up to the top.
-    fn remove_all(&self, top: &Folder, depth: usize, moved: &mut u64) -> Result<(), Errno> {
+    fn remove_all(&self, top: &Dir, depth: usize, moved: &mut u64) -> Result<(), Errno> {
         loop {
             let before = *moved;
             for name in self.names()? {
                 match self.look(&name)?.map(|it| it.kind) {
                     None => {}
-                    Some(FileKind::File | FileKind::Link | FileKind::Other) => self.unlink(&name)?,
+                    Some(FileKind::File { .. } | FileKind::Link | FileKind::Special) => self.unlink(&name)?,
                     Some(FileKind::Folder) if depth < DEEPEST => {
                         self.sub_by_force(&name)?.remove_all(top, depth + 1, moved)?;
-                        rustix::fs::unlinkat(&self.0, &name, AtFlags::REMOVEDIR)?;
+                        rustix::fs::unlinkat(self, &name, AtFlags::REMOVEDIR)?;
                     }
                     Some(FileKind::Folder) => loop {
                         *moved += 1;
@@ -326,12 +201,12 @@ impl Folder {
         let Some(look) = self.look(name)? else { return Ok(()) };
         match look.kind {
             FileKind::Folder => self.sub_by_force(name)?.make_readable_below(at, depth + 1, remove_odd)?,
-            FileKind::File if look.mode == look.readable() => {}
+            FileKind::File { .. } if look.mode() == look.readable() => {}
             // The same file may be known outside of the site under another name, and its mode is none of ours there.
-            FileKind::File if look.shared => self.replace_by_copy(name, look.readable())?,
-            FileKind::File => self.set_mode(name, look.readable())?,
+            FileKind::File { .. } if look.is_shared() => self.replace_by_copy(name, look.readable())?,
+            FileKind::File { .. } => self.set_mode(name, look.readable())?,
             FileKind::Link => {}
-            FileKind::Other => {
+            FileKind::Special => {
                 tracing::warn!(target: "gitsync::publish",
                     "left out of the site, being neither file, folder nor link: {}", at.display());
                 if remove_odd {
@@ -350,9 +225,9 @@ impl Folder {
     }
 
     /// Copies a file with its time.
-    pub(super) fn copy_file(&self, name: &OsStr, to: &Folder, new_name: &OsStr, mode: Mode) -> io::Result<()> {
-        let mut from = self.file(name)?;
-        let mut copy = to.new_file(new_name)?;
+    pub(super) fn copy_file(&self, name: &OsStr, to: &Dir, new_name: &OsStr, mode: Mode) -> io::Result<()> {
+        let mut from = self.open_file(name)?;
+        let mut copy = to.create_file(new_name, 0o600)?;
         io::copy(&mut from, &mut copy)?;
         copy.set_modified(from.metadata()?.modified()?)?;
         Ok(rustix::fs::fchmod(&copy, mode)?)

@@ -4,13 +4,13 @@
 //! behind, not from this one alone: a `sync` must not make the last tick's numbers go away.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
 use crate::error::Error;
+use crate::fs::atomic::{self, How};
 use crate::git::Peek;
 use crate::policy::{self, Mode, SyncState};
 use crate::state::record::Record;
@@ -76,17 +76,7 @@ pub fn write(path: &Path, told: &Told<'_>) -> io::Result<()> {
     let beside = folder_of(path).join(beside);
     // One that was left by a pass that was killed; whoever writes here has the lock.
     let _ = std::fs::remove_file(&beside);
-    let written = (|| {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside)?;
-        // Whatever the umask: who reads it is hardly ever who writes it.
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        file.write_all(text(told).as_bytes())?;
-        std::fs::rename(&beside, path)
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&beside);
-    }
-    written
+    atomic::replace(path, &beside, text(told).as_bytes(), How::ReadableByAll)
 }
 
 /// The metrics in Prometheus's text format, version 0.0.4.

@@ -1,13 +1,15 @@
 //! The private folder, `.git/gitsync/`: what gitsync remembers between passes, never committed, readable by the owner alone.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
+use crate::fs::atomic::{self, How};
 use crate::fs::files;
+
 /// What the name of a file that is being written ends with.
 const FRESH: &str = ".new";
 
@@ -98,18 +100,8 @@ impl PrivateDir {
         let fresh = self.file(&format!("{name}{FRESH}"));
         // A pass that was killed here left this behind; only the holder of the lock writes here, so it is nobody's.
         remove_if_there(&fresh)?;
-        let written = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-            file.write_all(content)?;
-            if durable {
-                file.sync_all()?;
-            }
-            fs::rename(&fresh, self.file(name))
-        })();
-        if written.is_err() {
-            let _ = fs::remove_file(&fresh);
-        }
-        written
+        let how = if durable { How::Durably } else { How::Quickly };
+        atomic::replace(&self.file(name), &fresh, content, how)
     }
 
     /// Removes files that a killed pass was about to put in place: not every pass writes each of them again.

@@ -14,6 +14,7 @@ use super::damage::{Damage, begins_as_index, index_is_damaged};
 use super::locks::is_half_written;
 use super::{DAMAGED_CONFIG, DAMAGED_INDEX, DAMAGED_REFS, EMPTY_OBJECTS};
 use crate::error::{Context, Error};
+use crate::fs::atomic::{self, How};
 use crate::fs::files;
 use crate::git::{CommitId, Place, Repo};
 use crate::state::dir::{PrivateDir, remove_if_there};
@@ -128,9 +129,7 @@ fn is_damaged_config(place: &Place) -> Result<bool, Error> {
 pub(in crate::git) fn replace_file(path: &Path, line: &str) -> io::Result<()> {
     let fresh = path.with_extension("gitsync.lock");
     remove_if_there(&fresh)?;
-    fs::write(&fresh, format!("{line}\n"))?;
-    fs::File::open(&fresh)?.sync_all()?;
-    fs::rename(&fresh, path)
+    atomic::replace(path, &fresh, format!("{line}\n").as_bytes(), How::LikeGit)
 }
 
 /// A reference whose file is damaged gets the last value that its reflog knows; without one the file is set aside, since one
