@@ -149,8 +149,11 @@ impl Outcome {
         self.failures.push(failure);
     }
 
-    /// Takes in why the push is not, or did not come about.
+    /// Takes in why the push is not, or did not come about. What the pass has said already is not said again.
     pub fn push_failed(&mut self, failure: Error) {
+        if self.failures.contains(&failure) {
+            return;
+        }
         let said = if failure.is_passing() { "push failed, will retry" } else { "push failed" };
         self.fail(Error { what: format!("{said}: {}", failure.what), ..failure });
     }

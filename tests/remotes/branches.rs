@@ -46,6 +46,19 @@ fn with_create_branch_the_first_push_makes_it() {
     s.sync().exits(0).says("up-to-date");
 }
 
+/// The job's work is committed here, and one error says why it is not pushed.
+#[test]
+fn a_tick_on_a_local_branch_that_the_remote_lacks() {
+    let s = with_branches();
+    s.init_sync().git_ours(&["switch", "-q", "-c", "mian"]);
+    s.arg("--branch").arg("mian");
+    s.tick_with("mkdir -p state && echo x > state/x").exits(1).says("push-failed");
+    assert_eq!(s.last().stderr.matches("no branch 'mian'").count(), 1, "{}", s.last());
+    s.our_file("state/x", "x\n").work_tree_is_clean();
+    s.arg("--create-branch").tick_with("true").exits(0).says("pushed");
+    assert_eq!(s.git_upstream(&["show", "mian:state/x"]), "x");
+}
+
 /// It is what `$GITHUB_REF` holds.
 #[test]
 fn the_full_name_means_the_branch() {
