@@ -91,8 +91,8 @@ Result, one word on stdout:
   cloned        there was no repository, now there is
   reset         the repository was made equal to the remote
   up-to-date    nothing differed
-  empty-remote  the remote has no such branch yet; the first tick's push
-                creates it
+  empty-remote  the remote has no branch yet, or not this one and
+                --create-branch is given; the first tick's push creates it
   offline       the remote is out of reach; the local state stays in use
                 (exit 75)
   error         see stderr",
