@@ -338,7 +338,7 @@ fn history_from_below_a_cut_is_checked_too() {
         s.fsck().logs(object);
         assert_eq!((liar.refs(), fs::read(s.ours().join(".git/shallow")).unwrap()), (refs, cut));
         liar.tells(None);
-        s.sync().exits(0).says("ahead").fsck();
+        s.sync().exits(0).says("diverged").fsck();
     }
 }
 

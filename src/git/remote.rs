@@ -241,9 +241,11 @@ impl Remote<'_> {
         named.truncate(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let tag = if is_tag { " (it is a tag)" } else { "" };
+        // A server may call its branches anything.
+        let named = transport::redact::text(named.join(", ").as_bytes());
         Err(Error::new(
             Kind::Refused,
-            format!("the remote has no branch '{ours}'{tag}; its branches are {}{more}", named.join(", ")),
+            format!("the remote has no branch '{ours}'{tag}; its branches are {named}{more}"),
             format!("name one of them with --branch, or give --create-branch to have the first push make '{ours}'"),
         ))
     }

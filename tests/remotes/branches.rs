@@ -24,6 +24,18 @@ fn init_sync_names_the_branches_there_are() {
     }
 }
 
+/// What turns the text of a terminal around, and many names, do not come through.
+#[test]
+fn names_are_told_printable_and_ten_at_most() {
+    let s = with_branches();
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main:refs/heads/e\u{202e}vil"]);
+    for number in 0..12 {
+        s.git_in(&s.rival(), &["push", "-q", "origin", &format!("main:refs/heads/topic-{number}")]);
+    }
+    s.run(&["init-sync", "--remote-url", s.upstream().to_str().unwrap(), "--branch", "mian"]).exits(1);
+    s.logs("main, dev, e\u{fffd}vil, topic-0, ").logs("topic-3 and 5 more").logs_not("\u{202e}");
+}
+
 #[test]
 fn sync_and_tick_refuse_a_mistyped_branch() {
     let s = Scene::new();
