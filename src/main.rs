@@ -1,4 +1,4 @@
-//! The `gitsync` program: read the command line, set up logs, run one print the result, exit.
+//! The `gitsync` program: read the command line, set up logs, run one pass, print the result, exit.
 //!
 //! Nothing else knows color-eyre or ends the process.
 

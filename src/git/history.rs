@@ -92,7 +92,7 @@ impl Repo {
             return Ok(self.with_ancestors(before)?.iter().any(|id| ours.contains(id) && !theirs.contains(id)));
         };
         for base in bases.iter() {
-            if *base != tip && self.descends(*base, tip)? {
+            if *base != tip && !self.descends(tip, *base)? {
                 return Ok(true);
             }
         }

@@ -235,6 +235,10 @@ impl Remote<'_> {
         const NAMED: usize = 10;
         let ours = &self.repo.names.branch;
         let (branches, is_tag) = self.fetch.branches(ours)?;
+        if branches.contains(ours) {
+            let what = format!("the remote's '{ours}' was made while it was asked for");
+            return Err(Error::new(Kind::Unreachable, what, "the next pass takes it in"));
+        }
         let Some((default, others)) = branches.split_first() else { return Ok(()) };
         let mut named: Vec<&str> = std::iter::once(default.as_str()).chain(others.iter().map(String::as_str)).collect();
         let more = named.len().saturating_sub(NAMED);

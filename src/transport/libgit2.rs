@@ -88,7 +88,8 @@ impl SmartSubtransport for Sub {
                 Ok(Box::new(Noted { inner: self.0.clone(), stream, ended: false, watch: ErrWatch::default() }))
             }
             Err(e) => {
-                let text = e.to_string();
+                // git2 makes a C string of this, and unwraps.
+                let text = e.what.replace('\0', "\u{fffd}");
                 *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
                 Err(git2::Error::new(git2::ErrorCode::GenericError, git2::ErrorClass::Net, text))
             }
