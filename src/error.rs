@@ -145,7 +145,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.what, self.next)
+        // git2 makes a C string of what a stream fails with, and unwraps.
+        f.write_str(&format!("{}; {}", self.what, self.next).replace('\0', "\u{fffd}"))
     }
 }
 
