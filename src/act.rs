@@ -87,6 +87,7 @@ pub fn follow(
             }
         }
         Reason::Replayed => {
+            pass.outcome.commit = pass.outcome.commit.take().map(|_| target.to_string());
             let now = hex(Some(target));
             tracing::info!(state, local, remote, now, branch, "diverged, replayed our unpushed commits on the remote");
         }

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Kind};
+use crate::git::commit::Scope;
 use crate::git::{CommitId, Repo};
 use crate::job_step;
 use crate::outcome::{Command, Word};
@@ -122,7 +123,8 @@ fn say_site(pass: &mut Pass<'_>, repo: &Repo, step: &Step<CommitId>) {
 }
 
 fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
-    let changed = repo.changed_under(&pass.settings.paths, pass.settings.max_file_size)?;
+    let settings = pass.settings;
+    let changed = repo.changed_under(Scope { roots: &settings.paths, max_file_size: settings.max_file_size })?;
     // What the commit that was followed has is as it has it by then.
     let has = |path: &PathBuf| pass.settled_on.map_or(Ok(false), |commit| repo.has_path(commit, path));
     let mut paths = Vec::new();

@@ -19,7 +19,7 @@ use crate::policy::SyncState;
 use crate::state::dir::PrivateDir;
 use crate::state::lock::Held;
 use crate::state::token_host::Recording;
-use crate::{dry_run, look, transport};
+use crate::{dry_run, job_left, look, transport};
 
 /// Where the repository is or will be. Its folder and an empty `.git` are made, so that there is a place for the lock.
 ///
@@ -195,7 +195,9 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
     if let Some(tip) = repo.local_tip()? {
         repo.check_whole(tip)?;
     }
+    job_left::commit(pass, repo)?;
     let mut view = look::look(pass, repo)?;
+    job_left::keep_whole(pass, repo, &view)?;
     match (&view.remote, view.local) {
         // What is here serves. The time for the network is up.
         (RemoteTip::Unavailable(_), Some(_)) => {}
@@ -212,6 +214,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
     }
     let plan = plan::init_sync(&view, fresh);
     act::apply(pass, repo, Basis { view: &view, mode: pass.settings.mode }, &plan)?;
+    job_left::settle(pass, repo, &view)?;
     if plan.word == Word::EmptyRemote {
         repo.has_a_history()?;
         tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");

@@ -10,16 +10,19 @@ use crate::clock::now;
 use crate::error::Error;
 use crate::git::CommitId;
 use crate::git::Repo;
-use crate::git::commit::{First, LeftOut};
+use crate::git::commit::{First, LeftOut, Scope};
+use crate::job_left;
 use crate::pass::{Pass, Task};
 use crate::plan::{Basis, View};
 use crate::process::job::{Ended, Program};
+use crate::state::job_mark;
 
 /// Runs the job, and sees that what it left of the repository can be worked in.
 ///
 /// # Errors
 /// Where nothing can be committed after it. That the job itself failed is in the outcome.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result<(), Error> {
+    job_left::mark_begun(pass, repo)?;
     start(pass, repo, basis)?;
     let head = repo.place.git_dir.join("HEAD").symlink_metadata();
     if head.is_err_and(|error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())) {
@@ -88,7 +91,9 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result
     let settings = pass.settings;
     let when = now();
     let message = settings.message.replace("{time}", &when.to_rfc3339_opts(SecondsFormat::Secs, true));
-    let done = repo.commit_under(&settings.paths, settings.max_file_size, &message, when, first)?;
+    let scope = Scope { roots: &settings.paths, max_file_size: settings.max_file_size };
+    let done = repo.commit_under(scope, &message, when, first)?;
+    job_mark::remove(&repo.private)?;
     for left_out in done.left_out {
         pass.outcome.fail(left_out_of_commit(&left_out));
     }

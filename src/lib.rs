@@ -20,6 +20,7 @@ mod ffi;
 pub mod fs;
 pub mod git;
 pub mod init_sync;
+mod job_left;
 mod job_step;
 mod look;
 pub mod outcome;

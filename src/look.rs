@@ -66,7 +66,7 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
     };
     // A branch that is gone is another matter than one that was mistyped; init-sync takes the two alike.
     let is_known = local.is_some() && before.is_some() && command != Command::InitSync;
-    let may_be_missing = is_known || pass.settings.create_branch;
+    let create_branch = pass.settings.create_branch;
     // One session for both, so that a fetch can go by the tip just told.
     let found = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
         Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => Ok((remote.fetch_beside()?, None)),
@@ -74,7 +74,7 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
             let fetched = remote.fetch(now())?;
             Ok((fetched.tip, fetched.rescue_ref))
         }
-        None if !may_be_missing => remote.check_has_no_branch().map(|()| (None, None)),
+        None if !is_known => remote.check_may_be_missing(create_branch).map(|()| (None, None)),
         tip => Ok((tip, None)),
     });
     let (tip, rescue_ref) = found?;
@@ -134,6 +134,7 @@ fn judge(
         before: before.tip,
         rewritten: before.rewritten,
         taken_back,
+        job_left: is_job_left(pass, repo, local, tip)?,
     };
     if let (SyncState::Behind | SyncState::Diverged, Some(theirs)) = (state, tip) {
         match repo.check_fit(theirs, local) {
@@ -174,6 +175,16 @@ fn is_marked(repo: &Repo, heads: Heads) -> Result<bool, Error> {
     }
 }
 
+/// Whether local is, before anything else, what an earlier job has left, committed on a commit that the remote has.
+fn is_job_left(pass: &Pass<'_>, repo: &Repo, local: Option<CommitId>, tip: Option<CommitId>) -> Result<bool, Error> {
+    match (pass.job_base, local, tip) {
+        (Some(base), Some(local), Some(tip)) => {
+            Ok(local != base && repo.contains(local, base)? && repo.contains(tip, base)?)
+        }
+        _ => Ok(false),
+    }
+}
+
 /// How the two stand to one another, with the history that it takes to know.
 fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) -> Result<Relation, Error> {
     let relation = repo.relation(ours, theirs)?;
@@ -206,7 +217,10 @@ fn replayed(
     theirs: CommitId,
 ) -> Result<Option<CommitId>, Error> {
     match pass.settings.on_divergence {
-        _ if view.unfit.is_some() || pass.outcome.command == Command::InitSync => Ok(None),
+        _ if view.unfit.is_some() => Ok(None),
+        // What a job has left stays whole, whatever the rule is for other commits.
+        _ if view.job_left => repo.replay(ours, theirs, now()),
+        _ if pass.outcome.command == Command::InitSync => Ok(None),
         OnDivergence::Policy => Ok(None),
         OnDivergence::Rebase if view.rewritten => {
             tracing::info!("not replayed: the remote rewrote its history");

@@ -63,6 +63,8 @@ pub struct Pass<'a> {
     pub files_changed: bool,
     /// The commit that a dry run's work tree would equal by now, where it would have followed one.
     pub settled_on: Option<CommitId>,
+    /// What the local branch was at before what an earlier job has left was committed.
+    pub job_base: Option<CommitId>,
     /// The paths that a dry run would replace before the job runs.
     pub replaced: BTreeSet<PathBuf>,
     /// Whether a dry run found something to commit.
@@ -85,6 +87,7 @@ impl<'a> Pass<'a> {
             site: None,
             files_changed: false,
             settled_on: None,
+            job_base: None,
             replaced: BTreeSet::new(),
             would_commit: false,
             copied_from: None,

@@ -34,7 +34,8 @@ pub struct View<C> {
     pub remote: RemoteTip<C>,
     /// How the two stand to each other. An unborn local branch is behind, an absent remote one is behind us.
     pub state: SyncState,
-    /// Our unpushed commits replayed on the remote's tip, where `--on-divergence rebase` asks for it and it can be done.
+    /// Our unpushed commits replayed on the remote's tip, where `--on-divergence rebase` asks for it or they are what an
+    /// earlier job has left, and where it can be done.
     pub replayed: Option<C>,
     /// Whether a force push is pending for this branch, this remote and these tips.
     pub marked: bool,
@@ -51,6 +52,8 @@ pub struct View<C> {
     pub rewritten: bool,
     /// Whether the remote took commits back that local has: it is at an ancestor of ours, and the two count as diverged.
     pub taken_back: bool,
+    /// Whether our unpushed commits are what an earlier job has left, on a commit that the remote has.
+    pub job_left: bool,
 }
 
 impl<C: Copy + PartialEq> View<C> {
@@ -287,12 +290,17 @@ pub fn init_sync<C: Copy + PartialEq>(view: &View<C>, fresh: bool) -> Plan<C> {
                 // The remote's fault: what is here is put in order, and ticks go on with it.
                 return Plan { word: Word::Error, steps: with(heal(view), Step::Fail(unfit.clone())) };
             }
-            let word = match (fresh || view.local.is_none(), view.local != Some(*tip)) {
+            let (target, reason) = match (view.job_left, view.state, view.local, view.replayed) {
+                (true, SyncState::Diverged, _, Some(replayed)) => (replayed, Reason::Replayed),
+                (true, SyncState::Ahead, Some(local), _) => (local, Reason::Heal),
+                _ => (*tip, Reason::StartUp),
+            };
+            let word = match (fresh || view.local.is_none(), view.local != Some(target)) {
                 (true, _) => Word::Cloned,
                 (false, true) => Word::Reset,
                 (false, false) => Word::State(SyncState::UpToDate),
             };
-            (word, vec![Step::Follow { target: *tip, reason: Reason::StartUp }, Step::ClearMarker])
+            (word, vec![Step::Follow { target, reason }, Step::ClearMarker])
         }
     };
     // On a branch without a commit there is nothing to build from: the first tick makes the commit and the site.
@@ -311,7 +319,10 @@ fn reconcile<C: Copy + PartialEq>(view: &View<C>, mode: Mode) -> Result<Vec<Step
     if matches!(view.remote, RemoteTip::Gone) {
         return Ok(vec![Step::SetMarker(MarkReason::Gone)]);
     }
-    if let (SyncState::Behind | SyncState::Diverged, Some(unfit)) = (view.state, &view.unfit) {
+    let stays_ahead = view.taken_back && mode == Mode::Alpha;
+    if let (SyncState::Behind | SyncState::Diverged, Some(unfit)) =
+        (view.state, view.unfit.as_ref().filter(|_| !stays_ahead))
+    {
         return Err(unfit.clone());
     }
     if let (SyncState::Diverged, Some(target)) = (view.state, view.replayed) {
@@ -350,11 +361,11 @@ pub fn push<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error, lost_r
         // Behind: an earlier push came through after all, and somebody pushed on top of it.
         (SyncState::UpToDate | SyncState::Behind, ..) => Push::Nothing,
         (SyncState::Ahead, ..) => Push::FastForward { expected: Some(tip) },
+        // Ours contains the remote's: nothing is overwritten.
+        (SyncState::Diverged, _, _, Mode::Alpha) if view.taken_back => Push::FastForward { expected: Some(tip) },
         // Nothing is forced over a commit that nobody could look at here.
         (SyncState::Diverged, _, Some(unfit), _) => Push::Refuse(unfit.clone()),
         (SyncState::Diverged, Some(replayed), None, _) => Push::ReplayFirst { replayed, expected: tip },
-        // Ours contains the remote's: nothing is overwritten.
-        (SyncState::Diverged, None, None, Mode::Alpha) if view.taken_back => Push::FastForward { expected: Some(tip) },
         (SyncState::Diverged, None, None, Mode::Alpha) if !view.unforceable => Push::Overwrite { expected: tip },
         (SyncState::Diverged, None, None, _) => Push::Refuse(lost_race),
     }

@@ -16,6 +16,7 @@ use crate::pass::Pass;
 use crate::process::job;
 use crate::report::metrics;
 use crate::state::dir::PrivateDir;
+use crate::state::job_mark;
 use crate::state::lock::{self, Held, Taken};
 use crate::state::marker;
 use crate::state::record::Record;
@@ -343,6 +344,7 @@ fn set_aside_misplaced(private: &PrivateDir) -> Result<(), Error> {
         "job.lock",
         "status.json",
         "intent",
+        job_mark::NAME,
         "index-before",
         "ages.json",
         "begun",

@@ -1,6 +1,7 @@
 //! The private folder, `.git/gitsync/`: what one pass leaves for the next.
 
 pub mod dir;
+pub mod job_mark;
 pub mod lock;
 pub mod marker;
 pub mod record;

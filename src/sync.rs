@@ -5,20 +5,23 @@
 use crate::act;
 use crate::error::Error;
 use crate::git::Repo;
-use crate::look;
 use crate::outcome::Word;
 use crate::pass::Pass;
 use crate::plan::{self, Basis};
+use crate::{job_left, look};
 
 /// The pass, or with `--dry-run` what it would do.
 ///
 /// # Errors
 /// What keeps the pass from its end.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Error> {
+    job_left::commit(pass, repo)?;
     let view = look::look(pass, repo)?;
+    job_left::keep_whole(pass, repo, &view)?;
     let mode = pass.settings.mode;
     let gone = plan::branch_is_gone(&repo.names.branch, &repo.names.remote);
     let plan = plan::sync(&view, mode, gone, pass.site_is_stale(repo));
     act::apply(pass, repo, Basis { view: &view, mode }, &plan)?;
+    job_left::settle(pass, repo, &view)?;
     Ok(plan.word)
 }

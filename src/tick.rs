@@ -15,7 +15,7 @@ use crate::pass::Pass;
 use crate::plan::{self, Basis, Plan, Push, Reason, RemoteTip, View};
 use crate::policy::Mode;
 use crate::state::marker;
-use crate::{dry_run, look};
+use crate::{dry_run, job_left, look};
 
 /// How often a push that lost a race is tried, at most.
 const TRIES: u32 = 3;
@@ -25,13 +25,16 @@ const TRIES: u32 = 3;
 /// # Errors
 /// What keeps the pass from its end; what does not is in the outcome's failures.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Error> {
+    job_left::commit(pass, repo)?;
     let view = look::look(pass, repo)?;
+    job_left::keep_whole(pass, repo, &view)?;
     let mode = view.tick_mode(pass.settings.mode);
     if mode == Mode::NonAlpha && !matches!(view.remote, RemoteTip::Unavailable(_)) {
         marker::explain(&repo.private);
     }
     let plan = plan::tick(&view, mode, plan::branch_is_gone(&repo.names.branch, &repo.names.remote));
     act::apply(pass, repo, Basis { view: &view, mode }, &plan)?;
+    pass.job_base = None;
     if plan.word == Word::Error {
         return Ok(Word::Error);
     }
@@ -87,7 +90,6 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool
             }
             (Push::ReplayFirst { replayed, expected }, Some(_), _) => {
                 act::follow(pass, repo, &view, replayed, Reason::Replayed)?;
-                pass.outcome.commit = pass.outcome.commit.take().map(|_| replayed.to_string());
                 (replayed, Some(expected), How::FastForward)
             }
         };

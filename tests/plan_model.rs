@@ -42,6 +42,10 @@ enum Pass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Act {
     FinishJournal,
+    /// Commit what a job has left: in a tick whatever is there, else what the mark of a killed tick tells of.
+    CommitLeft,
+    /// The remote was looked at and the rule acted on: the mark goes.
+    SettleLeft,
     AskRemote,
     /// Remember the remote's tip, after keeping the one before where the remote no longer holds it.
     KeepSeen,
@@ -76,6 +80,8 @@ struct Running {
     gone: bool,
     rewritten: bool,
     attempt: u8,
+    /// What local was at before what a job has left was committed.
+    job_base: Option<Id>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -91,6 +97,8 @@ struct Instance {
     mixed: bool,
     /// Whether the job wrote something that is not committed.
     dirty: bool,
+    /// The mark of a job that has begun: the local tip of then.
+    mark: Option<Id>,
     running: Option<Running>,
     /// Every commit that was the local tip, or the remote's tip as this instance saw it.
     must_keep: Ids,
@@ -226,8 +234,15 @@ impl Gitsync {
         let state = w.state(local, running.tip);
         let taken_back = state == SyncState::Ahead && w.took_back(local, running.tip, last_seen);
         let state = policy::state_after_taking_back(state, taken_back);
+        let job_left = match (running.job_base, local, running.tip) {
+            (Some(base), Some(ours), Some(theirs)) => {
+                ours != base && w.contains(ours, base) && w.contains(theirs, base)
+            }
+            _ => false,
+        };
+        let by_rule = self.rebase && !running.rewritten && running.pass != Pass::InitSync;
         let replayed = match (local, running.tip) {
-            (Some(ours), Some(theirs)) if state == SyncState::Diverged && self.rebase && !running.rewritten => {
+            (Some(ours), Some(theirs)) if state == SyncState::Diverged && (job_left || by_rule) => {
                 w.replay(ours, theirs)
             }
             _ => None,
@@ -250,6 +265,7 @@ impl Gitsync {
             before: last_seen,
             rewritten: running.rewritten,
             taken_back,
+            job_left,
         }
     }
 
@@ -286,8 +302,8 @@ impl Gitsync {
                 }
                 Step::SetMarker(_) => acts.push(Act::SetMarker),
                 Step::ClearMarker => acts.push(Act::ClearMarker { followed: plan.follows().is_some() }),
-                Step::RunJob => acts.push(Act::Job),
-                Step::Commit => acts.extend([Act::Commit, Act::DecidePush]),
+                Step::RunJob => acts.extend([Act::SettleLeft, Act::Job]),
+                Step::Commit => acts.extend([Act::Commit, Act::SettleLeft, Act::DecidePush]),
                 Step::Follow { .. } | Step::Rest | Step::LeaveForTick | Step::StandOnUnborn => {}
                 Step::Build | Step::EmptySite | Step::Warn(_) | Step::Fail(_) => {}
             }
@@ -309,7 +325,11 @@ impl Gitsync {
             Pass::Tick { .. } => plan::tick(&view, mode, nothing()),
         };
         let acts = self.acts_of(w, i, &plan);
-        w.instances[i].running.as_mut().unwrap().acts.extend(acts);
+        let running = w.instances[i].running.as_mut().unwrap();
+        running.acts.extend(acts);
+        if !matches!(running.pass, Pass::Tick { .. }) {
+            running.acts.push(Act::SettleLeft);
+        }
     }
 
     fn decide_push(&self, w: &mut World, i: usize) {
@@ -388,6 +408,21 @@ impl Gitsync {
                     instance.mixed = false;
                 }
             }
+            Act::CommitLeft => {
+                let running = w.instances[i].running.as_ref().unwrap();
+                let is_tick = matches!(running.pass, Pass::Tick { .. });
+                let (mark, dirty) = (w.instances[i].mark, w.instances[i].dirty);
+                let Some(local) = w.instances[i].local else { return self.end_if_done(w, i) };
+                if mark.is_some() || is_tick && dirty {
+                    w.instances[i].running.as_mut().unwrap().job_base = mark.or(Some(local));
+                    w.instances[i].mark = mark.or(Some(local));
+                    self.commit(w, i);
+                }
+            }
+            Act::SettleLeft => {
+                w.instances[i].running.as_mut().unwrap().job_base = None;
+                w.instances[i].mark = None;
+            }
             Act::AskRemote => {
                 let (tip, seen) = (w.remote, w.instances[i].seen);
                 let rewritten = seen.zip(tip).is_some_and(|(seen, tip)| !w.contains(tip, seen));
@@ -440,17 +475,9 @@ impl Gitsync {
             Act::Job => {
                 let writes = w.instances[i].running.as_ref().unwrap().pass == Pass::Tick { writes: true };
                 w.instances[i].dirty |= writes;
+                w.instances[i].mark = w.instances[i].local;
             }
-            Act::Commit => {
-                if w.instances[i].mixed {
-                    w.broken = Some("a commit was made while the work tree held files of two commits");
-                }
-                if std::mem::take(&mut w.instances[i].dirty) {
-                    let patch = w.fresh_patch();
-                    let new = w.commit(w.instances[i].local, patch);
-                    w.instances[i].local = Some(new);
-                }
-            }
+            Act::Commit => self.commit(w, i),
             Act::DecidePush => self.decide_push(w, i),
             Act::Push { expected, force } => self.push(w, i, expected, force),
             Act::HoldPushed => {
@@ -466,6 +493,21 @@ impl Gitsync {
                 w.instances[i].marker = None;
             }
         }
+        self.end_if_done(w, i);
+    }
+
+    fn commit(&self, w: &mut World, i: usize) {
+        if w.instances[i].mixed {
+            w.broken = Some("a commit was made while the work tree held files of two commits");
+        }
+        if std::mem::take(&mut w.instances[i].dirty) {
+            let patch = w.fresh_patch();
+            let new = w.commit(w.instances[i].local, patch);
+            w.instances[i].local = Some(new);
+        }
+    }
+
+    fn end_if_done(&self, w: &mut World, i: usize) {
         let instance = &mut w.instances[i];
         instance.must_keep |= bits(instance.local);
         if instance.running.as_ref().is_some_and(|running| running.acts.is_empty()) {
@@ -474,8 +516,17 @@ impl Gitsync {
     }
 
     fn start(&self, w: &mut World, i: usize, pass: Pass) {
-        let acts = vec![Act::FinishJournal, Act::AskRemote, Act::KeepSeen, Act::SetSeen, Act::Decide];
-        let running = Running { pass, mode: self.modes[i], acts, tip: None, gone: false, rewritten: false, attempt: 0 };
+        let acts = vec![Act::FinishJournal, Act::CommitLeft, Act::AskRemote, Act::KeepSeen, Act::SetSeen, Act::Decide];
+        let running = Running {
+            pass,
+            mode: self.modes[i],
+            acts,
+            tip: None,
+            gone: false,
+            rewritten: false,
+            attempt: 0,
+            job_base: None,
+        };
         w.instances[i].running = Some(running);
     }
 

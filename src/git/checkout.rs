@@ -134,7 +134,10 @@ impl Repo {
     }
 
     /// Whether HEAD is on the branch and nothing is left half done.
-    fn is_on_branch_alone(&self) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    /// Where HEAD can't be read.
+    pub fn is_on_branch_alone(&self) -> Result<bool, Error> {
         let on_branch = self.head_branch()?.as_deref() == Some(&self.branch_ref());
         Ok(on_branch && self.git.state() == git2::RepositoryState::Clean)
     }

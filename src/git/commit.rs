@@ -51,6 +51,24 @@ pub enum First {
     Refused,
 }
 
+/// What a commit may take in.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// Files and folders, relative to the top of the work tree.
+    pub roots: &'a [PathBuf],
+    /// The largest file, in bytes.
+    pub max_file_size: u64,
+}
+
+/// Where a commit goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Into the repository: objects, index, branch.
+    OnDisk,
+    /// Nowhere: a dry run goes on as if it had been made.
+    InMemory,
+}
+
 /// What there is to commit.
 #[derive(Clone, Debug, Default)]
 pub struct Changed {
@@ -61,13 +79,12 @@ pub struct Changed {
 }
 
 impl Repo {
-    /// Looks for what is new, changed or gone under `roots`, untracked files included and ignored ones not.
-    ///
-    /// `max_file_size`: in bytes.
+    /// Looks for what is new, changed or gone under the paths of `scope`, untracked files included and ignored ones not.
     ///
     /// # Errors
     /// Where the tree, the index or the work tree can't be read.
-    pub fn changed_under(&self, roots: &[PathBuf], max_file_size: u64) -> Result<Changed, Error> {
+    pub fn changed_under(&self, scope: Scope<'_>) -> Result<Changed, Error> {
+        let Scope { roots, max_file_size } = scope;
         let doing = "looking for what changed";
         step(doing);
         let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
@@ -146,7 +163,21 @@ impl Repo {
         Ok(changed)
     }
 
-    /// Commits what is new, changed or gone under `roots`.
+    /// Commits what is new, changed or gone under the paths of `scope`.
+    ///
+    /// # Errors
+    /// As [`Repo::changed_under`] and [`Repo::commit_changed`].
+    pub fn commit_under(
+        &self,
+        scope: Scope<'_>,
+        message: &str,
+        when: DateTime<Utc>,
+        first: First,
+    ) -> Result<Committed, Error> {
+        self.commit_changed(self.changed_under(scope)?, message, when, first, Store::OnDisk)
+    }
+
+    /// Commits what [`Repo::changed_under`] found.
     ///
     /// The order is objects, index, branch: killed between the last two, the next tick finds the same changes and makes
     /// the same commit.
@@ -154,21 +185,21 @@ impl Repo {
     /// # Errors
     /// Where the repository can't be read or written; [`Kind::Busy`] where somebody moved the branch meanwhile;
     /// [`Kind::NotReady`] where this would be the branch's first commit and must not be.
-    pub fn commit_under(
+    pub fn commit_changed(
         &self,
-        roots: &[PathBuf],
-        max_file_size: u64,
+        changed: Changed,
         message: &str,
         when: DateTime<Utc>,
         first: First,
+        store: Store,
     ) -> Result<Committed, Error> {
-        let changed = self.changed_under(roots, max_file_size)?;
-        let mut done = Committed { left_out: changed.left_out.into_iter().collect(), ..Committed::default() };
-        if changed.paths.is_empty() {
+        let Changed { paths, left_out } = changed;
+        let mut done = Committed { left_out: left_out.into_iter().collect(), ..Committed::default() };
+        if paths.is_empty() {
             return Ok(done);
         }
         step("committing");
-        let parent = self.tip_of("HEAD")?;
+        let parent = self.head_tip()?;
         if parent.is_none() && first == First::Refused {
             let what = format!(
                 "branch '{}' has no commit, and the remote is not known to be empty; what was written is not committed",
@@ -177,35 +208,15 @@ impl Repo {
             let next = "run `gitsync init-sync`: a first commit of our own would be a history beside the remote's";
             return Err(Error::new(Kind::NotReady, what, next));
         }
-        let head_tree = self.head_tree()?;
-        let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let mut index = self.index()?;
-        let mut edits = Edits::new();
-        for path in &changed.paths {
-            let file = match top.find(path).context(format!("looking at {}", shown(path)))? {
-                Some(found) => matches!(found.kind, FileKind::File { .. } | FileKind::Link),
-                None => false,
-            };
-            if file {
-                let doing = || format!("committing {}", shown(path));
-                super::index::make_way(&mut index, path).context(doing())?;
-                // Reads the file with git's filters, and takes its numbers into the index.
-                if let Err(error) = index.add_path(path) {
-                    let why = Error::git("can't be read", &error).what;
-                    done.left_out.push(LeftOut { path: path.clone(), why });
-                    continue;
-                }
-                let Some(entry) = index.get_path(path, 0) else { continue };
-                edits.insert(path.clone(), Some((entry.id, entry.mode)));
-            } else {
-                forget(&mut index, path).context(format!("committing {}", shown(path)))?;
-                edits.insert(path.clone(), None);
-            }
+        let edits = self.take_in(&paths, &mut index, &mut done.left_out)?;
+        let before = self.head_tree()?.map(|tree| tree.id());
+        let tree = self.edit_tree(before, &edits)?;
+        if store == Store::OnDisk {
+            self.objects_to_disk()?;
+            self.index_to_disk(&mut index)?;
         }
-        let tree = self.edit_tree(head_tree.as_ref().map(git2::Tree::id), &edits)?;
-        self.objects_to_disk()?;
-        self.index_to_disk(&mut index)?;
-        if head_tree.as_ref().is_some_and(|head| head.id() == tree) {
+        if before == Some(tree) {
             return Ok(done);
         }
         let (author, committer) = self.signatures(when)?;
@@ -213,14 +224,55 @@ impl Repo {
         let whole = format!("{}\n", message.trim_end());
         let commit = self.write_commit(tree, parent.as_slice(), &author, &committer, &whole)?;
         let summary = message.lines().next().unwrap_or_default();
-        self.move_ref(&self.branch_ref(), parent, commit, &format!("commit: {summary}"))?;
+        match store {
+            Store::OnDisk => self.move_ref(&self.branch_ref(), parent, commit, &format!("commit: {summary}"))?,
+            Store::InMemory => self.assume_tip(commit),
+        }
         done.commit = Some(commit);
         done.files = edits.len();
         Ok(done)
     }
 
+    /// Takes files into an index as git would, and gives what changes in the tree.
+    fn take_in(
+        &self,
+        paths: &BTreeSet<PathBuf>,
+        index: &mut git2::Index,
+        left_out: &mut Vec<LeftOut>,
+    ) -> Result<Edits, Error> {
+        let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
+        let mut edits = Edits::new();
+        for path in paths {
+            let file = match top.find(path).context(format!("looking at {}", shown(path)))? {
+                Some(found) => matches!(found.kind, FileKind::File { .. } | FileKind::Link),
+                None => false,
+            };
+            if file {
+                let doing = || format!("committing {}", shown(path));
+                super::index::make_way(index, path).context(doing())?;
+                // Reads the file with git's filters, and takes its numbers into the index.
+                if let Err(error) = index.add_path(path) {
+                    let why = Error::git("can't be read", &error).what;
+                    left_out.push(LeftOut { path: path.clone(), why });
+                    continue;
+                }
+                let Some(entry) = index.get_path(path, 0) else { continue };
+                edits.insert(path.clone(), Some((entry.id, entry.mode)));
+            } else {
+                forget(index, path).context(format!("committing {}", shown(path)))?;
+                edits.insert(path.clone(), None);
+            }
+        }
+        Ok(edits)
+    }
+
+    /// HEAD's commit; in a dry run the one that is assumed.
+    pub(super) fn head_tip(&self) -> Result<Option<CommitId>, Error> {
+        self.assumed_tip.get().map_or_else(|| self.tip_of("HEAD"), |tip| Ok(Some(tip)))
+    }
+
     fn head_tree(&self) -> Result<Option<git2::Tree<'_>>, Error> {
-        self.tip_of("HEAD")?.map(|head| self.tree_of(head)).transpose()
+        self.head_tip()?.map(|head| self.tree_of(head)).transpose()
     }
 
     /// Why nothing under `root` can be judged, if that is so.

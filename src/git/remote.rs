@@ -227,14 +227,20 @@ impl Remote<'_> {
         self.fetch.display_url()
     }
 
-    /// Says which branches there are, where the remote has some but not ours.
+    /// Refuses a branch that the remote lacks while it has others, and names those; with `create_branch` only one that has the
+    /// name of a tag there.
     ///
     /// # Errors
-    /// [`Kind::Refused`] where it has branches; otherwise as [`Remote::tip`].
-    pub fn check_has_no_branch(&self) -> Result<(), Error> {
+    /// [`Kind::Refused`] where the branch may not be made; otherwise as [`Remote::tip`].
+    pub fn check_may_be_missing(&self, create_branch: bool) -> Result<(), Error> {
         const NAMED: usize = 10;
         let ours = &self.repo.names.branch;
         let (branches, is_tag) = self.fetch.branches(ours)?;
+        if create_branch {
+            let what = format!("the remote has no branch '{ours}': it is a tag");
+            let next = "name a branch with --branch; one that has a tag's name would be taken for the tag";
+            return if is_tag { Err(Error::new(Kind::Refused, what, next)) } else { Ok(()) };
+        }
         if branches.contains(ours) {
             let what = format!("the remote's '{ours}' was made while it was asked for");
             return Err(Error::new(Kind::Unreachable, what, "the next pass takes it in"));
@@ -243,7 +249,12 @@ impl Remote<'_> {
         let mut named: Vec<&str> = std::iter::once(default.as_str()).chain(others.iter().map(String::as_str)).collect();
         let more = named.len().saturating_sub(NAMED);
         named.truncate(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let more = match more {
+            0 => String::new(),
+            // The list was cut.
+            _ if branches.len() + 2 >= transport::pktline::MOST_LISTED => " and many more".to_owned(),
+            more => format!(" and {more} more"),
+        };
         let tag = if is_tag { " (it is a tag)" } else { "" };
         // A server may call its branches anything.
         let named = transport::redact::text(named.join(", ").as_bytes());

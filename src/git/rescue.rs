@@ -1,16 +1,17 @@
 //! Rescue: what is about to be dropped stays reachable under `refs/gitsync/rescue/`, on disk before the act.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Duration, NaiveDateTime, Utc};
 
 use super::ages::Ages;
-use super::commit::{is_one_to_git, is_submodule_in};
+use super::commit::{Changed, is_one_to_git, is_submodule_in};
 use super::survey::Survey;
+use super::tree_edit::Edits;
 use super::{CommitId, Repo, path_of, shown};
 use crate::error::{Context, Error};
-use crate::fs::dir::{Dir, FileKind, Parent, last};
+use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
 
 const PREFIX: &str = "refs/gitsync/rescue/";
 const STAMP: &str = "%Y%m%dT%H%M%SZ";
@@ -155,23 +156,7 @@ impl Repo {
         }
         let mut kept: Vec<(PathBuf, git2::Oid, u32)> = Vec::new();
         for (path, found) in &survey.unsaved {
-            let doing = || format!("keeping {}, which is about to be replaced", shown(path));
-            let Parent::There(parent) = top.parent_of(path).context(doing())? else { continue };
-            let (id, mode) = match found.kind {
-                FileKind::Link => {
-                    let bytes = parent.read(last(path), found.kind).context(doing())?;
-                    (self.git.blob(&bytes).context(doing())?, 0o120_000)
-                }
-                FileKind::File { executable } => {
-                    // Without a path to go by the writer applies no filters: the bytes are kept as they are.
-                    let mut blob = self.git.blob_writer(None).context(doing())?;
-                    let mut file = parent.open_file(last(path)).context(doing())?;
-                    io::copy(&mut file, &mut blob).context(doing())?;
-                    (blob.commit().context(doing())?, if executable { 0o100_755 } else { 0o100_644 })
-                }
-                FileKind::Folder | FileKind::Special => continue,
-            };
-            kept.push((path.clone(), id, mode));
+            kept.extend(self.keep_bytes(top, path, found)?.map(|(id, mode)| (path.clone(), id, mode)));
         }
         if staged.is_none()
             && let Some(name) = self.rescued_before(&kept)?
@@ -193,6 +178,47 @@ impl Repo {
         }
         let id = self.write_commit(tree, &parents, &author, &committer, &message)?;
         self.rescue(What::Worktree, id, when, why).map(Some)
+    }
+
+    /// Keeps files that are new, changed or gone as one rescue. Branch, index and files stay as they are.
+    ///
+    /// # Errors
+    /// Where the repository can't be read or written.
+    pub fn rescue_changed(&self, changed: &Changed, when: DateTime<Utc>, why: &str) -> Result<String, Error> {
+        let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
+        let mut edits = Edits::new();
+        for path in &changed.paths {
+            let found = top.find(path).context(format!("looking at {}", shown(path)))?;
+            let kept = found.map(|found| self.keep_bytes(&top, path, &found)).transpose()?;
+            edits.insert(path.clone(), kept.flatten());
+        }
+        let head = self.tip_of("HEAD")?;
+        let head_tree = head.map(|head| self.tree_of(head)).transpose()?;
+        let tree = self.edit_tree(head_tree.as_ref().map(git2::Tree::id), &edits)?;
+        let (author, committer) = self.signatures(when)?;
+        let message = format!("gitsync: uncommitted files on {}\n\n{why}\n", self.names.branch);
+        let id = self.write_commit(tree, head.as_slice(), &author, &committer, &message)?;
+        self.rescue(What::Worktree, id, when, why)
+    }
+
+    /// Writes a file's or link's bytes as they are, and gives the object and its mode; `None` for what is neither.
+    fn keep_bytes(&self, top: &Dir, path: &Path, found: &Found) -> Result<Option<(git2::Oid, u32)>, Error> {
+        let doing = || format!("keeping {}, which is about to be replaced", shown(path));
+        let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(None) };
+        Ok(match found.kind {
+            FileKind::Link => {
+                let bytes = parent.read(last(path), found.kind).context(doing())?;
+                Some((self.git.blob(&bytes).context(doing())?, 0o120_000))
+            }
+            FileKind::File { executable } => {
+                // Without a path to go by the writer applies no filters: the bytes are kept as they are.
+                let mut blob = self.git.blob_writer(None).context(doing())?;
+                let mut file = parent.open_file(last(path)).context(doing())?;
+                io::copy(&mut file, &mut blob).context(doing())?;
+                Some((blob.commit().context(doing())?, if executable { 0o100_755 } else { 0o100_644 }))
+            }
+            FileKind::Folder | FileKind::Special => None,
+        })
     }
 
     /// The index as a tree, if something is staged that is neither in HEAD, nor in the target, nor in the file itself.

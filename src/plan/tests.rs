@@ -43,6 +43,7 @@ fn view(remote: RemoteTip<u8>, state: SyncState) -> View<u8> {
         before: Some(THEIRS),
         rewritten: false,
         taken_back: false,
+        job_left: false,
     }
 }
 

@@ -206,20 +206,29 @@ pub fn take_advertised(found: &mut Vec<(String, Oid)>, line: &[u8], refnames: &[
     keep(found, &line[..space], &line[space + 1..], refnames)
 }
 
-/// Of the names that begin with a prefix so many are kept.
-const MOST_LISTED: usize = 500;
+/// Of the names that begin with a prefix so many are kept, and those that may be the remote's default.
+pub(crate) const MOST_LISTED: usize = 500;
+
+/// Whether a branch may be the remote's default: it has the name or the commit for it.
+fn may_be_default(name: &[u8], oid: Oid, found: &[(String, Oid)]) -> bool {
+    let is_named = name == b"refs/heads/main" || name == b"refs/heads/master";
+    is_named || found.iter().any(|(have, head)| have == "HEAD" && *head == oid)
+}
 
 /// Keeps a reference that is among `refnames`, or whose name begins with one of these that ends in `/`.
 fn keep(found: &mut Vec<(String, Oid)>, id: &[u8], name: &[u8], refnames: &[&str]) -> Result<(), Bad> {
     let id = std::str::from_utf8(id).ok().filter(|id| id.bytes().all(|b| b.is_ascii_hexdigit()));
     match id {
         Some(id) if id.len() == 40 => {
+            let oid = Oid::from_str(id).map_err(|_| Bad::Malformed("a ref's id is none".to_owned()))?;
             let is_wanted = |wanted: &&str| match wanted.strip_suffix('/') {
-                Some(_) => name.starts_with(wanted.as_bytes()) && found.len() < MOST_LISTED,
+                Some(_) => {
+                    let has_room = found.len() < MOST_LISTED || may_be_default(name, oid, found);
+                    name.starts_with(wanted.as_bytes()) && has_room
+                }
                 None => name == wanted.as_bytes(),
             };
             if refnames.iter().any(is_wanted) {
-                let oid = Oid::from_str(id).map_err(|_| Bad::Malformed("a ref's id is none".to_owned()))?;
                 let name = String::from_utf8_lossy(name);
                 if !found.iter().any(|(have, _)| *have == name) {
                     found.push((name.into_owned(), oid));

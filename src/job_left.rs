@@ -1,0 +1,128 @@
+//! What an earlier job has left uncommitted: it is committed before anything else, so that it stays whole (guarantee G11).
+//!
+//! A tick that was killed in its job, or an earlier step of a workflow that did the job, leaves changed, new and deleted files
+//! under `--path`. If the remote has moved meanwhile, following it would rescue the changed ones, leave the new ones to the next
+//! commit, and bring the deleted ones back. So they become one commit on the local branch, and that commit is replayed on the
+//! remote's tip, or is left to the rule whole.
+
+use std::path::PathBuf;
+
+use chrono::SecondsFormat;
+
+use crate::clock::now;
+use crate::error::Error;
+use crate::git::commit::{First, Scope, Store};
+use crate::git::{CommitId, Repo};
+use crate::outcome::Command;
+use crate::pass::Pass;
+use crate::plan::{RemoteTip, View};
+use crate::state::job_mark::{self, JobMark};
+
+/// Marks that the job begins.
+///
+/// # Errors
+/// Those of the file system: then the job must not run.
+pub fn mark_begun(pass: &Pass<'_>, repo: &Repo) -> Result<(), Error> {
+    job_mark::set(&repo.private, &mark_now(pass, repo.local_tip()?))
+}
+
+fn mark_now(pass: &Pass<'_>, base: Option<CommitId>) -> JobMark {
+    let settings = pass.settings;
+    JobMark {
+        branch: settings.branch.clone(),
+        base: base.map(|id| id.to_string()),
+        paths: settings.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+        message: settings.message.clone(),
+        max_file_size: settings.max_file_size,
+        since: now(),
+    }
+}
+
+/// Commits what an earlier job has left: in a tick whatever lies under `--path`, in the other passes what the mark of a killed
+/// tick names. In a dry run the commit stays in memory.
+///
+/// # Errors
+/// What keeps it from being committed.
+pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
+    let mark = job_mark::read(&repo.private).filter(|mark| mark.branch == repo.names.branch);
+    let is_tick = pass.outcome.command == Command::Tick;
+    let Some(tip) = repo.local_tip()?.filter(|_| is_tick || mark.is_some()) else { return Ok(()) };
+    if !repo.is_on_branch_alone()? {
+        return Ok(());
+    }
+    let (roots, max_file_size) = scope(pass, mark.as_ref());
+    let scope = Scope { roots: &roots, max_file_size };
+    let begun = mark.clone().unwrap_or_else(|| mark_now(pass, Some(tip)));
+    let changed = repo.changed_under(scope)?;
+    if !changed.paths.is_empty() {
+        if mark.is_none() && !pass.settings.dry_run {
+            // A kill after the commit would leave a commit that the rule takes for any other.
+            job_mark::set(&repo.private, &begun)?;
+        }
+        let when = now();
+        let message = begun.message.replace("{time}", &when.to_rfc3339_opts(SecondsFormat::Secs, true));
+        let store = if pass.settings.dry_run { Store::InMemory } else { Store::OnDisk };
+        let done = repo.commit_changed(changed, &message, when, First::Refused, store)?;
+        if let Some(commit) = done.commit {
+            if pass.settings.dry_run {
+                pass.would(format!("commit {} files that an earlier job has left", done.files));
+            } else {
+                tracing::info!(%commit, files = done.files, "committed what an earlier job has left");
+                pass.outcome.commit = Some(commit.to_string());
+            }
+        }
+    } else if mark.is_none() {
+        return Ok(());
+    }
+    pass.job_base = begun.base.and_then(|base| CommitId::from_str(&base).ok());
+    Ok(())
+}
+
+/// The paths to look at and the largest file, in bytes.
+fn scope(pass: &Pass<'_>, mark: Option<&JobMark>) -> (Vec<PathBuf>, u64) {
+    let settings = pass.settings;
+    let marked = mark.map(|mark| mark.paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+    if pass.outcome.command != Command::Tick {
+        return (marked.unwrap_or_default(), mark.map_or(settings.max_file_size, |mark| mark.max_file_size));
+    }
+    let mut roots = settings.paths.clone();
+    roots.extend(marked.unwrap_or_default().into_iter().filter(|path| !settings.paths.contains(path)));
+    (roots, settings.max_file_size)
+}
+
+/// Keeps as one rescue what an earlier job has left, where it can't be committed on the local branch and the follow that comes
+/// would replace a part of it: the branch has no commit yet, or HEAD is elsewhere.
+///
+/// # Errors
+/// Where it can't be kept: then the follow must not begin.
+pub fn keep_whole(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result<(), Error> {
+    let mark = job_mark::read(&repo.private);
+    let is_tick = pass.outcome.command == Command::Tick;
+    let RemoteTip::At(tip) = view.remote else { return Ok(()) };
+    let was_committed = view.local.is_some()
+        && mark.as_ref().is_none_or(|mark| mark.branch == repo.names.branch)
+        && repo.is_on_branch_alone()?;
+    if pass.settings.dry_run || was_committed || (!is_tick && mark.is_none()) {
+        return Ok(());
+    }
+    let (roots, max_file_size) = scope(pass, mark.as_ref());
+    let changed = repo.changed_under(Scope { roots: &roots, max_file_size })?;
+    if repo.would_follow(tip)?.uncommitted.iter().any(|path| changed.paths.contains(path)) {
+        let kept = repo.rescue_changed(&changed, now(), "what an earlier job has left")?;
+        pass.outcome.rescue_refs.push(kept);
+    }
+    Ok(())
+}
+
+/// Ends the business of what was left: the remote was looked at, and the rule was acted on.
+///
+/// # Errors
+/// Those of the file system.
+pub fn settle(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result<(), Error> {
+    pass.job_base = None;
+    // While the remote is away, a later pass has to know what the commit was made on.
+    if pass.settings.dry_run || matches!(view.remote, RemoteTip::Unavailable(_)) {
+        return Ok(());
+    }
+    job_mark::remove(&repo.private)
+}

@@ -1,0 +1,57 @@
+//! The mark of a job that has begun and whose output is not committed yet: `.git/gitsync/job-begun`.
+//!
+//! A tick that is killed in its job leaves half of a commit in the work tree. The mark tells the next pass, whichever it is,
+//! what that tick would have committed, so that the job's output stays whole (guarantee G11).
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error};
+use crate::state::dir::PrivateDir;
+
+/// The file's name in the private folder.
+pub const NAME: &str = "job-begun";
+
+/// What the tick that ran the job would have committed, and on what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobMark {
+    /// The branch, without `refs/heads/`.
+    pub branch: String,
+    /// The commit of the local branch when the job began; `None` while it was unborn.
+    pub base: Option<String>,
+    /// The tick's `--path`s.
+    pub paths: Vec<String>,
+    /// The tick's `--message`.
+    pub message: String,
+    /// The tick's `--max-file-size`, in bytes.
+    pub max_file_size: u64,
+    /// When the job began.
+    pub since: DateTime<Utc>,
+}
+
+/// The mark, where there is one that can be read.
+pub fn read(private: &PrivateDir) -> Option<JobMark> {
+    private.file(NAME).symlink_metadata().ok()?;
+    serde_json::from_slice(&private.read(NAME).ok().flatten()?).ok()
+}
+
+/// Writes the mark. When this returns, it survives a power loss.
+///
+/// # Errors
+/// Those of the file system.
+pub fn set(private: &PrivateDir, mark: &JobMark) -> Result<(), Error> {
+    let doing = "marking that the job begins";
+    let text = serde_json::to_vec_pretty(mark).map_err(std::io::Error::from).context(doing)?;
+    private.write_durably(NAME, &text).context(doing)
+}
+
+/// Removes the mark, where there is one.
+///
+/// # Errors
+/// Those of the file system.
+pub fn remove(private: &PrivateDir) -> Result<(), Error> {
+    if private.file(NAME).symlink_metadata().is_err() {
+        return Ok(());
+    }
+    private.remove_durably(NAME).map(drop).context("removing the mark of the job")
+}
