@@ -168,7 +168,8 @@ pub fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: 
     word
 }
 
-fn some(paths: &[PathBuf]) -> String {
-    let some: Vec<String> = paths.iter().take(NAMED).map(|path| path.display().to_string()).collect();
+/// Some paths, for a plan.
+pub fn some<'p>(paths: impl IntoIterator<Item = &'p PathBuf>) -> String {
+    let some: Vec<String> = paths.into_iter().take(NAMED).map(|path| path.display().to_string()).collect();
     some.join(", ")
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use chrono::SecondsFormat;
 
 use crate::clock::now;
+use crate::dry_run;
 use crate::error::Error;
 use crate::git::commit::{First, Scope, Store};
 use crate::git::{CommitId, Repo};
@@ -55,6 +56,8 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     let begun = mark.clone().unwrap_or_else(|| mark_now(pass, Some(tip)));
     let changed = repo.changed_under(scope)?;
     if !changed.paths.is_empty() {
+        let files = changed.paths.len();
+        let named = dry_run::some(changed.paths.iter());
         if mark.is_none() && !pass.settings.dry_run {
             // A kill after the commit would leave a commit that the rule takes for any other.
             job_mark::set(&repo.private, &begun)?;
@@ -65,9 +68,9 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
         let done = repo.commit_changed(changed, &message, when, First::Refused, store)?;
         if let Some(commit) = done.commit {
             if pass.settings.dry_run {
-                pass.would(format!("commit {} files that an earlier job has left", done.files));
+                pass.would(format!("commit {files} files that an earlier job has left: {named}"));
             } else {
-                tracing::info!(%commit, files = done.files, "committed what an earlier job has left");
+                tracing::info!(%commit, files, "committed what an earlier job has left");
                 pass.outcome.commit = Some(commit.to_string());
             }
         }

@@ -425,3 +425,72 @@ fn a_staging_folder_that_is_left_goes_with_the_next_pass() {
     assert!(!s.private().join("site-staging").exists(), "{}", s.last());
     assert_eq!(oracle::files(&s.public()), site_of("v1 page\n"));
 }
+
+/// A job that changes a file, adds two and deletes one, and says outside the repository when it is through.
+const WHOLE_JOB: &[&str] = &[
+    "tick",
+    "--",
+    "sh",
+    "-c",
+    "echo job >> state/a; echo job > state/added; rm audit/log; echo job > audit/added; touch ../job-is-done",
+];
+
+/// How much of the job's output a commit has, of four.
+fn parts_of_job(s: &Scene, commit: &str) -> usize {
+    let show = |path: &str| s.git_command(&s.ours()).args(["show", &format!("{commit}:{path}")]).output().unwrap();
+    let changed = show("state/a").stdout.ends_with(b"job\n");
+    let added = ["state/added", "audit/added"].map(|path| show(path).status.success());
+    [changed, added[0], added[1], !show("audit/log").status.success()].into_iter().filter(|is_so| *is_so).count()
+}
+
+/// Kills a tick at every point; then a rival pushes, and then each pass is the next one. `pushed`: what the rival changes.
+fn sweep_of_a_job(name: &str, s: &Scene, pushed: &str) {
+    let rival_pushes = |s: &Scene| {
+        s.git_in(&s.rival(), &["fetch", "-q"]);
+        s.git_in(&s.rival(), &["reset", "-q", "--hard", "origin/main"]);
+        s.rival_writes(pushed, "the rival's\n").rival_commits("in between");
+        s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+        Vec::new()
+    };
+    let is_whole = |s: &Scene| {
+        let mut all = clean(s);
+        if s.root().join("job-is-done").exists() {
+            // The rival may have changed on top what was pushed whole.
+            let commits = s.git_ours(&["rev-list", "main"]);
+            let whole = commits.lines().any(|commit| parts_of_job(s, commit) == 4);
+            let on_branch = if whole { 4 } else { parts_of_job(s, "main") };
+            let rescued = s.rescues("").iter().any(|rescue| parts_of_job(s, rescue) == 4);
+            if !(on_branch == 4 || on_branch == 0 && rescued) {
+                all.push(format!(
+                    "G11: {on_branch} of 4 parts of the job's output are on the branch; rescued whole: {rescued}"
+                ));
+            }
+        }
+        all
+    };
+    const INIT: &[&str] = &["init-sync"];
+    sweep::run(&Sweep {
+        name,
+        scene: s,
+        pass: WHOLE_JOB,
+        recoveries: &[[SYNC, IDLE], [IDLE, SYNC], [INIT, IDLE]],
+        rest: IDLE,
+        paths: &["state/", "audit/", "docs"],
+        unreadable: &[],
+        thinned: sweep::SOME,
+        at_once: &rival_pushes,
+        comes_to: &is_whole,
+    });
+}
+
+#[needs(strace)]
+#[test]
+fn job_and_then_a_push_of_another_file() {
+    sweep_of_a_job("tick with a whole job, then a push beside it", &two_versions(), "docs");
+}
+
+#[needs(strace)]
+#[test]
+fn job_and_then_a_push_of_the_same_file() {
+    sweep_of_a_job("tick with a whole job, then a push that conflicts", &two_versions(), "state/a");
+}
