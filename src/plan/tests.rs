@@ -115,6 +115,10 @@ fn views() -> Vec<(&'static str, View<u8>)> {
         ("unborn, refuses", unborn(RemoteTip::Unavailable(refused()), UpToDate)),
         ("put aside, away", View { put_aside: Some(OURS), ..unborn(RemoteTip::Unavailable(away()), UpToDate) }),
         ("put aside, refuses", View { put_aside: Some(OURS), ..unborn(RemoteTip::Unavailable(refused()), UpToDate) }),
+        ("diverged, taken back, unfit", View { taken_back: true, unfit: Some(unfit()), ..at(Diverged) }),
+        ("ahead, job left", View { job_left: true, ..at(Ahead) }),
+        ("diverged, job left", View { job_left: true, ..at(Diverged) }),
+        ("diverged, job left, replayed", View { job_left: true, replayed: Some(REPLAYED), ..at(Diverged) }),
     ]
 }
 
@@ -161,6 +165,10 @@ fn every_sync() {
         ("unborn, refuses", "error: fail 1", "error: fail 1"),
         ("put aside, away", "error: fail 75", "error: fail 75"),
         ("put aside, refuses", "error: fail 1", "error: fail 1"),
+        ("diverged, taken back, unfit", "error: fail 1", "diverged: mark Diverged"),
+        ("ahead, job left", "ahead: leave", "ahead: leave"),
+        ("diverged, job left", "diverged: follow 1 AcceptRemote, unmark, build", "diverged: mark Diverged"),
+        ("diverged, job left, replayed", "diverged: follow 3 Replayed, build", "diverged: follow 3 Replayed, build"),
     ];
     hold(&table, |view, mode| short(&sync(view, mode, gone(), false)));
 }
@@ -219,6 +227,22 @@ fn every_tick_up_to_its_commit() {
         ("unborn, refuses", "error: fail 1", "error: fail 1"),
         ("put aside, away", "error: fail 75", "error: fail 75"),
         ("put aside, refuses", "error: fail 1", "error: fail 1"),
+        (
+            "diverged, taken back, unfit",
+            "no-changes: fail 1, job, build, commit",
+            "no-changes: mark Diverged, job, build, commit",
+        ),
+        ("ahead, job left", "no-changes: leave, job, build, commit", "no-changes: leave, job, build, commit"),
+        (
+            "diverged, job left",
+            "no-changes: follow 1 AcceptRemote, unmark, job, build, commit",
+            "no-changes: mark Diverged, job, build, commit",
+        ),
+        (
+            "diverged, job left, replayed",
+            "no-changes: follow 3 Replayed, job, build, commit",
+            "no-changes: follow 3 Replayed, job, build, commit",
+        ),
     ];
     hold(&table, |view, mode| short(&tick(view, mode, gone())));
 }
@@ -249,6 +273,10 @@ fn every_push_of_a_tick() {
         ("unborn, refuses", "no-changes: nothing", "no-changes: nothing"),
         ("put aside, away", "no-changes: nothing", "no-changes: nothing"),
         ("put aside, refuses", "no-changes: nothing", "no-changes: nothing"),
+        ("diverged, taken back, unfit", "push-failed: refuse 1", "pushed: forward Some(1)"),
+        ("ahead, job left", "pushed: forward Some(1)", "pushed: forward Some(1)"),
+        ("diverged, job left", "push-failed: refuse 75", "pushed: overwrite 1"),
+        ("diverged, job left, replayed", "pushed: replay 3 on 1", "pushed: replay 3 on 1"),
     ];
     hold(&table, push_in_short);
 }
@@ -280,6 +308,14 @@ fn every_init_sync() {
         ("unborn, refuses", "error: fail 1", "error: fail 1"),
         ("put aside, away", "offline: follow 2 PutAside, fail 75, build", "offline: follow 2 PutAside, fail 75, build"),
         ("put aside, refuses", "error: follow 2 PutAside, fail 1", "error: follow 2 PutAside, fail 1"),
+        ("diverged, taken back, unfit", "error: follow 2 Heal, fail 1", "error: follow 2 Heal, fail 1"),
+        ("ahead, job left", "up-to-date: follow 2 Heal, unmark, build", "cloned: follow 2 Heal, unmark, build"),
+        ("diverged, job left", "reset: follow 1 StartUp, unmark, build", "cloned: follow 1 StartUp, unmark, build"),
+        (
+            "diverged, job left, replayed",
+            "reset: follow 3 Replayed, unmark, build",
+            "cloned: follow 3 Replayed, unmark, build",
+        ),
     ];
     hold(&table, |view, mode| short(&init_sync(view, mode == Mode::Alpha)));
 }

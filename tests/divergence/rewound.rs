@@ -79,3 +79,23 @@ fn init_sync_follows_and_the_tick_after_it_pushes_nothing_back() {
     s.tick_with("echo ran > state/ran").exits(0).says("pushed");
     assert!(!s.git_upstream(&["log", "--format=%H", "main"]).contains(&withdrawn));
 }
+
+/// The commit that is taken back came in by a merge, and we have it by another way.
+#[test]
+fn what_was_taken_back_on_a_side_branch_is_seen() {
+    let s = Scene::new();
+    let base = s.our_tip();
+    s.git_in(&s.rival(), &["checkout", "-q", "-b", "side"]);
+    s.rival_writes("side.txt", "side\n").rival_commits("side");
+    let side = s.rev(&s.rival(), "side");
+    s.git_in(&s.rival(), &["checkout", "-q", "main"]);
+    s.git_in(&s.rival(), &["merge", "-q", "--no-ff", "-m", "merged", "side"]);
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.sync().exits(0).ours_equals_upstream();
+    // Here the branch is on the side commit alone.
+    s.git_ours(&["reset", "-q", "--hard", &side]);
+    s.git_in(&s.rival(), &["push", "-q", "--force", "origin", &format!("{base}:main")]);
+    s.sync().exits(0).says("diverged").logs("accepting remote").ours_equals_upstream().is_kept(&side);
+    s.tick_with("echo ran > state/ran").exits(0).says("pushed");
+    assert!(!s.git_upstream(&["log", "--format=%H", "main"]).contains(&side));
+}

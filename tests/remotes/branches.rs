@@ -100,3 +100,25 @@ fn a_branch_that_was_deleted_is_still_gone() {
     s.sync().exits(1).logs("is gone from the remote").logs_not("--create-branch");
     s.run(&["sync", "--alpha"]).exits(0);
 }
+
+#[test]
+fn a_tag_is_no_branch_to_be_made() {
+    let s = with_branches();
+    s.arg("--branch").arg("v1").arg("--create-branch");
+    s.init_sync().exits(1).logs("it is a tag");
+    s.sync().exits(1).logs("it is a tag");
+    s.tick_with("true").exits(1).logs("it is a tag");
+}
+
+#[test]
+fn of_a_thousand_branches_the_default_is_named_first() {
+    let s = with_branches();
+    let tip = s.upstream_tip();
+    let refs: String = (0..1000).map(|n| format!("create refs/heads/a{n:04} {tip}\n")).collect();
+    let mut update = s.git_command(&s.upstream());
+    update.args(["update-ref", "--stdin"]).stdin(std::process::Stdio::piped());
+    let mut child = update.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), refs.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    s.arg("--branch").arg("mian").init_sync().exits(1).logs("its branches are main, a0000").logs("and many more");
+}
