@@ -11,12 +11,9 @@ use crate::git::commit::Scope;
 use crate::git::{CommitId, Repo};
 use crate::job_step;
 use crate::outcome::{Command, Word};
-use crate::pass::Pass;
+use crate::pass::{Pass, some};
 use crate::plan::{self, Basis, Plan, Push, Reason, Step, View};
 use crate::policy::Mode;
-
-/// Of the paths that a step is about so many are named.
-const NAMED: usize = 10;
 
 /// What init-sync mends once the repository is open.
 ///
@@ -166,10 +163,4 @@ pub fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: 
         pass.outcome.push_failed(failure);
     }
     word
-}
-
-/// Some paths, for a plan.
-pub fn some<'p>(paths: impl IntoIterator<Item = &'p PathBuf>) -> String {
-    let some: Vec<String> = paths.into_iter().take(NAMED).map(|path| path.display().to_string()).collect();
-    some.join(", ")
 }

@@ -10,12 +10,11 @@ use std::path::PathBuf;
 use chrono::SecondsFormat;
 
 use crate::clock::now;
-use crate::dry_run;
 use crate::error::Error;
 use crate::git::commit::{First, Scope, Store};
 use crate::git::{CommitId, Repo};
 use crate::outcome::Command;
-use crate::pass::Pass;
+use crate::pass::{Pass, some};
 use crate::plan::{RemoteTip, View};
 use crate::state::job_mark::{self, JobMark};
 
@@ -57,7 +56,7 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     let changed = repo.changed_under(scope)?;
     if !changed.paths.is_empty() {
         let files = changed.paths.len();
-        let named = dry_run::some(changed.paths.iter());
+        let named = some(changed.paths.iter());
         if mark.is_none() && !pass.settings.dry_run {
             // A kill after the commit would leave a commit that the rule takes for any other.
             job_mark::set(&repo.private, &begun)?;

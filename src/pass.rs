@@ -266,3 +266,12 @@ impl<'a> Pass<'a> {
         job::run(&job)
     }
 }
+
+/// Of the paths that a sentence is about so many are named.
+const NAMED: usize = 10;
+
+/// The first of some paths, for people.
+pub fn some<'p>(paths: impl IntoIterator<Item = &'p PathBuf>) -> String {
+    let some: Vec<String> = paths.into_iter().take(NAMED).map(|path| path.display().to_string()).collect();
+    some.join(", ")
+}
