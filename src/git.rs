@@ -8,6 +8,7 @@ pub mod ages;
 pub mod checkout;
 pub mod commit;
 mod connectivity;
+mod conversion;
 pub mod error;
 pub mod heal;
 pub mod history;
@@ -32,6 +33,7 @@ pub(crate) mod special;
 mod stage;
 mod survey;
 pub mod tree_edit;
+mod tree_walk;
 pub mod upkeep;
 
 use std::ffi::OsString;

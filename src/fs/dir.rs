@@ -361,11 +361,11 @@ impl Dir {
         Ok(())
     }
 
-    fn child(&self, name: &[u8]) -> Result<Dir, Errno> {
+    pub(super) fn child(&self, name: impl rustix::path::Arg) -> Result<Dir, Errno> {
         Ok(Self { fd: rustix::fs::openat(&self.fd, name, OPEN_DIR, Mode::empty())? })
     }
 
-    fn again(&self) -> io::Result<Dir> {
+    pub(crate) fn again(&self) -> io::Result<Dir> {
         Ok(Self { fd: self.fd.try_clone()? })
     }
 }

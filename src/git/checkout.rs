@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::index::entry;
 use super::rescue::What;
 use super::stage::STAGING;
-use super::survey::{Changes, Survey, Want, want_at};
+use super::survey::{Changes, Survey, Want, is_staged_alike, want_of};
 use super::{CommitId, Repo, path_of};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::Dir;
@@ -118,11 +118,11 @@ impl Repo {
         let in_order = self.is_on_branch_alone()?;
         let paths: Vec<PathBuf> = self.differing(target)?.into_keys().collect();
         let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
-        let known = self.known_trees(target)?;
+        let mut known = self.known_trees(target)?;
         let mut survey = Survey::default();
         for path in &paths {
             if top.find(path).context(doing)?.is_some() {
-                self.survey_one(&top, path, &known, &mut survey)?;
+                self.survey_one(&top, path, &mut known, &mut survey)?;
             }
         }
         let changed = !paths.is_empty() || old != Some(target) || !in_order;
@@ -239,38 +239,36 @@ impl Repo {
             .flat_map(|delta| [delta.old_file().path_bytes().map(path_of), delta.new_file().path_bytes().map(path_of)])
             .flatten()
             .collect();
-        let staging = self.stage(target, paths.iter(), STAGING)?;
-        let mut changes = Changes::new();
+        let (mut in_target, mut in_head) = (self.walk_tree(&new), head_tree.as_ref().map(|tree| self.walk_tree(tree)));
+        let mut targets = Changes::new();
         for path in paths {
-            let placed = match want_at(&new, &path).context(doing)? {
-                Want::Blob(_) => self.is_staged_alike(&top, &staging, &path)?,
+            let want = in_target.get(&path)?.map_or(Want::Gone, |entry| want_of(&entry));
+            targets.insert(path, want);
+        }
+        let staged = self.stage(target, &targets, STAGING)?;
+        let mut changes = Changes::new();
+        for (path, want) in targets {
+            let placed = match want {
+                Want::Blob(_) => is_staged_alike(&top, &staged, &path)?,
                 Want::Gone => top.find(&path).context(doing)?.is_none(),
                 Want::Submodule => false,
             };
             if placed {
-                let want = match &head_tree {
-                    Some(tree) => want_at(tree, &path).context(doing)?,
-                    None => Want::Gone,
-                };
-                changes.insert(path, want);
+                let kept = in_head.as_mut().map_or(Ok(None), |tree| tree.get(&path))?;
+                changes.insert(path, kept.map_or(Want::Gone, |entry| want_of(&entry)));
             }
         }
+        // Without a HEAD all of them go.
+        let from = head.unwrap_or(target);
+        let staged = self.stage(from, &changes, STAGING)?;
+        let survey = self.survey(&top, from, &changes, &staged)?;
+        self.place_all(&top, &staged, &changes, &survey, when)?;
         let mut index = self.index()?;
-        if let Some(head) = head {
-            let staging = self.stage(head, changes.keys(), STAGING)?;
-            let survey = self.survey(&top, head, &changes, &staging)?;
-            self.place_all(&top, &staging, &changes, &survey, when)?;
-        } else {
-            let staging = self.stage(target, std::iter::empty(), STAGING)?;
-            let survey = self.survey(&top, target, &changes, &staging)?;
-            self.place_all(&top, &staging, &changes, &survey, when)?;
-        }
-        for path in changes.keys() {
-            match head_tree.as_ref().and_then(|tree| tree.get_path(path).ok()) {
-                Some(kept) => {
-                    let mode = u32::try_from(kept.filemode()).unwrap_or(0o100_644);
-                    index.add(&entry(path, kept.id(), mode)).context(doing)?;
-                }
+        for (path, want) in &changes {
+            let kept =
+                if *want == Want::Gone { None } else { in_head.as_mut().map_or(Ok(None), |tree| tree.get(path))? };
+            match kept {
+                Some(kept) => index.add(&entry(path, kept.id, kept.mode)).context(doing)?,
                 None => match index.remove(path, 0) {
                     Err(error) if error.code() != git2::ErrorCode::NotFound => return Err(Error::git(doing, &error)),
                     _ => {}
@@ -311,9 +309,9 @@ impl Repo {
         fresh: bool,
         rescue_refs: &mut Vec<String>,
     ) -> Result<usize, Error> {
-        let staging = self.stage(target, changes.keys(), STAGING)?;
+        let staged = self.stage(target, changes, STAGING)?;
         let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
-        let survey = self.survey(&top, target, changes, &staging)?;
+        let survey = self.survey(&top, target, changes, &staged)?;
         if !survey.unsaved.is_empty() || fresh {
             rescue_refs.extend(self.rescue_files(&top, target, &survey, when, &intent.why)?);
         }
@@ -321,7 +319,7 @@ impl Repo {
             let text = serde_json::to_vec(intent).map_err(io::Error::other).context("writing the intent")?;
             self.private.write_durably(INTENT, &text).context("writing the intent")?;
         }
-        let placed = self.place_all(&top, &staging, changes, &survey, when)?;
+        let placed = self.place_all(&top, &staged, changes, &survey, when)?;
         self.write_index(target, &top, &placed)?;
         // From what was judged, not from what is there now: a commit made meanwhile must not be stepped over.
         if self.tip_of(&self.branch_ref())? != Some(target) {

@@ -6,15 +6,22 @@ use std::path::{Path, PathBuf};
 
 use super::{CommitId, Repo, path_of, raw};
 use crate::error::{Context, Error};
-use crate::fs::dir::{Dir, Found};
+use crate::fs::dir::{Dir, Found, last};
 use crate::fs::files;
+use crate::fs::walk::{Reached, Walk};
 use crate::state::dir::{remove_if_there, sync_dir};
 use crate::watchdog::step;
 
 pub(super) const INDEX_BEFORE: &str = "index-before";
 
-/// A path that was changed, and the staged file that took its place.
-pub(super) type Placed = (PathBuf, Option<Found>);
+/// A path that was changed.
+pub(super) struct Placed {
+    pub(super) path: PathBuf,
+    /// The staged file that took its place; `None` where nothing did, or where libgit2 wrote it into a folder that was moved.
+    pub(super) new: Option<Found>,
+    /// Whether it came with its folder, so that its numbers are still those of then.
+    pub(super) moved_within: bool,
+}
 
 impl Repo {
     /// Makes the index the target's, with the numbers of the files just placed, so that the next look need not read them.
@@ -25,9 +32,18 @@ impl Repo {
         let mut index = self.index()?;
         index.read_tree(&tree).context(doing)?;
         write_modes_as_git(&mut index).context(doing)?;
-        for (path, new) in placed {
+        let mut walk = Walk::below(top).context(doing)?;
+        for Placed { path, new, moved_within } in placed {
             let (Some(mut entry), Some(new)) = (index.get_path(path, 0), new) else { continue };
-            let Some(found) = top.find(path).context(doing)? else { continue };
+            let found = if *moved_within {
+                Some(*new)
+            } else {
+                match walk.parent_of(path).context(doing)? {
+                    Reached::There(parent) => parent.look(last(path)).context(doing)?,
+                    Reached::Missing(..) | Reached::Obstacle(_) => None,
+                }
+            };
+            let Some(found) = found else { continue };
             // A file that was edited since it was placed keeps numbers that match nothing, so that the edit is seen.
             if found.is_placed_from(new) {
                 set_numbers(&mut entry, &found);

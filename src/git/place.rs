@@ -10,11 +10,13 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::index::Placed;
+use super::stage::Staged;
 use super::survey::{Changes, Survey, Want};
 use super::{Repo, shown};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
 use crate::fs::files;
+use crate::fs::walk::{Reached, Walk, first};
 use crate::watchdog::step;
 
 pub(super) const ASIDE: &str = "aside";
@@ -22,48 +24,80 @@ pub(super) const ASIDE: &str = "aside";
 /// Up to so many files are synced one by one; for more, one sync of the file system is cheaper.
 const SYNC_SINGLY: usize = 16;
 
+/// What a follow puts in place: from where, over what, and how.
+struct Placing<'a> {
+    changes: &'a Changes,
+    survey: &'a Survey,
+    /// Whether each file and folder is synced by itself.
+    singly: bool,
+    when: DateTime<Utc>,
+}
+
 impl Repo {
     /// Puts every path in place. Gives those that were changed.
     pub(super) fn place_all(
         &self,
         top: &Dir,
-        staging: &Path,
+        staged: &Staged,
         changes: &Changes,
         survey: &Survey,
         when: DateTime<Utc>,
     ) -> Result<Vec<Placed>, Error> {
         step("putting files in place");
-        let staged = Dir::open(staging).context("opening the staging folder")?;
-        let wanted: Vec<&PathBuf> = changes
-            .iter()
-            .filter(|(path, want)| **want != Want::Gone && !survey.in_place.contains(*path))
-            .map(|(path, _)| path)
-            .collect();
+        let is_wanted = |(path, want): &(&PathBuf, &Want)| **want != Want::Gone && !survey.in_place.contains(*path);
+        let wanted: Vec<&PathBuf> = changes.iter().filter(is_wanted).map(|(path, _)| path).collect();
         let singly = wanted.len() <= SYNC_SINGLY;
         if !singly {
-            staged.sync_all().context("waiting for the disk")?;
+            staged.dir.sync_all().context("waiting for the disk")?;
         }
+        let how = Placing { changes, survey, singly, when };
+        let mut here = Walk::below(top).context("opening the work tree")?;
+        let mut from = Walk::below(&staged.dir).context("opening the staging folder")?;
+        let may_move_folders = !singly && !gives_new_folders_more(top);
         let mut placed = Vec::new();
         // What needs a folder out of its way waits until the folder's own tracked files are gone.
         let mut later = Vec::new();
+        let mut moved: Option<PathBuf> = None;
         for path in wanted {
-            if top
-                .find(path)
-                .context(format!("looking at {}", shown(path)))?
-                .is_some_and(|f| f.kind == FileKind::Folder)
-            {
+            let is_blob = matches!(changes.get(path), Some(Want::Blob(_)));
+            if is_blob && moved.as_ref().is_some_and(|folder| path.starts_with(folder)) {
+                placed.push(Placed { path: path.clone(), new: staged.plain.get(path).copied(), moved_within: true });
+                continue;
+            }
+            let doing = || format!("putting {} in place", shown(path));
+            let is_folder = match here.parent_of(path).context(doing())? {
+                Reached::There(parent) => {
+                    parent.look(last(path)).context(doing())?.is_some_and(|found| found.kind == FileKind::Folder)
+                }
+                Reached::Missing(depth, outer) if is_blob && may_move_folders => {
+                    let folder = first(path, depth);
+                    if move_folder(&mut from, &folder, outer).context(doing())? {
+                        moved = Some(folder);
+                        placed.push(Placed {
+                            path: path.clone(),
+                            new: staged.plain.get(path).copied(),
+                            moved_within: true,
+                        });
+                        continue;
+                    }
+                    false
+                }
+                Reached::Missing(..) | Reached::Obstacle(_) => false,
+            };
+            if is_folder {
                 later.push(path);
             } else {
-                placed.push((path.clone(), self.place(top, &staged, path, changes, survey, singly, when)?));
+                placed.push(self.place(top, &mut here, &mut from, path, &how)?);
             }
         }
         for (path, _) in changes.iter().rev().filter(|(_, want)| **want == Want::Gone) {
             if self.remove(top, path, survey, singly)? {
-                placed.push((path.clone(), None));
+                placed.push(Placed { path: path.clone(), new: None, moved_within: false });
             }
         }
+        here.forget();
         for path in later {
-            placed.push((path.clone(), self.place(top, &staged, path, changes, survey, singly, when)?));
+            placed.push(self.place(top, &mut here, &mut from, path, &how)?);
         }
         if !singly {
             top.sync_all().context("waiting for the disk")?;
@@ -71,56 +105,56 @@ impl Repo {
         Ok(placed)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn place(
+    fn place(
         &self,
         top: &Dir,
-        staged: &Dir,
+        here: &mut Walk,
+        from: &mut Walk,
         path: &Path,
-        changes: &Changes,
-        survey: &Survey,
-        sync: bool,
-        when: DateTime<Utc>,
-    ) -> Result<Option<Found>, Error> {
+        how: &Placing<'_>,
+    ) -> Result<Placed, Error> {
+        let Placing { survey, singly, when, .. } = *how;
         let doing = || format!("putting {} in place", shown(path));
-        if let Parent::Obstacle(depth) = top.parent_of(path).context(doing())? {
-            let obstacle: PathBuf = path.components().take(depth).collect();
+        if let Reached::Obstacle(depth) = here.parent_of(path).context(doing())? {
+            let obstacle = first(path, depth);
             if let Parent::There(parent) = top.parent_of(&obstacle).context(doing())? {
                 self.give_way(&parent, &obstacle, survey, when)?;
             }
+            here.forget();
         }
-        let parent = top.make_parent_of(path, sync).context(doing())?;
+        let parent = here.make_parent_of(path, singly).context(doing())?;
         let name = last(path);
         let there = parent.look(name).context(doing())?;
-        if changes.get(path) == Some(&Want::Submodule) {
+        let done = |new| Placed { path: path.to_owned(), new, moved_within: false };
+        if how.changes.get(path) == Some(&Want::Submodule) {
             if there.is_some_and(|found| found.kind != FileKind::Folder) {
-                self.give_way(&parent, path, survey, when)?;
+                self.give_way(parent, path, survey, when)?;
             }
-            return parent.make_folder(name).map(|()| None).context(doing());
+            return parent.make_folder(name).map(|()| done(None)).context(doing());
         }
-        let Parent::There(from) = staged.parent_of(path).context(doing())? else {
+        let Reached::There(from) = from.parent_of(path).context(doing())? else {
             return Err(missing_in_staging(path));
         };
         let Some(new) = from.look(name).context(doing())? else { return Err(missing_in_staging(path)) };
-        if sync && matches!(new.kind, FileKind::File { .. }) {
+        if singly && matches!(new.kind, FileKind::File { .. }) {
             from.open_file(name).and_then(|file| file.sync_all()).context(doing())?;
         }
         match there {
             None => {}
-            Some(found) if found.kind == FileKind::Folder => self.give_way(&parent, path, survey, when)?,
+            Some(found) if found.kind == FileKind::Folder => self.give_way(parent, path, survey, when)?,
             // A rename takes the place of a file in one step; what is no file has to go first.
-            Some(found) if found.kind == FileKind::Special => self.give_way(&parent, path, survey, when)?,
+            Some(found) if found.kind == FileKind::Special => self.give_way(parent, path, survey, when)?,
             Some(found) => check_unchanged(path, &found, survey)?,
         }
-        match from.rename(name, &parent, name) {
+        match from.rename(name, parent, name) {
             Ok(()) => {}
-            Err(Errno::XDEV) => copy_over(&from, &parent, name, new).context(doing())?,
+            Err(Errno::XDEV) => copy_over(from, parent, name, new).context(doing())?,
             Err(error) => return Err(Error::io(doing(), &error.into())),
         }
-        if sync {
+        if singly {
             parent.sync().context(doing())?;
         }
-        Ok(Some(new))
+        Ok(done(Some(new)))
     }
 
     /// Takes out of the way what was looked at, and kept where it had to be.
@@ -194,6 +228,26 @@ impl Repo {
         }
         Ok(removed)
     }
+}
+
+/// Moves a staged folder, which the work tree lacks, into place whole. Whether it could be.
+fn move_folder(from: &mut Walk, folder: &Path, outer: &Dir) -> io::Result<bool> {
+    let Reached::There(staged) = from.parent_of(folder)? else { return Ok(false) };
+    let moved = match staged.rename(last(folder), outer, last(folder)) {
+        Ok(()) => true,
+        // Another file system, or somebody made the folder meanwhile: file by file.
+        Err(Errno::XDEV | Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => false,
+        Err(error) => return Err(error.into()),
+    };
+    from.forget();
+    Ok(moved)
+}
+
+/// Whether what is made in the work tree gets more than what is moved there: its group, or an access list.
+fn gives_new_folders_more(top: &Dir) -> bool {
+    let sets_group = rustix::fs::fstat(top).is_ok_and(|stat| stat.st_mode & 0o2000 != 0);
+    let mut none = [0_u8; 0];
+    sets_group || rustix::fs::fgetxattr(top, c"system.posix_acl_default", &mut none[..]).is_ok()
 }
 
 /// Whether a folder that was moved aside holds anything that was not looked at as it now is.

@@ -106,6 +106,18 @@ impl Repo {
     }
 }
 
+/// The files outside of the work tree in which git looks for attributes.
+pub(super) fn attribute_files(repo: &Repo, config: &git2::Config) -> Vec<PathBuf> {
+    let in_folders = |level, name: &'static str| {
+        folders(&crate::ffi::search_path(level)).into_iter().map(move |folder| folder.join(name))
+    };
+    let mut files: Vec<PathBuf> = in_folders(git2::ConfigLevel::XDG, "attributes").collect();
+    files.extend(in_folders(git2::ConfigLevel::System, "gitattributes"));
+    files.push(repo.git.commondir().join("info/attributes"));
+    files.extend(config.get_path("core.attributesfile").map(|path| repo.place.work_dir.join(path)));
+    files
+}
+
 fn check(path: &Path, next: &str) -> Result<(), Error> {
     match files::special(path) {
         None => Ok(()),

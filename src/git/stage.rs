@@ -1,52 +1,128 @@
-//! Files of a commit checked out into a folder of the private folder, with the content and modes that git gives them.
+//! Files of a commit written to a folder of the private folder, with the content and modes that git gives them.
+//!
+//! What git does not convert is written by us, a folder handle a folder, on both cores where there is much of it. The rest is checked
+//! out by libgit2.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
-use super::{CommitId, Repo};
-use crate::error::{Context, Error};
+use super::survey::{Changes, Want};
+use super::tree_walk::TreeEntry;
+use super::{CommitId, Repo, shown};
+use crate::error::{Context, Error, Kind};
+use crate::fs::dir::{Dir, Found, last};
 use crate::fs::files;
+use crate::fs::walk::Walk;
 use crate::watchdog::step;
 
 pub(super) const STAGING: &str = "staging";
 
 pub(super) const STAGING_OLD: &str = "staging-old";
 
+const LINK: u32 = 0o120_000;
+
+/// From so many files on, a second thread pays: it takes a repository handle of its own.
+const FOR_TWO_THREADS: usize = 2_000;
+
+/// Files of a commit, in a folder of the private folder.
+pub(super) struct Staged {
+    pub(super) dir: Dir,
+    /// What was written as it is, with its numbers.
+    pub(super) plain: BTreeMap<PathBuf, Found>,
+    /// What git converted, so that its bytes are not those of the blob.
+    pub(super) converted: BTreeSet<PathBuf>,
+}
+
 impl Repo {
-    /// Checks paths of a commit out into a folder of the private folder, as git would into the work tree.
-    ///
-    /// libgit2 is given the staging folder as work tree and the commit as index, so that `.gitattributes` are the
-    /// commit's own, not those of what is being replaced.
-    pub(super) fn stage<'a>(
+    /// Writes what `changes` wants of a commit's files to a folder of the private folder, as git would into the work tree.
+    pub(super) fn stage(&self, commit: CommitId, changes: &Changes, name: &str) -> Result<Staged, Error> {
+        step("checking files out into the staging folder");
+        let mut staged = self.begin_staging(name)?;
+        let tree = self.tree_of(commit)?;
+        let mut conversions = self.conversions(&tree)?;
+        let links = self.config()?.get_bool("core.symlinks").unwrap_or(true);
+        let mut plain = Vec::new();
+        for (path, want) in changes {
+            let Want::Blob(entry) = want else { continue };
+            if conversions.apply_to(path)? || (entry.mode == LINK && !links) {
+                staged.converted.insert(path.clone());
+            } else {
+                plain.push((path.as_path(), *entry));
+            }
+        }
+        staged.plain = self.write_plain(&staged.dir, &plain)?;
+        self.check_out(&tree, &staged.converted, name)?;
+        Ok(staged)
+    }
+
+    /// [`Repo::stage`] of those among `paths` that git converts.
+    pub(super) fn stage_converted<'a>(
         &self,
         commit: CommitId,
         paths: impl Iterator<Item = &'a PathBuf>,
         name: &str,
-    ) -> Result<PathBuf, Error> {
-        let doing = "checking files out into the staging folder";
-        step(doing);
-        let staging = self.private.file(name);
-        files::remove_folder(&staging).context("emptying the staging folder")?;
-        std::fs::create_dir(&staging).context("making the staging folder")?;
+    ) -> Result<Staged, Error> {
+        let mut staged = self.begin_staging(name)?;
         let tree = self.tree_of(commit)?;
+        let mut conversions = self.conversions(&tree)?;
+        for path in paths {
+            if conversions.apply_to(path)? {
+                staged.converted.insert(path.clone());
+            }
+        }
+        self.check_out(&tree, &staged.converted, name)?;
+        Ok(staged)
+    }
+
+    fn begin_staging(&self, name: &str) -> Result<Staged, Error> {
+        let folder = self.private.file(name);
+        files::remove_folder(&folder).context("emptying the staging folder")?;
+        std::fs::create_dir(&folder).context("making the staging folder")?;
+        let dir = Dir::open(&folder).context("opening the staging folder")?;
+        Ok(Staged { dir, plain: BTreeMap::new(), converted: BTreeSet::new() })
+    }
+
+    /// Writes blobs as they are.
+    fn write_plain(&self, to: &Dir, entries: &[(&Path, TreeEntry)]) -> Result<BTreeMap<PathBuf, Found>, Error> {
+        if entries.len() < FOR_TWO_THREADS {
+            return write_blobs(&self.git, to, entries);
+        }
+        let (here, there) = entries.split_at(entries.len() / 2);
+        let beside = self.beside()?;
+        std::thread::scope(|scope| {
+            let other = scope.spawn(move || write_blobs(&beside, to, there));
+            let mut written = write_blobs(&self.git, to, here)?;
+            let lost = |_| Error::retry("a thread that writes files was lost", "the next pass tries again");
+            written.append(&mut other.join().map_err(lost)??);
+            Ok(written)
+        })
+    }
+
+    /// Has libgit2 check out what it has to convert.
+    ///
+    /// It is given the staging folder as work tree and the commit as index, so that `.gitattributes` are the commit's own, not
+    /// those of what is being replaced.
+    fn check_out(&self, tree: &git2::Tree<'_>, paths: &BTreeSet<PathBuf>, name: &str) -> Result<(), Error> {
+        let doing = "checking files out into the staging folder";
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let staging = self.private.file(name);
         let mut checkout = git2::build::CheckoutBuilder::new();
         checkout.force().recreate_missing(true).disable_pathspec_match(true).update_index(false).refresh(false);
-        let mut any = false;
         for path in paths {
-            self.check_linked_rules(&tree, path, &staging)?;
+            self.check_linked_rules(tree, path, &staging)?;
             // Asked for by exact path; one that the commit does not have is no error and gives no file.
             checkout.path(path);
-            any = true;
         }
-        if any {
-            let beside = self.beside()?;
-            beside.set_workdir(&staging, false).context(doing)?;
-            let mut index = git2::Index::new().context(doing)?;
-            beside.set_index(&mut index).context(doing)?;
-            index.read_tree(&tree).context(doing)?;
-            let tree = beside.find_tree(tree.id()).context(doing)?;
-            beside.checkout_tree(tree.as_object(), Some(&mut checkout)).context(doing)?;
-        }
-        Ok(staging)
+        let beside = self.beside()?;
+        beside.set_workdir(&staging, false).context(doing)?;
+        let mut index = git2::Index::new().context(doing)?;
+        beside.set_index(&mut index).context(doing)?;
+        index.read_tree(tree).context(doing)?;
+        let tree = beside.find_tree(tree.id()).context(doing)?;
+        beside.checkout_tree(tree.as_object(), Some(&mut checkout)).context(doing)
     }
 
     pub(super) fn clear_staging(&self) -> Result<(), Error> {
@@ -55,4 +131,35 @@ impl Repo {
         }
         Ok(())
     }
+}
+
+/// Writes blobs below a folder, in order.
+fn write_blobs(
+    git: &git2::Repository,
+    to: &Dir,
+    entries: &[(&Path, TreeEntry)],
+) -> Result<BTreeMap<PathBuf, Found>, Error> {
+    let odb = git.odb().context("opening the objects")?;
+    let mut walk = Walk::below(to).context("opening the staging folder")?;
+    let mut written = BTreeMap::new();
+    for (path, entry) in entries {
+        let doing = || format!("writing {} to the staging folder", shown(path));
+        let blob = odb.read(entry.id).context(doing())?;
+        if blob.kind() != git2::ObjectType::Blob {
+            let what = format!("{}: {} is a {} and should be a blob", doing(), entry.id, blob.kind());
+            return Err(Error::new(Kind::Corrupt, what, "run `gitsync init-sync`: it fetches anew what is damaged"));
+        }
+        let folder = walk.make_parent_of(path, false).context(doing())?;
+        let found = if entry.mode == LINK {
+            folder.create_link(last(path), blob.data()).context(doing())?;
+            folder.look(last(path)).context(doing())?
+        } else {
+            let mode = if entry.mode == 0o100_755 { 0o777 } else { 0o666 };
+            let mut file = folder.create_file(last(path), mode).context(doing())?;
+            file.write_all(blob.data()).context(doing())?;
+            Some(Found::of(rustix::fs::fstat(&file).context(doing())?))
+        };
+        written.extend(found.map(|found| ((*path).to_owned(), found)));
+    }
+    Ok(written)
 }

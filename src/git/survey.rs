@@ -8,17 +8,19 @@ use rustix::fs::FileType;
 
 use super::commit::is_one_to_git;
 use super::index::git_allows;
-use super::stage::STAGING_OLD;
-use super::{CommitId, Repo, path_of, raw, shown};
+use super::stage::{STAGING_OLD, Staged};
+use super::tree_walk::{TreeEntry, TreeWalk};
+use super::{CommitId, Repo, path_of, shown};
 use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
+use crate::fs::walk::{Reached, Walk, first};
 use crate::watchdog::step;
 
 /// What must stand at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
     /// This blob, as a file or a link.
-    Blob(git2::Oid),
+    Blob(TreeEntry),
     /// A submodule's folder, whatever is in it.
     Submodule,
     /// Nothing of git's.
@@ -70,17 +72,15 @@ impl Repo {
             }
         }
         let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).context(doing)?;
+        let mut in_target = self.walk_tree(&tree);
         for delta in to_index.deltas().chain(to_files.deltas()) {
             if is_one_to_git(&delta, Some(&tree), &index) {
                 continue;
             }
-            for file in [delta.old_file(), delta.new_file()] {
-                if let Some(bytes) = file.path_bytes() {
-                    let path = path_of(bytes);
-                    if let Entry::Vacant(place) = changes.entry(path) {
-                        let want = want_at(&tree, place.key()).context(doing)?;
-                        place.insert(want);
-                    }
+            for bytes in [delta.old_file(), delta.new_file()].iter().filter_map(|file| file.path_bytes()) {
+                if let Entry::Vacant(place) = changes.entry(path_of(bytes)) {
+                    let want = in_target.get(place.key())?.map_or(Want::Gone, |entry| want_of(&entry));
+                    place.insert(want);
                 }
             }
         }
@@ -93,37 +93,44 @@ impl Repo {
         top: &Dir,
         target: CommitId,
         changes: &Changes,
-        staging: &Path,
+        staged: &Staged,
     ) -> Result<Survey, Error> {
         step("looking at the files to be replaced");
         let mut survey = Survey::default();
-        let known = self.known_trees(target)?;
+        let mut known = self.known_trees(target)?;
+        let mut walk = Walk::below(top).context("opening the work tree")?;
         for (path, want) in changes {
             let doing = || format!("looking at {}", shown(path));
-            match top.parent_of(path).context(doing())? {
-                Parent::Missing => {}
-                Parent::Obstacle(depth) => {
-                    let obstacle: PathBuf = path.components().take(depth).collect();
+            match walk.parent_of(path).context(doing())? {
+                Reached::Missing(..) => {}
+                Reached::Obstacle(depth) => {
+                    let obstacle = first(path, depth);
                     if *want != Want::Gone && !survey.seen.contains_key(&obstacle) {
-                        self.survey_one(top, &obstacle, &known, &mut survey)?;
+                        self.survey_one(top, &obstacle, &mut known, &mut survey)?;
                     }
                 }
-                Parent::There(parent) => match parent.look(last(path)).context(doing())? {
+                Reached::There(parent) => match parent.look(last(path)).context(doing())? {
                     None => {}
                     Some(found) if found.kind == FileKind::Folder => {
                         if let Want::Blob(_) = want {
-                            self.survey_folder(top, path, path, &known, &mut survey)?;
+                            self.survey_folder(top, path, path, &mut known, &mut survey)?;
                         }
                     }
                     Some(found) if found.kind == FileKind::Special && *want == Want::Gone => {}
-                    Some(_) => self.survey_one(top, path, &known, &mut survey)?,
+                    Some(found) => {
+                        let here = self.read_version(parent, path, found)?;
+                        let in_place = match want {
+                            Want::Blob(_) if staged.converted.contains(path) => is_staged_alike(top, staged, path)?,
+                            Want::Blob(entry) => here.as_ref().is_some_and(|here| here.is(entry)),
+                            Want::Submodule | Want::Gone => false,
+                        };
+                        self.take_note(path, found, here, &mut known, &mut survey)?;
+                        if in_place {
+                            survey.unsaved.remove(path);
+                            survey.in_place.insert(path.clone());
+                        }
+                    }
                 },
-            }
-            if let Want::Blob(_) = want
-                && self.is_staged_alike(top, staging, path)?
-            {
-                survey.unsaved.remove(path);
-                survey.in_place.insert(path.clone());
             }
         }
         self.forgive_checked_out(top, target, &mut survey)?;
@@ -134,38 +141,53 @@ impl Repo {
         &self,
         top: &Dir,
         path: &Path,
-        known: &[git2::Tree<'_>],
+        known: &mut [TreeWalk<'_>],
         survey: &mut Survey,
     ) -> Result<(), Error> {
         let doing = || format!("reading {}, which is about to be replaced", shown(path));
         let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(()) };
         let Some(found) = parent.look(last(path)).context(doing())? else { return Ok(()) };
+        let here = self.read_version(&parent, path, found)?;
+        self.take_note(path, found, here, known, survey)
+    }
+
+    /// The content of a file or link, as git would name it; nothing for what is neither.
+    fn read_version(&self, parent: &Dir, path: &Path, found: Found) -> Result<Option<Version>, Error> {
+        let doing = || format!("reading {}, which is about to be replaced", shown(path));
+        if !matches!(found.kind, FileKind::File { .. } | FileKind::Link) {
+            return Ok(None);
+        }
+        let bytes = parent.read(last(path), found.kind).context(doing())?;
+        let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).context(doing())?;
+        let modes: &[u32] = match found.kind {
+            FileKind::Link => &[0o120_000],
+            _ if !self.modes_count() => &[0o100_644, 0o100_755],
+            FileKind::File { executable: true } => &[0o100_755],
+            _ => &[0o100_644],
+        };
+        Ok(Some(Version { id, modes }))
+    }
+
+    /// Notes what stands at a path, and whether a tree that stays reachable has it.
+    fn take_note(
+        &self,
+        path: &Path,
+        found: Found,
+        here: Option<Version>,
+        known: &mut [TreeWalk<'_>],
+        survey: &mut Survey,
+    ) -> Result<(), Error> {
         survey.seen.insert(path.to_owned(), found);
-        match found.kind {
-            FileKind::Folder => {}
-            FileKind::Special => {
-                survey.special.insert(path.to_owned());
-            }
-            FileKind::File { .. } | FileKind::Link => {
-                let bytes = parent.read(last(path), found.kind).context(doing())?;
-                let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).context(doing())?;
-                let modes: &[u32] = match found.kind {
-                    FileKind::Link => &[0o120_000],
-                    _ if !self.modes_count() => &[0o100_644, 0o100_755],
-                    FileKind::File { executable: true } => &[0o100_755],
-                    _ => &[0o100_644],
-                };
-                let saved = known.iter().any(|tree| {
-                    tree.get_path(path).is_ok_and(|entry| {
-                        let mode = raw::canonical(entry.filemode_raw().unsigned_abs());
-                        entry.id() == id && modes.contains(&mode)
-                    })
-                });
-                if !saved {
-                    survey.unsaved.insert(path.to_owned(), found);
-                }
+        if found.kind == FileKind::Special {
+            survey.special.insert(path.to_owned());
+        }
+        let Some(here) = here else { return Ok(()) };
+        for tree in known {
+            if tree.get(path)?.is_some_and(|entry| here.is(&entry)) {
+                return Ok(());
             }
         }
+        survey.unsaved.insert(path.to_owned(), found);
         Ok(())
     }
 
@@ -179,7 +201,7 @@ impl Repo {
         top: &Dir,
         outer: &Path,
         path: &Path,
-        known: &[git2::Tree<'_>],
+        known: &mut [TreeWalk<'_>],
         survey: &mut Survey,
     ) -> Result<(), Error> {
         let doing = || format!("reading {}, which is about to be replaced", shown(path));
@@ -203,35 +225,13 @@ impl Repo {
     }
 
     /// The trees that stay reachable whatever happens: the target's, HEAD's and the branch's.
-    pub(super) fn known_trees(&self, target: CommitId) -> Result<Vec<git2::Tree<'_>>, Error> {
+    pub(super) fn known_trees(&self, target: CommitId) -> Result<Vec<TreeWalk<'_>>, Error> {
         let head = self.tip_of("HEAD")?;
         let mut known = Vec::new();
         for commit in [Some(target), head, self.local_tip()?].into_iter().flatten() {
-            known.push(self.tree_of(commit)?);
+            known.push(self.walk_tree(&self.tree_of(commit)?));
         }
         Ok(known)
-    }
-
-    /// Whether the staged file and the one in the work tree are the same, byte for byte and in mode.
-    pub(super) fn is_staged_alike(&self, top: &Dir, staging: &Path, path: &Path) -> Result<bool, Error> {
-        let doing = || format!("comparing {}", shown(path));
-        let staged = Dir::open(staging).context("opening the staging folder")?;
-        let (Parent::There(here), Parent::There(there)) =
-            (top.parent_of(path).context(doing())?, staged.parent_of(path).context(doing())?)
-        else {
-            return Ok(false);
-        };
-        let (Some(ours), Some(theirs)) =
-            (here.look(last(path)).context(doing())?, there.look(last(path)).context(doing())?)
-        else {
-            return Ok(false);
-        };
-        let comparable = matches!(ours.kind, FileKind::File { .. } | FileKind::Link);
-        if !comparable || ours.kind != theirs.kind || ours.stat.st_size != theirs.stat.st_size {
-            return Ok(false);
-        }
-        let ours = here.read(last(path), ours.kind).context(doing())?;
-        Ok(ours == there.read(last(path), theirs.kind).context(doing())?)
     }
 
     /// A file that is just what git checks out of HEAD (line endings converted, say) is saved by HEAD, though its bytes are
@@ -241,29 +241,55 @@ impl Repo {
             return Ok(());
         }
         for commit in [self.tip_of("HEAD")?, Some(target)].into_iter().flatten() {
-            let staging = self.stage(commit, survey.unsaved.keys(), STAGING_OLD)?;
-            let mut saved = Vec::new();
-            for path in survey.unsaved.keys() {
-                if self.is_staged_alike(top, &staging, path)? {
-                    saved.push(path.clone());
+            let staged = self.stage_converted(commit, survey.unsaved.keys(), STAGING_OLD)?;
+            for path in &staged.converted {
+                if is_staged_alike(top, &staged, path)? {
+                    survey.unsaved.remove(path);
                 }
-            }
-            for path in saved {
-                survey.unsaved.remove(&path);
             }
         }
         Ok(())
     }
 }
 
-pub(super) fn want_at(tree: &git2::Tree<'_>, path: &Path) -> Result<Want, git2::Error> {
-    match tree.get_path(path) {
-        Ok(entry) => Ok(match entry.kind() {
-            Some(git2::ObjectType::Commit) => Want::Submodule,
-            Some(git2::ObjectType::Tree) => Want::Gone,
-            _ => Want::Blob(entry.id()),
-        }),
-        Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(Want::Gone),
-        Err(error) => Err(error),
+/// A version of a file, as git names it.
+struct Version {
+    id: git2::Oid,
+    /// The modes that it may have in a tree.
+    modes: &'static [u32],
+}
+
+impl Version {
+    fn is(&self, entry: &TreeEntry) -> bool {
+        self.id == entry.id && self.modes.contains(&entry.mode)
+    }
+}
+
+/// Whether the staged file and the one in the work tree are the same, byte for byte and in mode.
+pub(super) fn is_staged_alike(top: &Dir, staged: &Staged, path: &Path) -> Result<bool, Error> {
+    let doing = || format!("comparing {}", shown(path));
+    let (Parent::There(here), Parent::There(there)) =
+        (top.parent_of(path).context(doing())?, staged.dir.parent_of(path).context(doing())?)
+    else {
+        return Ok(false);
+    };
+    let (Some(ours), Some(theirs)) =
+        (here.look(last(path)).context(doing())?, there.look(last(path)).context(doing())?)
+    else {
+        return Ok(false);
+    };
+    let comparable = matches!(ours.kind, FileKind::File { .. } | FileKind::Link);
+    if !comparable || ours.kind != theirs.kind || ours.stat.st_size != theirs.stat.st_size {
+        return Ok(false);
+    }
+    let ours = here.read(last(path), ours.kind).context(doing())?;
+    Ok(ours == there.read(last(path), theirs.kind).context(doing())?)
+}
+
+pub(super) fn want_of(entry: &TreeEntry) -> Want {
+    match entry.mode {
+        0o160_000 => Want::Submodule,
+        0o040_000 => Want::Gone,
+        _ => Want::Blob(*entry),
     }
 }

@@ -36,10 +36,11 @@ impl PrivateDir {
                 Ok(())
             }
             Ok(_) => Err(self.is_no_folder()),
-            Err(_) => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 DirBuilder::new().mode(0o700).create(&self.0)?;
                 self.0.parent().map_or(Ok(()), sync_dir)
             }
+            Err(error) => Err(error),
         }
     }
 

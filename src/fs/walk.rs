@@ -1,0 +1,100 @@
+//! A walk over paths in order, which keeps the folders open that the next path is in too.
+//!
+//! [`Dir::parent_of`] opens every folder of a path from the top. Of a hundred thousand paths in order, a thousand folders are
+//! opened here instead of half a million.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use super::dir::Dir;
+
+/// Folders open from a top down to the one that was asked for last.
+///
+/// The handles stay those of the folders that were opened: who moves one aside has to call [`Walk::forget`].
+#[derive(Debug)]
+pub struct Walk {
+    top: Dir,
+    open: Vec<(OsString, Dir)>,
+}
+
+/// Where the walk to a path's folder ended.
+#[derive(Debug)]
+pub enum Reached<'w> {
+    /// At the folder.
+    There(&'w Dir),
+    /// A folder is missing: its depth, counted from 1, and the folder that it would be in.
+    Missing(usize, &'w Dir),
+    /// Something that is no folder is in the way: its depth, counted from 1.
+    Obstacle(usize),
+}
+
+impl Walk {
+    /// A walk below a folder.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn below(top: &Dir) -> io::Result<Self> {
+        Ok(Self { top: top.again()?, open: Vec::new() })
+    }
+
+    /// Forgets the open folders: one of them is about to be moved or removed.
+    pub fn forget(&mut self) {
+        self.open.clear();
+    }
+
+    fn at(&self, depth: usize) -> &Dir {
+        depth.checked_sub(1).and_then(|above| self.open.get(above)).map_or(&self.top, |(_, dir)| dir)
+    }
+
+    /// Goes to the folder that holds a path's last component.
+    ///
+    /// # Errors
+    /// Those of the file system, but for a folder that is missing or none.
+    pub fn parent_of(&mut self, path: &Path) -> io::Result<Reached<'_>> {
+        let names: Vec<_> = path.parent().into_iter().flat_map(Path::components).map(|it| it.as_os_str()).collect();
+        let same = self.open.iter().zip(&names).take_while(|((have, _), name)| have == *name).count();
+        self.open.truncate(same);
+        for (depth, name) in names.iter().enumerate().skip(same) {
+            match self.at(depth).child(*name) {
+                Ok(next) => self.open.push(((*name).to_owned(), next)),
+                Err(Errno::NOENT) => return Ok(Reached::Missing(depth + 1, self.at(depth))),
+                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Reached::Obstacle(depth + 1)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Reached::There(self.at(names.len())))
+    }
+
+    /// Goes to the folder that holds a path's last component, and makes what is missing of it. `sync`: whether to wait until new
+    /// folders are on disk.
+    ///
+    /// # Errors
+    /// Those of the file system; `NotADirectory` where something is in the way.
+    pub fn make_parent_of(&mut self, path: &Path, sync: bool) -> io::Result<&Dir> {
+        let depth = path.components().count().saturating_sub(1);
+        loop {
+            match self.parent_of(path)? {
+                Reached::There(_) => break,
+                Reached::Obstacle(_) => return Err(Errno::NOTDIR.into()),
+                Reached::Missing(depth, outer) => {
+                    let name = path.components().nth(depth - 1).map_or(Path::new(""), |it| Path::new(it.as_os_str()));
+                    match rustix::fs::mkdirat(outer, name, Mode::from_raw_mode(0o777)) {
+                        Ok(()) if sync => outer.sync()?,
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Ok(self.at(depth))
+    }
+}
+
+/// The first components of a path.
+pub fn first(path: &Path, depth: usize) -> PathBuf {
+    path.components().take(depth).collect()
+}

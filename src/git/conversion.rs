@@ -1,0 +1,99 @@
+//! Which files git may convert as it checks them out: line endings, `$Id$`, filter drivers.
+//!
+//! What it does not convert is written as it is, without asking libgit2 for the attributes of each path. The rules are read once a
+//! folder, and only for the words that have to do with a checkout: `merge=union` costs nothing.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::tree_walk::TreeWalk;
+use super::{Repo, special};
+use crate::error::Error;
+use crate::fs::files;
+
+const RULES: &str = ".gitattributes";
+
+/// What an attribute that changes a checkout has in its name. A macro may hide one.
+const WORDS: [&[u8]; 5] = [b"eol", b"crlf", b"ident", b"filter", b"[attr]"];
+
+/// Knows which paths of one tree are converted.
+pub(super) struct Conversions<'r> {
+    /// Settings or rules outside of the tree ask for it.
+    all: bool,
+    folders: HashMap<PathBuf, bool>,
+    walk: TreeWalk<'r>,
+    git: &'r git2::Repository,
+}
+
+impl Repo {
+    /// What of a tree is converted on checkout.
+    pub(super) fn conversions<'r>(&'r self, tree: &git2::Tree<'r>) -> Result<Conversions<'r>, Error> {
+        let config = self.config()?;
+        let is = |key: &str, words: &[&str]| {
+            config.get_string(key).is_ok_and(|value| words.contains(&value.to_ascii_lowercase().as_str()))
+        };
+        let by_setting = is("core.autocrlf", &["true", "yes", "on", "1"]) || is("core.eol", &["crlf"]);
+        let outside = special::attribute_files(self, &config);
+        let by_rules = outside.iter().any(|file| files::read(file).is_ok_and(|text| has_word(&text)));
+        Ok(Conversions {
+            all: by_setting || by_rules,
+            folders: HashMap::new(),
+            walk: self.walk_tree(tree),
+            git: &self.git,
+        })
+    }
+}
+
+impl Conversions<'_> {
+    /// Whether the file at a path may be converted.
+    pub(super) fn apply_to(&mut self, path: &Path) -> Result<bool, Error> {
+        if self.all {
+            return Ok(true);
+        }
+        self.in_folder(path.parent().unwrap_or(Path::new("")))
+    }
+
+    fn in_folder(&mut self, folder: &Path) -> Result<bool, Error> {
+        if let Some(known) = self.folders.get(folder) {
+            return Ok(*known);
+        }
+        let above = folder.parent().map_or(Ok(false), |above| self.in_folder(above))?;
+        let converts = above || self.rules_in(folder)?;
+        self.folders.insert(folder.to_owned(), converts);
+        Ok(converts)
+    }
+
+    fn rules_in(&mut self, folder: &Path) -> Result<bool, Error> {
+        let Some(tree) = self.walk.folder(folder)? else { return Ok(false) };
+        // On a file system that folds case git reads `.GitAttributes` too.
+        let rules = tree.iter().filter(|entry| entry.name_bytes().eq_ignore_ascii_case(RULES.as_bytes()));
+        for entry in rules {
+            // A link is judged by where it leads to, which libgit2 knows.
+            let is_plain = entry.filemode() == 0o100_644 || entry.filemode() == 0o100_755;
+            if !is_plain || self.git.find_blob(entry.id()).map_or(true, |blob| has_word(blob.content())) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn has_word(text: &[u8]) -> bool {
+    let text = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| text.windows(word.len()).any(|here| here == *word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_merged_by_union_is_not_converted() {
+        assert!(!has_word(b"audit/* merge=union\n*.md text=auto\n*.png -diff\n"));
+        for text in
+            ["*.txt eol=crlf", "*.txt crlf", "*.c ident", "*.bin filter=lfs -text", "[attr]mine text", "* EOL=CRLF"]
+        {
+            assert!(has_word(text.as_bytes()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What a commit has at one path after another, in order.
+//!
+//! libgit2's `Tree::get_path` reads every tree above a path anew, which was most of a clone's time. Here the trees stay open that
+//! the next path is in too.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::{Repo, raw};
+use crate::error::{Context, Error};
+use crate::fs::dir::last;
+
+/// An entry of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TreeEntry {
+    pub(super) id: git2::Oid,
+    /// As git writes it today.
+    pub(super) mode: u32,
+}
+
+/// Trees open from the top down to the folder that was asked for last.
+pub(super) struct TreeWalk<'r> {
+    top: git2::Tree<'r>,
+    /// `None`: there is no such folder.
+    open: Vec<(OsString, Option<git2::Tree<'r>>)>,
+    git: &'r git2::Repository,
+}
+
+impl<'r> TreeWalk<'r> {
+    /// What a commit has at a path; nothing where it has none.
+    pub(super) fn get(&mut self, path: &Path) -> Result<Option<TreeEntry>, Error> {
+        let folder = self.folder(path.parent().unwrap_or(path))?;
+        Ok(folder.and_then(|tree| entry_of(tree, last(path).as_os_str().as_bytes())))
+    }
+
+    /// The tree of a folder; nothing where there is none.
+    pub(super) fn folder(&mut self, path: &Path) -> Result<Option<&git2::Tree<'r>>, Error> {
+        let names: Vec<_> = path.components().map(|it| it.as_os_str()).collect();
+        let same = self.open.iter().zip(&names).take_while(|((have, _), name)| have == *name).count();
+        self.open.truncate(same);
+        for name in names.iter().skip(same) {
+            let above = self.open.last().map_or(Some(&self.top), |(_, tree)| tree.as_ref());
+            let found = above.and_then(|tree| entry_of(tree, name.as_bytes())).filter(|it| it.mode == 0o040_000);
+            let tree = found.map(|it| self.git.find_tree(it.id)).transpose().context("reading a tree")?;
+            self.open.push(((*name).to_owned(), tree));
+        }
+        Ok(self.open.last().map_or(Some(&self.top), |(_, tree)| tree.as_ref()))
+    }
+}
+
+fn entry_of(tree: &git2::Tree<'_>, name: &[u8]) -> Option<TreeEntry> {
+    let entry = tree.get_name_bytes(name)?;
+    Some(TreeEntry { id: entry.id(), mode: raw::canonical(entry.filemode_raw().unsigned_abs()) })
+}
+
+impl Repo {
+    /// A walk over the paths of a tree.
+    pub(super) fn walk_tree<'r>(&'r self, tree: &git2::Tree<'r>) -> TreeWalk<'r> {
+        TreeWalk { top: tree.clone(), open: Vec::new(), git: &self.git }
+    }
+}
