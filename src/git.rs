@@ -27,6 +27,7 @@ pub mod remote;
 pub mod replay;
 pub mod rescue;
 pub(crate) mod rules;
+mod scan;
 pub mod scratch;
 pub mod settings;
 pub(crate) mod special;

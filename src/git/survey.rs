@@ -8,6 +8,7 @@ use rustix::fs::FileType;
 
 use super::commit::is_one_to_git;
 use super::index::git_allows;
+use super::scan::Suspects;
 use super::stage::{STAGING_OLD, Staged};
 use super::tree_walk::{TreeEntry, TreeWalk};
 use super::{CommitId, Repo, path_of, shown};
@@ -57,23 +58,10 @@ impl Repo {
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true);
         let to_index = self.git.diff_tree_to_index(Some(&tree), Some(&index), Some(&mut options)).context(doing)?;
-        let mut options = git2::DiffOptions::new();
-        options.include_typechange(true).ignore_submodules(true).skip_binary_check(true);
-        // What is untracked is not asked for, and may lie deeper than libgit2 walks.
-        options.enable_fast_untracked_dirs(true);
-        let blocked = self.blocked_among_tracked(&index);
-        if !blocked.is_empty() {
-            for it in &blocked {
-                tracing::warn!(next = "take it away", "{} {}", shown(&it.file), it.why());
-            }
-            options.disable_pathspec_match(true);
-            if !self.look_around(Path::new(""), &blocked, &index, &mut options) {
-                self.check_tracked_rules()?;
-            }
-        }
-        let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).context(doing)?;
+        let to_files = self.changed_tracked(&index)?;
+        let files = to_files.iter().flat_map(git2::Diff::deltas);
         let mut in_target = self.walk_tree(&tree);
-        for delta in to_index.deltas().chain(to_files.deltas()) {
+        for delta in to_index.deltas().chain(files) {
             if is_one_to_git(&delta, Some(&tree), &index) {
                 continue;
             }
@@ -85,6 +73,37 @@ impl Repo {
             }
         }
         Ok(changes)
+    }
+
+    /// The tracked files that differ from the index; `None` where none does.
+    fn changed_tracked(&self, index: &git2::Index) -> Result<Option<git2::Diff<'_>>, Error> {
+        let doing = "comparing the work tree with the index";
+        let mut options = git2::DiffOptions::new();
+        options.include_typechange(true).ignore_submodules(true).skip_binary_check(true);
+        // What is untracked is not asked for, and may lie deeper than libgit2 walks.
+        options.enable_fast_untracked_dirs(true);
+        let blocked = self.blocked_among_tracked(index);
+        if blocked.is_empty() {
+            let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
+            if let Suspects::Some(paths) = self.suspects(index, &top)? {
+                if paths.is_empty() {
+                    return Ok(None);
+                }
+                options.disable_pathspec_match(true);
+                for path in paths {
+                    options.pathspec(path);
+                }
+            }
+        } else {
+            for it in &blocked {
+                tracing::warn!(next = "take it away", "{} {}", shown(&it.file), it.why());
+            }
+            options.disable_pathspec_match(true);
+            if !self.look_around(Path::new(""), &blocked, index, &mut options) {
+                self.check_tracked_rules()?;
+            }
+        }
+        self.git.diff_index_to_workdir(Some(index), Some(&mut options)).context(doing).map(Some)
     }
 
     /// Looks at what stands where something must be put or removed.
