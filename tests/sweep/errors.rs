@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::{Blow, Point, Start, Sweep, Tally, Target};
-use super::{Extent, extent, finish, strike, strike_one, thin, under_strace};
+use super::{Extent, extent, finish, some_are_left, strike, strike_one, thin, under_strace};
 use crate::scene::Scene;
 
 /// The calls that are struck, each with the errors that the kernel gives there.
@@ -123,6 +123,7 @@ pub fn run(sweep: &Sweep<'_>) {
         points = points_of(&looks_of(sweep.scene, sweep.pass));
         points.retain(|point| point.to_string() == only);
     }
+    some_are_left(sweep, &points);
     let mut tally = Tally::default();
     for (i, point) in points.iter().enumerate() {
         strike(sweep, &start, Target::Looks, point, i, &mut tally);

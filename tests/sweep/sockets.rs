@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::{Blow, Called, Extent, GROUPS, Point, Start, Sweep, Tally, Target};
-use super::{calls_in, extent, finish, strike, thinned, under_strace};
+use super::{calls_in, extent, finish, some_are_left, strike, thinned, under_strace};
 use crate::scene::Scene;
 
 /// The calls that talk, with the errors that networks and their ends give.
@@ -82,6 +82,7 @@ pub fn run(sweep: &Sweep<'_>) {
         points = [&kills[..], &faults].concat();
         points.retain(|point| point.to_string() == only);
     }
+    some_are_left(sweep, &points);
     let mut tally = Tally::default();
     for (i, point) in points.iter().enumerate() {
         strike(sweep, &start, Target::Pass, point, i, &mut tally);

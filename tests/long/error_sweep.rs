@@ -3,21 +3,17 @@
 //!
 //! By default a few points of each pass. `GITSYNC_SWEEP_SEED=2` takes others, `GITSYNC_SWEEP=changes` a fifth of all, and
 //! `GITSYNC_SWEEP=full` all of them.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod oracle;
-mod scene;
-mod sweep;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::oracle;
+use crate::scene::Scene;
+use crate::sweep;
+use crate::sweep::passes::*;
+use crate::sweep::{Blow, Point, Sweep, errors};
 use needs::needs;
-use scene::Scene;
-use sweep::passes::*;
-use sweep::{Blow, Point, Sweep, errors};
 
 const INIT: &[&str] = &["init-sync"];
 

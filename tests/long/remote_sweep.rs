@@ -1,22 +1,16 @@
 //! The passes over http and ssh, killed and failed at one call after another, those that talk to the server among them.
 //!
 //! By default a few points of each; `GITSYNC_SWEEP=changes` and `full` are those of the kill sweep.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod oracle;
-mod scene;
-mod servers;
-mod sweep;
 
 use std::fs;
 
+use crate::scene::{self, Scene};
+use crate::servers::http::HttpServer;
+use crate::servers::inetd::Sshd;
+use crate::sweep;
+use crate::sweep::Sweep;
+use crate::sweep::passes::*;
 use needs::needs;
-use scene::Scene;
-use servers::http::HttpServer;
-use servers::inetd::Sshd;
-use sweep::Sweep;
-use sweep::passes::*;
 
 const INIT: &[&str] = &["init-sync"];
 

@@ -6,15 +6,8 @@
 //! The cases are the same each time. More of them, or others:
 //!
 //! ```text
-//! GITSYNC_MODEL_CASES=200 GITSYNC_MODEL_SEED=7 cargo test --test model -- --nocapture
+//! GITSYNC_MODEL_CASES=200 GITSYNC_MODEL_SEED=7 cargo test --test long model:: -- --nocapture
 //! ```
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
-
-mod oracle;
-mod scene;
-mod sweep;
-mod world;
 
 use std::cell::Cell;
 
@@ -22,9 +15,9 @@ use needs::needs;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use world::jobs::Job;
-use world::odds::{self, Clock, Limit};
-use world::{BRANCHES, CALLS, How, INSTANCES, PATHS, Pass, Place, REMOTES, Step, World};
+use crate::world::jobs::Job;
+use crate::world::odds::{self, Clock, Limit};
+use crate::world::{BRANCHES, CALLS, How, INSTANCES, PATHS, Pass, Place, REMOTES, Step, World};
 
 /// A branch of a remote; mostly the one that the instances began with.
 fn place() -> impl Strategy<Value = Place> {

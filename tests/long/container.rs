@@ -1,9 +1,6 @@
 //! What the container runs, run here: the entry point, the crontab under supercronic, supervisord.conf under supervisord.
 //!
 //! Only the cadence is another one, by the variables that a user would set.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
-
-mod scene;
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -16,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::scene::{Scene, until};
 use needs::needs;
 use rustix::process::{Pid, Signal, kill_process};
-use scene::{Scene, until};
 
 /// What compose.yaml and the docs give a container to stop in.
 const GRACE: Duration = Duration::from_secs(30);

@@ -4,22 +4,18 @@
 //! those. The whole sweep, every call of every group in every pass, killed and failed:
 //!
 //! ```text
-//! GITSYNC_SWEEP=full cargo test --release --test kill_sweep -- --nocapture
+//! GITSYNC_SWEEP=full cargo test --release --test long kill_sweep:: -- --nocapture
 //! ```
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod oracle;
-mod scene;
-mod sweep;
 
 use std::fs;
 use std::path::PathBuf;
 
+use crate::oracle;
+use crate::scene::{self, Scene};
+use crate::sweep;
+use crate::sweep::Sweep;
+use crate::sweep::passes::*;
 use needs::needs;
-use scene::Scene;
-use sweep::Sweep;
-use sweep::passes::*;
 
 #[needs(strace)]
 #[test]

@@ -3,24 +3,17 @@
 //!
 //! A real pass is traced, and a [`Disk`] that keeps only what was synced follows its calls. The first tests look at the order;
 //! the others end the pass at one call after another, take away all that was not synced, and let the next passes go on.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
-mod disk;
-mod oracle;
-mod scene;
-mod sweep;
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use disk::{Disk, Event, Loss};
+use crate::disk::{self, Disk, Event, Loss};
+use crate::oracle::{self, Oracle};
+use crate::scene::{self, Scene};
+use crate::sweep::{self, Extent, copy_all, extent, put_back};
 use needs::needs;
-use oracle::Oracle;
-use scene::Scene;
-use sweep::{Extent, extent};
 
 const BEFORE: &str = "gitsync/index-before";
 const SYNC: &[&str] = &["sync"];
@@ -299,19 +292,6 @@ fn cut(name: &str, s: &Scene, pass: &[&str]) {
     .run();
 }
 
-fn copy_all(from: &Path, to: &Path) {
-    assert!(Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap().success());
-}
-
-/// Puts the scene back to its copy.
-fn again(s: &Scene, copy: &Path) {
-    for entry in fs::read_dir(s.root()).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
-    }
-    copy_all(copy, s.root());
-}
-
 impl Cut<'_> {
     fn run(&self) {
         let (name, s) = (self.name, self.scene);
@@ -322,7 +302,7 @@ impl Cut<'_> {
         remembered.remember(s, "at the start");
         self.unreadable.iter().for_each(|commit| remembered.forget_tip(commit));
         let points = self.points();
-        again(s, copy.path());
+        put_back(s, copy.path());
         let most = if extent() == Extent::Thinned { self.thinned.min(points.len()) } else { points.len() };
         let (mut kept, store) = (HashMap::new(), tempfile::tempdir().unwrap());
         let mut complaints = Vec::new();
@@ -333,7 +313,7 @@ impl Cut<'_> {
         for (number, at) in spaced.filter(|at| *at != last).chain([last]).enumerate() {
             let (call, n) = &points[at];
             for loss in [Loss::NamesAndBytes, Loss::Bytes, Loss::Names] {
-                again(s, copy.path());
+                put_back(s, copy.path());
                 let at = format!("== {name}: {loss:?} at {call} #{n}");
                 let inject = format!("inject={call}:signal=KILL:when={n}");
                 self.lose(&inject, loss, copy.path(), (&mut kept, store.path()), &at);
