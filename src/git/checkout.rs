@@ -333,6 +333,8 @@ impl Repo {
         }
         self.clear_staging()?;
         self.private.remove_durably(INTENT).context("ending the follow")?;
+        let written = changes.iter().filter(|(path, want)| **want != Want::Gone && !survey.in_place.contains(*path));
+        self.say_unapplied(written.map(|(path, _)| path));
         Ok(placed.len())
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use rustix::fs::FileType;
 
+use super::attributes::Attributes;
 use super::rules::Blocked;
 use super::tree_edit::{DEEPEST, Edits};
 use super::{CommitId, Repo, path_of, raw, shown};
@@ -143,6 +144,7 @@ impl Repo {
             })
         });
         leave_out_unfit(&top, &index, max_file_size, &mut changed)?;
+        self.leave_out_as_git_has_it(&top, &index, &mut changed)?;
         Ok(changed)
     }
 
@@ -217,6 +219,26 @@ impl Repo {
         done.commit = Some(commit);
         done.files = edits.len();
         Ok(done)
+    }
+
+    /// Leaves out files that git hides, without a word, and names those that git would store other bytes of than are in the work
+    /// tree.
+    fn leave_out_as_git_has_it(&self, top: &Dir, index: &git2::Index, changed: &mut Changed) -> Result<(), Error> {
+        let mut attributes = Attributes::of(self, index)?;
+        let mut left_out = Vec::new();
+        for path in &changed.paths {
+            let Some(asked) = attributes.asked(path)? else { continue };
+            let found = top.find(path).context(format!("looking at {}", shown(path)))?;
+            // git applies nothing to a link, and nothing is to be read of a file that is gone.
+            if found.is_some_and(|found| matches!(found.kind, FileKind::File { .. })) {
+                left_out.push(LeftOut { path: path.clone(), why: asked.why() });
+            }
+        }
+        for one in left_out {
+            changed.paths.remove(&one.path);
+            changed.left_out.insert(one);
+        }
+        Ok(())
     }
 
     fn head_tree(&self) -> Result<Option<git2::Tree<'_>>, Error> {
