@@ -15,6 +15,7 @@ pub mod history;
 mod identity;
 mod incoming;
 mod index;
+mod index_flags;
 pub mod job_tips;
 pub mod let_go;
 mod locate;

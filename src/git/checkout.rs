@@ -21,6 +21,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::index::entry;
+use super::index_flags::Flagged;
 use super::rescue::What;
 use super::stage::STAGING;
 use super::survey::{Changes, Survey, Want, want_at};
@@ -262,6 +263,7 @@ impl Repo {
             let survey = self.survey(&top, target, &changes, &staging)?;
             self.place_all(&top, &staging, &changes, &survey, when)?;
         }
+        let flagged = Flagged::of(&index);
         for path in changes.keys() {
             match head_tree.as_ref().and_then(|tree| tree.get_path(path).ok()) {
                 Some(kept) => {
@@ -274,6 +276,7 @@ impl Repo {
                 },
             }
         }
+        flagged.give_back(self, &mut index)?;
         self.index_to_disk(&mut index)?;
         self.clear_staging()?;
         self.drop_intent()

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use rustix::fs::FileType;
 
 use super::attributes::Attributes;
+use super::index_flags::Flagged;
 use super::rules::Blocked;
 use super::tree_edit::{DEEPEST, Edits};
 use super::{CommitId, Repo, path_of, raw, shown};
@@ -224,6 +225,8 @@ impl Repo {
     /// Leaves out files that git hides, without a word, and names those that git would store other bytes of than are in the work
     /// tree.
     fn leave_out_as_git_has_it(&self, top: &Dir, index: &git2::Index, changed: &mut Changed) -> Result<(), Error> {
+        let flagged = Flagged::of(index);
+        changed.paths.retain(|path| !flagged.hides(path));
         let mut attributes = Attributes::of(self, index)?;
         let mut left_out = Vec::new();
         for path in &changed.paths {

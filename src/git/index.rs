@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::index_flags::Flagged;
 use super::{CommitId, Repo, path_of, raw};
 use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, Found};
@@ -23,6 +24,7 @@ impl Repo {
         step(doing);
         let tree = self.tree_of(target)?;
         let mut index = self.index()?;
+        let flagged = Flagged::of(&index);
         index.read_tree(&tree).context(doing)?;
         write_modes_as_git(&mut index).context(doing)?;
         for (path, new) in placed {
@@ -34,6 +36,7 @@ impl Repo {
                 index.add(&entry).context(doing)?;
             }
         }
+        flagged.give_back(self, &mut index)?;
         self.index_to_disk(&mut index)
     }
 

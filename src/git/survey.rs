@@ -8,6 +8,7 @@ use rustix::fs::FileType;
 
 use super::commit::is_one_to_git;
 use super::index::git_allows;
+use super::index_flags::Flagged;
 use super::stage::STAGING_OLD;
 use super::{CommitId, Repo, path_of, raw, shown};
 use crate::error::{Context, Error};
@@ -70,6 +71,7 @@ impl Repo {
             }
         }
         let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).context(doing)?;
+        let flagged = Flagged::of(&index);
         for delta in to_index.deltas().chain(to_files.deltas()) {
             if is_one_to_git(&delta, Some(&tree), &index) {
                 continue;
@@ -77,6 +79,9 @@ impl Repo {
             for file in [delta.old_file(), delta.new_file()] {
                 if let Some(bytes) = file.path_bytes() {
                     let path = path_of(bytes);
+                    if flagged.hides(&path) || flagged.is_to_be_added(&path) && tree.get_path(&path).is_err() {
+                        continue;
+                    }
                     if let Entry::Vacant(place) = changes.entry(path) {
                         let want = want_at(&tree, place.key()).context(doing)?;
                         place.insert(want);
@@ -84,7 +89,47 @@ impl Repo {
                 }
             }
         }
+        self.differing_unseen(&tree, &flagged, &mut changes)?;
         Ok(changes)
+    }
+
+    /// Adds what the target has otherwise than entries of the index that libgit2 does not compare. A file that skip-worktree
+    /// hides and that was changed here stays: git refuses to replace it, and a pass goes on without it.
+    fn differing_unseen(&self, tree: &git2::Tree<'_>, flagged: &Flagged, changes: &mut Changes) -> Result<(), Error> {
+        for (path, entry) in flagged.unseen() {
+            let doing = || format!("looking at {}", shown(path));
+            let there = tree.get_path(path).ok().map(|it| (it.id(), raw::canonical(it.filemode_raw().unsigned_abs())));
+            if there == Some((entry.id, raw::canonical(entry.mode))) {
+                continue;
+            }
+            let want = want_at(tree, path).context(doing())?;
+            if let Want::Blob(id) = want
+                && flagged.hides(path)
+                && self.is_changed_here(path, [entry.id, id]).context(doing())?
+            {
+                tracing::warn!(
+                    path = %shown(path),
+                    next = "`git update-index --no-skip-worktree FILE` lets the next pass follow it",
+                    "skip-worktree hides this file: it stays as it was changed here, though the remote changed it too"
+                );
+                continue;
+            }
+            changes.insert(path.clone(), want);
+        }
+        Ok(())
+    }
+
+    /// Whether something else than these versions is in a file's place.
+    fn is_changed_here(&self, path: &Path, versions: [git2::Oid; 2]) -> std::io::Result<bool> {
+        let top = Dir::open(&self.place.work_dir)?;
+        let Parent::There(parent) = top.parent_of(path)? else { return Ok(false) };
+        let Some(found) = parent.look(last(path))? else { return Ok(false) };
+        if !matches!(found.kind, FileKind::File { .. } | FileKind::Link) {
+            return Ok(false);
+        }
+        let bytes = parent.read(last(path), found.kind)?;
+        let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).map_err(std::io::Error::other)?;
+        Ok(!versions.contains(&id))
     }
 
     /// Looks at what stands where something must be put or removed.

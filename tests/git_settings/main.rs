@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod attributes;
+mod index_flags;
 #[path = "../scene/mod.rs"]
 mod scene;
