@@ -30,6 +30,7 @@ pub mod rescue;
 pub(crate) mod rules;
 pub mod scratch;
 pub mod settings;
+mod signing;
 pub(crate) mod special;
 mod stage;
 mod survey;

@@ -20,6 +20,7 @@ use crate::process::job::{Ended, Program};
 /// # Errors
 /// Where nothing can be committed after it. That the job itself failed is in the outcome.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result<(), Error> {
+    repo.check_unsigned("the job was not run")?;
     start(pass, repo, basis)?;
     let head = repo.place.git_dir.join("HEAD").symlink_metadata();
     if head.is_err_and(|error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())) {

@@ -170,6 +170,7 @@ impl Repo {
         if changed.paths.is_empty() {
             return Ok(done);
         }
+        self.check_unsigned("nothing was committed, what was written stays in the work tree")?;
         step("committing");
         let parent = self.tip_of("HEAD")?;
         if parent.is_none() && first == First::Refused {

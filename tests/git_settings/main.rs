@@ -5,3 +5,4 @@ mod attributes;
 mod index_flags;
 #[path = "../scene/mod.rs"]
 mod scene;
+mod signing;
