@@ -67,6 +67,10 @@ pub fn say(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>, step: &
             pass.would(Step::<CommitId>::EmptySite.to_string());
         }
         Step::Commit => say_commit(pass, repo)?,
+        Step::RunJob => {
+            repo.check_unsigned("the job would not be run")?;
+            pass.would(step.to_string());
+        }
         Step::ClearMarker if !pass.clears_marker(repo)? => {}
         Step::Fail(failure) => {
             pass.would(step.to_string());
@@ -77,7 +81,6 @@ pub fn say(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>, step: &
         | Step::StandOnUnborn
         | Step::SetMarker(_)
         | Step::ClearMarker
-        | Step::RunJob
         | Step::Warn(_) => pass.would(step.to_string()),
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
 
 pub mod ages;
+mod attributes;
 pub mod checkout;
 pub mod commit;
 mod connectivity;
@@ -15,6 +16,7 @@ pub mod history;
 mod identity;
 mod incoming;
 mod index;
+mod index_flags;
 pub mod job_tips;
 pub mod let_go;
 mod locate;
@@ -30,6 +32,7 @@ pub(crate) mod rules;
 mod scan;
 pub mod scratch;
 pub mod settings;
+mod signing;
 pub(crate) mod special;
 mod stage;
 mod survey;
@@ -104,6 +107,8 @@ pub struct Repo {
     /// A second handle, for questions about history: the first one remembers where history was cut before it was fetched
     /// whole.
     uncut: std::cell::OnceCell<git2::Repository>,
+    /// Whether it was said in this pass that a follow does not apply some attributes.
+    said_unapplied: std::cell::Cell<bool>,
 }
 
 /// What can be told of a repository without the lock and without the network: a look, for `status`.
@@ -197,6 +202,7 @@ impl Repo {
             scratch: None.into(),
             assumed_tip: None.into(),
             uncut: std::cell::OnceCell::new(),
+            said_unapplied: false.into(),
         };
         repo.check_configured_files()?;
         Ok(repo)

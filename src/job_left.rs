@@ -47,7 +47,7 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     let mark = job_mark::read(&repo.private).filter(|mark| mark.branch == repo.names.branch);
     let is_tick = pass.outcome.command == Command::Tick;
     let Some(tip) = repo.local_tip()?.filter(|_| is_tick || mark.is_some()) else { return Ok(()) };
-    if !repo.is_on_branch_alone()? {
+    if !may_commit(pass, repo)? {
         return Ok(());
     }
     let (roots, max_file_size) = scope(pass, mark.as_ref());
@@ -57,6 +57,7 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     if !changed.paths.is_empty() {
         let files = changed.paths.len();
         let named = some(changed.paths.iter());
+        repo.check_unsigned("nothing was committed, what was written stays in the work tree")?;
         if mark.is_none() && !pass.settings.dry_run {
             // A kill after the commit would leave a commit that the rule takes for any other.
             job_mark::set(&repo.private, &begun)?;
@@ -78,6 +79,12 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     }
     pass.job_base = begun.base.and_then(|base| CommitId::from_str(&base).ok());
     Ok(())
+}
+
+/// Whether the local branch can take a commit. A tick that would have to sign it says so; the other passes go on.
+fn may_commit(pass: &Pass<'_>, repo: &Repo) -> Result<bool, Error> {
+    let is_tick = pass.outcome.command == Command::Tick;
+    Ok(repo.is_on_branch_alone()? && (is_tick || repo.check_unsigned("").is_ok()))
 }
 
 /// The paths to look at and the largest file, in bytes.
@@ -103,7 +110,7 @@ pub fn keep_whole(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Re
     let RemoteTip::At(tip) = view.remote else { return Ok(()) };
     let was_committed = view.local.is_some()
         && mark.as_ref().is_none_or(|mark| mark.branch == repo.names.branch)
-        && repo.is_on_branch_alone()?;
+        && may_commit(pass, repo)?;
     if pass.settings.dry_run || was_committed || (!is_tick && mark.is_none()) {
         return Ok(());
     }

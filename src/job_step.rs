@@ -22,6 +22,7 @@ use crate::state::job_mark;
 /// # Errors
 /// Where nothing can be committed after it. That the job itself failed is in the outcome.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result<(), Error> {
+    repo.check_unsigned("the job was not run")?;
     job_left::mark_begun(pass, repo)?;
     start(pass, repo, basis)?;
     let head = repo.place.git_dir.join("HEAD").symlink_metadata();

@@ -21,9 +21,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::index::entry;
+use super::index_flags::Flagged;
 use super::rescue::What;
 use super::stage::STAGING;
-use super::survey::{Changes, Survey, Want, is_staged_alike, want_of};
+use super::survey::{Survey, is_staged_alike};
+use super::tree_walk::{Changes, Want, want_of};
 use super::{CommitId, Repo, path_of};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::Dir;
@@ -264,6 +266,7 @@ impl Repo {
         let survey = self.survey(&top, from, &changes, &staged)?;
         self.place_all(&top, &staged, &changes, &survey, when)?;
         let mut index = self.index()?;
+        let flagged = Flagged::of(&index);
         for (path, want) in &changes {
             let kept =
                 if *want == Want::Gone { None } else { in_head.as_mut().map_or(Ok(None), |tree| tree.get(path))? };
@@ -275,6 +278,7 @@ impl Repo {
                 },
             }
         }
+        flagged.give_back(self, &mut index)?;
         self.index_to_disk(&mut index)?;
         self.clear_staging()?;
         self.drop_intent()
@@ -334,6 +338,8 @@ impl Repo {
         }
         self.clear_staging()?;
         self.private.remove_durably(INTENT).context("ending the follow")?;
+        let written = changes.iter().filter(|(path, want)| **want != Want::Gone && !survey.in_place.contains(*path));
+        self.say_unapplied(written.map(|(path, _)| path));
         Ok(placed.len())
     }
 }

@@ -12,9 +12,12 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use rustix::fs::FileType;
 
+use super::attributes::Attributes;
+use super::index::{is_one_to_git, is_submodule_in};
+use super::index_flags::Flagged;
 use super::rules::Blocked;
 use super::tree_edit::{DEEPEST, Edits};
-use super::{CommitId, Repo, path_of, raw, shown};
+use super::{CommitId, Repo, path_of, shown};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::{Dir, FileKind, Parent, last};
 use crate::watchdog::step;
@@ -160,6 +163,7 @@ impl Repo {
             })
         });
         leave_out_unfit(&top, &index, max_file_size, &mut changed)?;
+        self.leave_out_as_git_has_it(&top, &index, &mut changed)?;
         Ok(changed)
     }
 
@@ -198,6 +202,7 @@ impl Repo {
         if paths.is_empty() {
             return Ok(done);
         }
+        self.check_unsigned("nothing was committed, what was written stays in the work tree")?;
         step("committing");
         let parent = self.head_tip()?;
         if parent.is_none() && first == First::Refused {
@@ -269,6 +274,28 @@ impl Repo {
     /// HEAD's commit; in a dry run the one that is assumed.
     pub(super) fn head_tip(&self) -> Result<Option<CommitId>, Error> {
         self.assumed_tip.get().map_or_else(|| self.tip_of("HEAD"), |tip| Ok(Some(tip)))
+    }
+
+    /// Leaves out files that git hides, without a word, and names those that git would store other bytes of than are in the work
+    /// tree.
+    fn leave_out_as_git_has_it(&self, top: &Dir, index: &git2::Index, changed: &mut Changed) -> Result<(), Error> {
+        let flagged = Flagged::of(index);
+        changed.paths.retain(|path| !flagged.hides(path));
+        let mut attributes = Attributes::of(self, index)?;
+        let mut left_out = Vec::new();
+        for path in &changed.paths {
+            let Some(asked) = attributes.asked(path)? else { continue };
+            let found = top.find(path).context(format!("looking at {}", shown(path)))?;
+            // git applies nothing to a link, and nothing is to be read of a file that is gone.
+            if found.is_some_and(|found| matches!(found.kind, FileKind::File { .. })) {
+                left_out.push(LeftOut { path: path.clone(), why: asked.why() });
+            }
+        }
+        for one in left_out {
+            changed.paths.remove(&one.path);
+            changed.left_out.insert(one);
+        }
+        Ok(())
     }
 
     fn head_tree(&self) -> Result<Option<git2::Tree<'_>>, Error> {
@@ -503,25 +530,6 @@ fn cannot_commit(top: &Dir, path: &Path, max_file_size: u64) -> Result<Option<St
         FileKind::Special => Some("is a FIFO, socket or device".to_owned()),
         FileKind::Link | FileKind::Folder => None,
     })
-}
-
-/// Whether a delta between a tree and the index is none to git: the tree's mode is written otherwise than git writes it today.
-pub(super) fn is_one_to_git(delta: &git2::DiffDelta<'_>, tree: Option<&git2::Tree<'_>>, index: &git2::Index) -> bool {
-    let (old, new) = (delta.old_file(), delta.new_file());
-    if delta.status() != git2::Delta::Modified || old.id() != new.id() || old.id().is_zero() {
-        return false;
-    }
-    let Some(path) = new.path_bytes().map(path_of) else { return false };
-    let in_tree = tree.and_then(|tree| tree.get_path(&path).ok());
-    in_tree.zip(index.get_path(&path, 0)).is_some_and(|(tree, index)| {
-        let mode = raw::canonical(tree.filemode_raw().unsigned_abs());
-        tree.id() == index.id && index.id == old.id() && mode == raw::canonical(index.mode)
-    })
-}
-
-/// Whether the index has a submodule at a path.
-pub(super) fn is_submodule_in(index: &git2::Index, path: &Path) -> bool {
-    index.get_path(path, 0).is_some_and(|entry| raw::canonical(entry.mode) == 0o160_000)
 }
 
 fn forget(index: &mut git2::Index, path: &Path) -> Result<(), git2::Error> {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::index_flags::Flagged;
 use super::{CommitId, Repo, path_of, raw};
 use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, Found, last};
@@ -30,6 +31,7 @@ impl Repo {
         step(doing);
         let tree = self.tree_of(target)?;
         let mut index = self.index()?;
+        let flagged = Flagged::of(&index);
         index.read_tree(&tree).context(doing)?;
         write_modes_as_git(&mut index).context(doing)?;
         let mut walk = Walk::below(top).context(doing)?;
@@ -50,6 +52,7 @@ impl Repo {
                 index.add(&entry).context(doing)?;
             }
         }
+        flagged.give_back(self, &mut index)?;
         self.index_to_disk(&mut index)
     }
 
@@ -147,4 +150,23 @@ fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
     entry.uid = stat.st_uid;
     entry.gid = stat.st_gid;
     entry.file_size = stat.st_size as u32;
+}
+
+/// Whether a delta between a tree and the index is none to git: the tree's mode is written otherwise than git writes it today.
+pub(super) fn is_one_to_git(delta: &git2::DiffDelta<'_>, tree: Option<&git2::Tree<'_>>, index: &git2::Index) -> bool {
+    let (old, new) = (delta.old_file(), delta.new_file());
+    if delta.status() != git2::Delta::Modified || old.id() != new.id() || old.id().is_zero() {
+        return false;
+    }
+    let Some(path) = new.path_bytes().map(path_of) else { return false };
+    let in_tree = tree.and_then(|tree| tree.get_path(&path).ok());
+    in_tree.zip(index.get_path(&path, 0)).is_some_and(|(tree, index)| {
+        let mode = raw::canonical(tree.filemode_raw().unsigned_abs());
+        tree.id() == index.id && index.id == old.id() && mode == raw::canonical(index.mode)
+    })
+}
+
+/// Whether the index has a submodule at a path.
+pub(super) fn is_submodule_in(index: &git2::Index, path: &Path) -> bool {
+    index.get_path(path, 0).is_some_and(|entry| raw::canonical(entry.mode) == 0o160_000)
 }

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use super::index::Placed;
 use super::stage::Staged;
-use super::survey::{Changes, Survey, Want};
+use super::survey::Survey;
+use super::tree_walk::{Changes, Want};
 use super::{Repo, shown};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::{Dir, FileKind, Found, Parent, last};

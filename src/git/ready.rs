@@ -104,10 +104,6 @@ impl Repo {
             notes
                 .push("the repository has submodules: their folders are left as they are, gitsync does not fetch them");
         }
-        let attributes = tree.get_name(".gitattributes").and_then(|entry| self.git.find_blob(entry.id()).ok());
-        if attributes.is_some_and(|blob| blob.content().windows(10).any(|word| word == b"filter=lfs")) {
-            notes.push("the repository has files under LFS: they are left as pointers, gitsync does not fetch them");
-        }
         Ok(notes)
     }
 

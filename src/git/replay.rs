@@ -30,6 +30,8 @@ impl Repo {
             tracing::info!("not replayed: the remote rewrote its history");
             return Ok(None);
         }
+        // `git rebase` would sign them. The policy would drop them from the branch for a setting: a person has to decide.
+        self.check_unsigned("our unpushed commits were not replayed on the remote's, and stay where they are")?;
         let (_, committer) = self.signatures(when)?;
         // A merge asks the attributes in the work tree for its drivers.
         self.check_tracked_rules()?;

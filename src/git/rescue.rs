@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Duration, NaiveDateTime, Utc};
 
 use super::ages::Ages;
-use super::commit::{Changed, is_one_to_git, is_submodule_in};
+use super::commit::Changed;
+use super::index::{is_one_to_git, is_submodule_in};
+use super::index_flags::Flagged;
 use super::survey::Survey;
 use super::tree_edit::Edits;
 use super::{CommitId, Repo, path_of, shown};
@@ -229,13 +231,18 @@ impl Repo {
             // A half merge can't be written as a tree. Its sides are commits, and its files are rescued as files.
             return Ok(None);
         }
+        let flagged = Flagged::of(&index);
         let target = self.tree_of(target)?;
         let diff = self.git.diff_tree_to_index(head, Some(&index), None).context(doing)?;
         for delta in diff.deltas() {
             let file = delta.new_file();
             let Some(bytes) = file.path_bytes() else { continue };
             let path = path_of(bytes);
-            if file.id().is_zero() || is_submodule_in(&index, &path) || is_one_to_git(&delta, head, &index) {
+            if file.id().is_zero()
+                || flagged.is_to_be_added(&path)
+                || is_submodule_in(&index, &path)
+                || is_one_to_git(&delta, head, &index)
+            {
                 continue;
             }
             let in_target = target.get_path(&path).is_ok_and(|entry| entry.id() == file.id());
@@ -248,7 +255,7 @@ impl Repo {
                 self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).is_ok_and(|d| d.deltas().len() == 0)
             };
             if !in_target && !in_file() {
-                return match index.write_tree_to(&self.git) {
+                return match flagged.write_tree(self, &mut index) {
                     // An index taken over from a repository that was put aside names objects that stayed there.
                     Err(_) if head.is_none() => Ok(None),
                     written => written.map(Some).context(doing),

@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::survey::{Changes, Want};
-use super::tree_walk::TreeEntry;
+use super::tree_walk::{Changes, TreeEntry, Want};
 use super::{CommitId, Repo, shown};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::{Dir, Found, last};

@@ -6,29 +6,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::commit::is_one_to_git;
-use super::index::git_allows;
+use super::index::{git_allows, is_one_to_git};
+use super::index_flags::Flagged;
 use super::scan::Suspects;
 use super::stage::{STAGING_OLD, Staged};
-use super::tree_walk::{TreeEntry, TreeWalk};
-use super::{CommitId, Repo, path_of, shown};
+use super::tree_walk::{Changes, TreeEntry, TreeWalk, Want, want_of};
+use super::{CommitId, Repo, path_of, raw, shown};
 use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
 use crate::fs::walk::{Reached, Walk, first};
 use crate::watchdog::step;
-
-/// What must stand at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Want {
-    /// This blob, as a file or a link.
-    Blob(TreeEntry),
-    /// A submodule's folder, whatever is in it.
-    Submodule,
-    /// Nothing of git's.
-    Gone,
-}
-
-pub(super) type Changes = BTreeMap<PathBuf, Want>;
 
 /// Something in the work tree that has to give way.
 #[derive(Debug, Default)]
@@ -61,17 +48,23 @@ impl Repo {
         let to_files = self.changed_tracked(&index)?;
         let files = to_files.iter().flat_map(git2::Diff::deltas);
         let mut in_target = self.walk_tree(&tree);
+        let flagged = Flagged::of(&index);
         for delta in to_index.deltas().chain(files) {
             if is_one_to_git(&delta, Some(&tree), &index) {
                 continue;
             }
             for bytes in [delta.old_file(), delta.new_file()].iter().filter_map(|file| file.path_bytes()) {
-                if let Entry::Vacant(place) = changes.entry(path_of(bytes)) {
-                    let want = in_target.get(place.key())?.map_or(Want::Gone, |entry| want_of(&entry));
-                    place.insert(want);
+                let path = path_of(bytes);
+                let entry = in_target.get(&path)?;
+                if flagged.hides(&path) || flagged.is_to_be_added(&path) && entry.is_none() {
+                    continue;
+                }
+                if let Entry::Vacant(place) = changes.entry(path) {
+                    place.insert(entry.map_or(Want::Gone, |entry| want_of(&entry)));
                 }
             }
         }
+        self.differing_unseen(&tree, &flagged, &mut changes)?;
         Ok(changes)
     }
 
@@ -104,6 +97,46 @@ impl Repo {
             }
         }
         self.git.diff_index_to_workdir(Some(index), Some(&mut options)).context(doing).map(Some)
+    }
+
+    /// Adds what the target has otherwise than entries of the index that libgit2 does not compare. A file that skip-worktree
+    /// hides and that was changed here stays: git refuses to replace it, and a pass goes on without it.
+    fn differing_unseen(&self, tree: &git2::Tree<'_>, flagged: &Flagged, changes: &mut Changes) -> Result<(), Error> {
+        let mut in_target = self.walk_tree(tree);
+        for (path, entry) in flagged.unseen() {
+            let doing = || format!("looking at {}", shown(path));
+            let there = in_target.get(path)?;
+            if there == Some(TreeEntry { id: entry.id, mode: raw::canonical(entry.mode) }) {
+                continue;
+            }
+            let want = there.map_or(Want::Gone, |entry| want_of(&entry));
+            if let Want::Blob(it) = want
+                && flagged.hides(path)
+                && self.is_changed_here(path, [entry.id, it.id]).context(doing())?
+            {
+                tracing::warn!(
+                    path = %shown(path),
+                    next = "`git update-index --no-skip-worktree FILE` lets the next pass follow it",
+                    "skip-worktree hides this file: it stays as it was changed here, though the remote changed it too"
+                );
+                continue;
+            }
+            changes.insert(path.clone(), want);
+        }
+        Ok(())
+    }
+
+    /// Whether something else than these versions is in a file's place.
+    fn is_changed_here(&self, path: &Path, versions: [git2::Oid; 2]) -> std::io::Result<bool> {
+        let top = Dir::open(&self.place.work_dir)?;
+        let Parent::There(parent) = top.parent_of(path)? else { return Ok(false) };
+        let Some(found) = parent.look(last(path))? else { return Ok(false) };
+        if !matches!(found.kind, FileKind::File { .. } | FileKind::Link) {
+            return Ok(false);
+        }
+        let bytes = parent.read(last(path), found.kind)?;
+        let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).map_err(std::io::Error::other)?;
+        Ok(!versions.contains(&id))
     }
 
     /// Looks at what stands where something must be put or removed.
@@ -303,12 +336,4 @@ pub(super) fn is_staged_alike(top: &Dir, staged: &Staged, path: &Path) -> Result
     }
     let ours = here.read(last(path), ours.kind).context(doing())?;
     Ok(ours == there.read(last(path), theirs.kind).context(doing())?)
-}
-
-pub(super) fn want_of(entry: &TreeEntry) -> Want {
-    match entry.mode {
-        0o160_000 => Want::Submodule,
-        0o040_000 => Want::Gone,
-        _ => Want::Blob(*entry),
-    }
 }

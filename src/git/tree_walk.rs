@@ -3,9 +3,10 @@
 //! libgit2's `Tree::get_path` reads every tree above a path anew, which was most of a clone's time. Here the trees stay open that
 //! the next path is in too.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Repo, raw};
 use crate::error::{Context, Error};
@@ -17,6 +18,28 @@ pub(super) struct TreeEntry {
     pub(super) id: git2::Oid,
     /// As git writes it today.
     pub(super) mode: u32,
+}
+
+/// What must stand at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// This blob, as a file or a link.
+    Blob(TreeEntry),
+    /// A submodule's folder, whatever is in it.
+    Submodule,
+    /// Nothing of git's.
+    Gone,
+}
+
+pub(super) type Changes = BTreeMap<PathBuf, Want>;
+
+/// What git wants at a path where a tree has this entry.
+pub(super) fn want_of(entry: &TreeEntry) -> Want {
+    match entry.mode {
+        0o160_000 => Want::Submodule,
+        0o040_000 => Want::Gone,
+        _ => Want::Blob(*entry),
+    }
 }
 
 /// Trees open from the top down to the folder that was asked for last.

@@ -232,3 +232,17 @@ fn a_mark_that_cannot_be_read_stops_nothing() {
     fs::remove_file(s.private().join("job-begun")).unwrap_or_default();
     s.tick_with("true").exits(0);
 }
+
+/// A commit that would have to be signed is none that gitsync makes. A rescue is its own.
+#[test]
+fn what_may_not_be_committed_unsigned_is_one_rescue() {
+    let s = killed();
+    s.git_ours(&["config", "commit.gpgsign", "true"]);
+    s.rival_writes("state/changed", "theirs\n").rival_commits("theirs");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.tick_with("true").exits(1).logs("commit.gpgsign");
+    s.sync().exits(0).says("behind").ours_equals_upstream().our_file("state/changed", "theirs\n");
+    let rescues = s.rescues("worktree");
+    assert_eq!(rescues.len(), 1, "{rescues:?}");
+    assert!(has_whole_job(&s, &rescues[0]));
+}

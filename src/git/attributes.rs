@@ -1,0 +1,206 @@
+//! What git's attributes ask for and gitsync does not do: filter drivers, Git LFS, other encodings than UTF-8.
+//!
+//! Neither libgit2 nor gitsync runs a filter driver or converts an encoding. A commit leaves such a file out, since git would
+//! store other bytes; a follow writes it as it is stored, and says so once.
+//!
+//! libgit2 looks at every attribute file again for each question, so it is asked only about paths below an attribute file that
+//! names one of the two attributes at all.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use git2::AttrCheckFlags;
+
+use super::special::folders;
+use super::{Repo, shown};
+use crate::error::{Context, Error};
+use crate::fs::files;
+
+const FILE: &str = ".gitattributes";
+
+/// An attribute file that names neither asks for nothing, a macro in it included.
+const NAMES: [&str; 2] = ["filter", "working-tree-encoding"];
+
+/// Of the files that a follow wrote as they are stored so many are named.
+const NAMED: usize = 5;
+
+/// What a path's attributes ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Git LFS, whether or not it is set up here.
+    Lfs,
+    /// A filter driver that git's configuration has.
+    Driver(String),
+    /// An encoding of the file in the work tree.
+    Encoding(String),
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lfs => write!(f, "filter=lfs (Git LFS)"),
+            Self::Driver(name) => write!(f, "filter={name}"),
+            Self::Encoding(name) => write!(f, "working-tree-encoding={name}"),
+        }
+    }
+}
+
+impl Asked {
+    /// Why a file is left out of a commit: a part of a sentence.
+    pub(super) fn why(&self) -> String {
+        format!(
+            "has the attribute {self}, which gitsync does not apply, so that git would commit other bytes (commit and push it \
+             with git)"
+        )
+    }
+}
+
+/// Answers what files ask for, by the attribute files in the work tree, then by those in the index, as `git add` does.
+pub(super) struct Attributes<'r> {
+    repo: &'r Repo,
+    index: &'r git2::Index,
+    config: git2::Config,
+    /// Whether an attribute file that counts for every path names one of the two.
+    everywhere: bool,
+    /// Whether the one of a folder does.
+    folders: HashMap<PathBuf, bool>,
+}
+
+impl<'r> Attributes<'r> {
+    /// # Errors
+    /// Where git's configuration can't be read.
+    pub(super) fn of(repo: &'r Repo, index: &'r git2::Index) -> Result<Self, Error> {
+        let config = repo.config()?;
+        let everywhere = files_for_all(repo, &config).iter().any(|file| names_one_in(file));
+        Ok(Self { repo, index, config, everywhere, folders: HashMap::new() })
+    }
+
+    /// What a file's attributes ask for that gitsync does not do.
+    ///
+    /// # Errors
+    /// Where attributes can't be read.
+    pub(super) fn asked(&mut self, path: &Path) -> Result<Option<Asked>, Error> {
+        if !self.everywhere && !path.ancestors().skip(1).any(|folder| self.names_one(folder)) {
+            return Ok(None);
+        }
+        if let Some(driver) = self.value(path, "filter")? {
+            if driver == "lfs" {
+                return Ok(Some(Asked::Lfs));
+            }
+            if self.has_driver(&driver) {
+                return Ok(Some(Asked::Driver(driver)));
+            }
+        }
+        let encoding = self.value(path, "working-tree-encoding")?;
+        Ok(encoding.filter(|name| !name.is_empty() && !is_utf8(name)).map(Asked::Encoding))
+    }
+
+    /// An attribute's value. git refuses an encoding that is only set or unset, and takes such a filter for none: no driver has
+    /// that name.
+    fn value(&self, path: &Path, name: &str) -> Result<Option<String>, Error> {
+        let value = self.repo.git.get_attr_bytes(path, name, AttrCheckFlags::FILE_THEN_INDEX);
+        let value = value.context(format!("reading the attributes of {}", shown(path)))?;
+        Ok(match git2::AttrValue::always_bytes(value) {
+            git2::AttrValue::String(text) => Some(text.to_owned()),
+            git2::AttrValue::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            git2::AttrValue::True | git2::AttrValue::False if name == "filter" => None,
+            git2::AttrValue::True => Some("true".to_owned()),
+            git2::AttrValue::False => Some("false".to_owned()),
+            git2::AttrValue::Unspecified => None,
+        })
+    }
+
+    fn has_driver(&self, name: &str) -> bool {
+        let command =
+            |key: &str| self.config.get_string(&format!("filter.{name}.{key}")).is_ok_and(|it| !it.is_empty());
+        // git fails where a required driver has no command.
+        let required = || self.config.get_bool(&format!("filter.{name}.required")).unwrap_or(false);
+        ["clean", "smudge", "process"].into_iter().any(command) || required()
+    }
+
+    /// Whether the attribute file of this very folder names one of the attributes.
+    fn names_one(&mut self, folder: &Path) -> bool {
+        if let Some(known) = self.folders.get(folder) {
+            return *known;
+        }
+        let file = folder.join(FILE);
+        let here = names_one_in(&self.repo.place.work_dir.join(&file));
+        let stored = || self.index.get_path(&file, 0).and_then(|entry| self.repo.git.find_blob(entry.id).ok());
+        let found = here || stored().is_some_and(|blob| names_one(blob.content()));
+        self.folders.insert(folder.to_owned(), found);
+        found
+    }
+}
+
+impl Repo {
+    /// Says once a pass which of the files that a follow has written are as they are stored, though their attributes ask for more.
+    pub(super) fn say_unapplied<'a>(&self, written: impl Iterator<Item = &'a PathBuf>) {
+        if self.said_unapplied.get() {
+            return;
+        }
+        // The follow is done: a rule that can't be read is no failure of it.
+        if let Err(error) = self.look_for_unapplied(written) {
+            tracing::warn!(next = %error.next, "{}", error.what);
+        }
+    }
+
+    fn look_for_unapplied<'a>(&self, written: impl Iterator<Item = &'a PathBuf>) -> Result<(), Error> {
+        let index = self.index()?;
+        let mut attributes = Attributes::of(self, &index)?;
+        let (mut paths, mut all) = (Vec::new(), BTreeSet::new());
+        for path in written {
+            let Some(asked) = attributes.asked(path)? else { continue };
+            // git applies nothing to a symbolic link.
+            if index.get_path(path, 0).is_some_and(|entry| entry.mode & 0o170_000 == 0o100_000) {
+                paths.push(shown(path));
+                all.insert(asked.to_string());
+            }
+        }
+        if paths.is_empty() {
+            return Ok(());
+        }
+        self.said_unapplied.set(true);
+        let (count, more) = (paths.len(), if paths.len() > NAMED { ", …" } else { "" });
+        paths.truncate(NAMED);
+        tracing::warn!(
+            paths = count,
+            next = "where they are needed: `git lfs pull` for LFS, else remove the file and `git checkout -- FILE`",
+            "gitsync does not apply {}; files are written as they are stored: {}{more}",
+            all.into_iter().collect::<Vec<_>>().join(", "),
+            paths.join(", ")
+        );
+        Ok(())
+    }
+}
+
+/// The attribute files that count for every path: the repository's own, the user's, the system's.
+fn files_for_all(repo: &Repo, config: &git2::Config) -> Vec<PathBuf> {
+    let mut all = vec![repo.git.commondir().join("info/attributes")];
+    let below = |level, name: &str| -> Vec<PathBuf> {
+        folders(&crate::ffi::search_path(level)).iter().map(|folder| folder.join(name)).collect()
+    };
+    match config.get_path("core.attributesfile") {
+        Ok(path) => all.push(repo.place.work_dir.join(path)),
+        Err(_) => all.extend(below(git2::ConfigLevel::XDG, "attributes")),
+    }
+    all.extend(below(git2::ConfigLevel::System, "gitattributes"));
+    all
+}
+
+/// Whether a file names one of the attributes. One that can't be read may: libgit2 is asked then.
+fn names_one_in(file: &Path) -> bool {
+    match files::read(file) {
+        Ok(bytes) => names_one(&bytes),
+        Err(error) => !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory),
+    }
+}
+
+fn names_one(bytes: &[u8]) -> bool {
+    NAMES.iter().any(|name| bytes.windows(name.len()).any(|at| at == name.as_bytes()))
+}
+
+/// As git compares it: `UTF-8`, `utf8`, `Utf-8`.
+fn is_utf8(name: &str) -> bool {
+    matches!(name.to_ascii_lowercase().as_str(), "utf-8" | "utf8")
+}

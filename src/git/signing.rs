@@ -1,0 +1,27 @@
+//! Signatures, which gitsync does not make.
+
+use super::Repo;
+use crate::error::Error;
+
+impl Repo {
+    /// Refuses to make a commit where git's configuration asks for signed ones. `instead`: what was or was not done, as a part
+    /// of a sentence.
+    ///
+    /// Rescues are gitsync's own and need no signature.
+    ///
+    /// # Errors
+    /// Where `commit.gpgsign` is true or can't be read.
+    pub fn check_unsigned(&self, instead: &str) -> Result<(), Error> {
+        let why = match self.config()?.get_bool("commit.gpgsign") {
+            Ok(false) => return Ok(()),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => return Ok(()),
+            Ok(true) => "commit.gpgsign is true in git's configuration, and gitsync signs no commits".to_owned(),
+            Err(error) => format!("commit.gpgsign in git's configuration can't be read: {}", error.message()),
+        };
+        let next = format!(
+            "`git -C {} config commit.gpgsign false` allows unsigned commits in this repository",
+            self.place.work_dir.display()
+        );
+        Err(Error::person(format!("{why}: {instead}"), next))
+    }
+}
