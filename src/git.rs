@@ -15,6 +15,7 @@ mod identity;
 mod incoming;
 mod index;
 pub mod job_tips;
+pub mod kept;
 pub mod let_go;
 mod locate;
 pub mod misplaced;
