@@ -75,6 +75,8 @@ pub fn follow(
     let followed = repo.follow(target, &reason.to_string(), now())?;
     pass.outcome.rescue_refs.extend(followed.rescue_refs);
     pass.files_changed |= followed.changed;
+    pass.outcome.local = Some(target.to_string());
+    pass.outcome.remember();
     let paths = followed.paths;
     match reason {
         Reason::Behind | Reason::AcceptRemote => {

@@ -128,7 +128,9 @@ pub fn read(args: impl IntoIterator<Item = OsString>, env: Env<'_>) -> Result<(A
         Subcommand::InitSync => Asked::Pass(outcome::Command::InitSync),
         Subcommand::Sync => Asked::Pass(outcome::Command::Sync),
         Subcommand::Tick => Asked::Pass(outcome::Command::Tick),
-        Subcommand::Status => Asked::Status(config.max_age.map(|max_age| Healthy { of: config.of, max_age })),
+        Subcommand::Status => {
+            Asked::Status(config.max_age.map(|max_age| Healthy { of: config.of.unwrap_or(Of::Sync), max_age }))
+        }
     };
     Ok((asked, config))
 }

@@ -18,6 +18,7 @@ mod incoming;
 mod index;
 mod index_flags;
 pub mod job_tips;
+pub mod kept;
 pub mod let_go;
 mod locate;
 pub mod misplaced;

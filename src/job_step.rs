@@ -101,9 +101,12 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result
     match done.commit {
         Some(commit) => {
             pass.outcome.commit = Some(commit.to_string());
+            pass.outcome.local.clone_from(&pass.outcome.commit);
+            pass.outcome.remember();
             tracing::info!(commit = %commit, files = done.files, "{}", message.lines().next().unwrap_or_default());
         }
-        None => tracing::info!("no state changes"),
+        None if pass.outcome.job_exit_code == Some(0) => tracing::info!("no state changes"),
+        None => tracing::info!("the job failed and changed nothing under --path"),
     }
     Ok(())
 }

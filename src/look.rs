@@ -41,6 +41,8 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, Error> {
         pass.outcome.state = known.then_some(view.state);
         pass.outcome.remote = view.tip().map(|id| id.to_string());
     }
+    pass.outcome.local = view.local.map(|id| id.to_string());
+    pass.outcome.remember();
     Ok(view)
 }
 

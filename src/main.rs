@@ -59,7 +59,11 @@ fn run() -> color_eyre::Result<()> {
             exit(error.exit_code())
         }
     };
-    let logs = report::log::begin(&settings).map_err(|error| {
+    let name = match &asked {
+        Asked::Pass(command) => command.word(),
+        Asked::Status(_) => "status",
+    };
+    let logs = report::log::begin(name, &settings).map_err(|error| {
         eprintln_quietly(&error);
         Error::usage(error, "mend RUST_LOG, or unset it and use -v")
     });
@@ -103,7 +107,7 @@ fn watch(command: Command, settings: &Config) -> std::io::Result<Watch> {
     let output = settings.output;
     let (started, clock) = (clock::now(), clock::instant());
     Watch::start(move |end| {
-        let mut outcome = Outcome::new(command, started);
+        let mut outcome = Outcome::so_far(command, started);
         let code = match end {
             End::Signal(signal) => {
                 let (what, next) =

@@ -3,11 +3,16 @@
 //! Everything that the specification foresees is a value here, failures included; only what nobody foresaw is left to
 //! color-eyre in `main.rs`.
 
+use std::sync::{Mutex, PoisonError};
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
 use crate::error::{Error, Kind};
 use crate::policy::SyncState;
+
+/// What the pass of this process has found, for the end that a signal or the watchdog makes of it.
+static SO_FAR: Mutex<Option<Outcome>> = Mutex::new(None);
 
 /// A subcommand that is a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +146,19 @@ impl Outcome {
             ended_by: None,
             failures: Vec::new(),
         }
+    }
+
+    /// Keeps what is known by now of both sides for [`Outcome::so_far`]: where a pass is ended from outside, its own outcome is
+    /// out of reach.
+    pub fn remember(&self) {
+        *SO_FAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.clone());
+    }
+
+    /// What a pass that is ended from outside says: state, tips, commit and rescues as last remembered.
+    pub fn so_far(command: Command, started: DateTime<Utc>) -> Self {
+        let known = SO_FAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = known.unwrap_or_else(|| Self::new(command, started));
+        Self { command, started, result: Word::Error, ..known }
     }
 
     /// Takes a failure into the outcome and logs it: here and nowhere else, so that each is logged once.

@@ -14,7 +14,7 @@ use crate::git::{self, Place, Repo, damage, heal};
 use crate::outcome::{Command, Outcome, Word};
 use crate::pass::Pass;
 use crate::process::job;
-use crate::report::metrics;
+use crate::report::{log, metrics};
 use crate::state::dir::PrivateDir;
 use crate::state::job_mark;
 use crate::state::lock::{self, Held, Taken};
@@ -100,6 +100,7 @@ fn enter(pass: &mut Pass<'_>) -> Result<Option<(Place, PrivateDir, Held)>, Error
         Command::InitSync => init_sync::place(settings, &here)?,
         Command::Sync | Command::Tick => git::find(settings.repo.as_deref(), &here)?,
     };
+    log::set_repo(&place.work_dir);
     let private = PrivateDir::of(&place.git_dir);
     let doing = format!("making the private folder {}", private.path().display());
     private.create().map_err(|error| Error::io(doing, &error))?;
@@ -182,6 +183,8 @@ fn sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word,
     repo.check_ready()?;
     repo.heal_index(now, false)?;
     pass.outcome.local_before = repo.local_tip()?.map(|id| id.to_string());
+    pass.outcome.local.clone_from(&pass.outcome.local_before);
+    pass.outcome.remember();
     let is_tick = pass.outcome.command == Command::Tick;
     let told = if is_tick { tick::run(pass, &repo) } else { sync::run(pass, &repo) };
     // What a job or a build has put in the way has been said by now, where it matters.
@@ -248,6 +251,7 @@ fn plan_only(pass: &mut Pass<'_>) -> Result<Word, Error> {
         (_, Err(error)) => return Err(error),
     };
     if let Some(place) = &place {
+        log::set_repo(&place.work_dir);
         pass.site = pass.check_site(place, &here)?;
     }
     match (look_only(pass, place.as_ref()), place) {

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::cli::{Config, Healthy, Of, Output};
 use crate::error::Error;
 use crate::fs::files;
+use crate::git::kept::{self, Kept};
 use crate::git::{self, Identity, Names, Peek, Place};
 use crate::outcome::Command;
 use crate::policy::{self, SyncState};
@@ -35,6 +36,9 @@ pub struct Told {
 struct Found {
     place: Place,
     peek: Peek,
+    rescues: Vec<Kept>,
+    /// The only subcommand to be told of.
+    only: Option<&'static str>,
     marked: Option<Marked>,
     lock: Option<Option<Holder>>,
     record: Record,
@@ -87,13 +91,16 @@ fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Resu
         }
     }
     let names =
-        Names { branch: settings.branch.clone(), remote: settings.remote.clone(), identity: Identity::default() };
+        || Names { branch: settings.branch.clone(), remote: settings.remote.clone(), identity: Identity::default() };
     // The lock first: a pass that ends while we look has then written what we read.
     let lock = lock::peek(&private);
     let record = Record::read(&private);
     let busy_since = lock.as_ref().and_then(Option::as_ref).filter(|holder| in_time(holder, settings, now));
     let health = healthy.map(|wanted| health(wanted, &record, busy_since.map(|holder| holder.since), now));
-    Ok(Found { peek: git::peek(&place, names)?, marked: marker::read(&private), place, lock, record, health })
+    let only = if healthy.is_none() { settings.of.map(Of::word) } else { None };
+    let rescues = kept::kept(&place, names())?;
+    let peek = git::peek(&place, names())?;
+    Ok(Found { peek, rescues, only, marked: marker::read(&private), place, lock, record, health })
 }
 
 /// Whether a pass under way is within the time it may take. One that is beyond it hangs, and is no excuse.
@@ -149,6 +156,11 @@ impl Told {
     }
 
     fn text(&self, found: &Found) -> String {
+        if let Some(only) = found.only {
+            let run = found.record.runs.get(only);
+            let told = run.map_or_else(|| "never".to_owned(), |run| self.run_in_words(run));
+            return format!("{:<14}  {told}", format!("last {only}"));
+        }
         let heads = &found.peek.heads;
         let commit = |id: Option<git::CommitId>, none: &str| id.map_or_else(|| none.to_owned(), |id| id.to_string());
         let mut lines = vec![
@@ -185,11 +197,18 @@ impl Told {
         if let Some(error) = &found.peek.not_ready {
             lines.push(("in the way", format!("{}; {}", error.what, error.next)));
         }
-        let rescues = &found.peek.rescues;
+        let rescues = &found.rescues;
         lines.push(("rescues", if rescues.is_empty() { "none".into() } else { rescues.len().to_string() }));
         let mut text: Vec<String> = lines.iter().map(|(name, value)| format!("{name:<14}  {value}")).collect();
-        text.extend(rescues.iter().map(|(name, id)| format!("  {name}  {id}")));
+        text.extend(rescues.iter().map(|kept| self.rescue_in_words(kept)));
         text.join("\n")
+    }
+
+    fn rescue_in_words(&self, kept: &Kept) -> String {
+        let age = kept.since.map_or_else(|| "at an unknown time".to_owned(), |since| self.ago(since));
+        let size = kept.bytes.map_or_else(|| "size unknown".to_owned(), |bytes| format!("{bytes} bytes"));
+        let subject: String = kept.subject.as_deref().unwrap_or("its commit can't be read").escape_debug().collect();
+        format!("  {}  {}  {age}, {size}: {subject}\n    {}", kept.name, kept.commit, kept.get_back)
     }
 
     fn run_in_words(&self, run: &Run) -> String {
@@ -217,8 +236,7 @@ impl Told {
                 "error": run.error, "last_good": run.last_good.map(stamp),
             })
         };
-        let runs: serde_json::Map<_, _> =
-            found.record.runs.iter().map(|(name, run)| (name.clone(), run_told(run))).collect();
+        let runs: serde_json::Map<_, _> = found.runs().map(|(name, run)| (name.clone(), run_told(run))).collect();
         let lock = found.lock.as_ref().map(|holder| match holder {
             Some(Holder { pid, command, since }) => {
                 json!({ "pid": pid, "command": command, "since": stamp(*since) })
@@ -231,8 +249,14 @@ impl Told {
                 "last_good": health.last_good.map(stamp), "age_seconds": health.age.map(|age| age.as_secs()),
             })
         });
-        let rescues: Vec<_> =
-            found.peek.rescues.iter().map(|(name, id)| json!({ "ref": name, "commit": id.to_string() })).collect();
+        let rescue_told = |kept: &Kept| {
+            json!({
+                "ref": kept.name, "commit": kept.commit.to_string(), "subject": kept.subject,
+                "age_seconds": kept.since.map(|then| since(then, self.now).as_secs()),
+                "size_bytes": kept.bytes, "get_back": kept.get_back,
+            })
+        };
+        let rescues: Vec<_> = found.rescues.iter().map(rescue_told).collect();
         json!({
             "command": "status",
             "result": if found.is_healthy() { "ok" } else { "unhealthy" },
@@ -259,6 +283,10 @@ impl Told {
 }
 
 impl Found {
+    fn runs(&self) -> impl Iterator<Item = (&String, &Run)> {
+        self.record.runs.iter().filter(|(name, _)| self.only.is_none_or(|only| only == name.as_str()))
+    }
+
     fn is_healthy(&self) -> bool {
         self.health.as_ref().is_none_or(Health::is_good)
     }

@@ -112,6 +112,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool
 fn pushed(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, held: CommitId, mode: Mode) -> Result<Word, Error> {
     pass.outcome.pushed = true;
     pass.outcome.remote = Some(held.to_string());
+    pass.outcome.remember();
     let how = if pass.outcome.forced { "pushed, overwriting the remote" } else { "pushed" };
     tracing::info!(commit = %ours, "{how}");
     pass.outcome.rescue_refs.extend(repo.remember_seen(held, now())?);

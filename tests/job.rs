@@ -118,7 +118,8 @@ fn what_a_job_gets_and_what_comes_of_it() {
     job.env.push(("PATH_GIVEN".into(), "yes".into()));
     assert_eq!(bench.run(&job).unwrap(), Ended::Exited(7));
     let dir = bench.dir.path().canonicalize().unwrap();
-    assert_eq!(bench.log.output(), [dir.to_str().unwrap(), "this", "yes", "end"]);
+    assert_eq!(bench.log.of_stream("stdout"), [dir.to_str().unwrap(), "yes", "end"]);
+    assert_eq!(bench.log.of_stream("stderr"), ["this"]);
     assert!(bench.log.lines().iter().all(|line| line.from == "job"));
 }
 

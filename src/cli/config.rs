@@ -125,9 +125,11 @@ pub struct Config {
     /// Exit 1 if the last good sync is older than this, or never was.
     #[arg(long, value_name = "DUR", value_parser = values::duration, help_heading = "Health")]
     pub max_age: Option<Duration>,
-    /// With --max-age: of what, sync or tick
-    #[arg(long, value_name = "WHAT", default_value = "sync", requires = "max_age", help_heading = "Health")]
-    pub of: Of,
+    /// Of what, sync or tick [with --max-age: sync]
+    ///
+    /// With --max-age: what is judged (default: sync). Without: only the last run of that subcommand is shown.
+    #[arg(long, value_name = "WHAT", help_heading = "Health")]
+    pub of: Option<Of>,
 
     /// Longest wait for another pass
     #[arg(long, value_name = "DUR", env = "GIT_SYNC_LOCK_WAIT", default_value = "15m",

@@ -6,7 +6,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::rescue::{self, What};
+use super::rescue::What;
 use super::{CommitId, Repo};
 use crate::error::{Context, Error, Kind};
 use crate::state::dir::sync_dir;
@@ -61,7 +61,7 @@ impl Repo {
                 (true, Some(name)) => self.remove_rescue(name)?,
                 (true, None) => {}
                 (false, Some(name)) => {
-                    rescue::tell(what, name, tip, &format!("{who} dropped it"));
+                    self.tell(what, name, tip, &format!("{who} dropped it"));
                     kept.push(name.to_owned());
                 }
                 (false, None) if self.is_still_here(tip)? => {

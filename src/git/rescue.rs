@@ -49,7 +49,7 @@ impl Repo {
     pub fn rescue(&self, what: What, commit: CommitId, when: DateTime<Utc>, why: &str) -> Result<String, Error> {
         let (name, new) = self.rescue_quietly(what, commit, when, why)?;
         if new {
-            tell(what, &name, commit, why);
+            self.tell(what, &name, commit, why);
         }
         Ok(name)
     }
@@ -118,15 +118,6 @@ fn is_recent(ages: &Ages, name: &str, kept: CommitId, when: DateTime<Utc>) -> bo
         && stamp_of(name).is_some_and(|stamp| stamp <= when && when - stamp < day)
 }
 
-/// Says that a commit was rescued, and how to get it back.
-pub(super) fn tell(what: What, name: &str, commit: CommitId, why: &str) {
-    let look = match what {
-        What::Local | What::Remote => format!("git log {name}"),
-        What::Worktree => format!("git show --stat {name}; git checkout {name} -- PATH"),
-    };
-    tracing::warn!(rescue = %name, commit = %commit, get_back = %look, "{why}: kept what would have been dropped");
-}
-
 /// When a rescue was made, by its name.
 pub(super) fn stamp_of(name: &str) -> Option<DateTime<Utc>> {
     stamp_at_start(name.strip_prefix(PREFIX)?)
@@ -139,6 +130,12 @@ pub(super) fn stamp_at_start(name: &str) -> Option<DateTime<Utc>> {
 }
 
 impl Repo {
+    /// Says that a commit was rescued, and how to get it back.
+    pub(super) fn tell(&self, what: What, name: &str, commit: CommitId, why: &str) {
+        let get_back = self.get_back(what, name, commit);
+        tracing::warn!(rescue = %name, commit = %commit, get_back, "{why}: kept what would have been dropped");
+    }
+
     /// Commits file versions that no reachable tree holds, byte for byte, and keeps the commit.
     ///
     /// What is staged in the index and differs from both sides becomes the commit's second parent, as `git stash` does it.

@@ -138,7 +138,7 @@ pub fn signal_name(signal: i32) -> String {
 /// descendants apart. A pass runs one after the other anyhow; nothing else may start a child while one runs.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs the command to its end, its output going to the log line by line (target `gitsync::output`, field `from`), its
+/// Runs the command to its end, its output going to the log line by line (target `gitsync::output`, fields `from` and `stream`), its
 /// input empty.
 ///
 /// When its time is up or the watch was asked to end, its whole process group and every descendant gets SIGTERM and,
@@ -167,9 +167,10 @@ pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     let subreaper = Subreaper::become_one();
     let lock = JobLock::take(job.private_dir, job.label)?;
     command.env(MARK, lock.mark());
-    let (output, far_end) = io::pipe().map_err(system("make a pipe"))?;
-    rustix::io::ioctl_fionbio(&output, true).map_err(|error| system("set up a pipe")(error.into()))?;
-    command.stdout(far_end.try_clone().map_err(system("copy a pipe"))?).stderr(far_end);
+    let (stdout, far_end) = pipe()?;
+    command.stdout(far_end);
+    let (stderr, far_end) = pipe()?;
+    command.stderr(far_end);
 
     // From the spawn on there is no moment in which the watch could end the process and leave the job.
     let programs = Arc::new(Programs::new());
@@ -179,12 +180,18 @@ pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     let Some((mut child, family)) = started.map_err(|error| not_started(job, &command, &error))? else {
         return Ok(Ended::Stopped { signal: job.watch.asked_to_end().unwrap_or(SIGTERM) });
     };
-    // The command holds our ends of the pipe; with them open the output would never end.
+    // The command holds our ends of the pipes; with them open the output would never end.
     drop(command);
 
-    let supervision =
-        Supervision { job, family: &family, deadline, listening, lines: Lines::new(job.label, job.redact) };
-    let (exited, forced) = supervision.run(output);
+    let stream = |name, pipe| Stream { pipe: Some(pipe), lines: Lines::new(job.label, name, job.redact) };
+    let supervision = Supervision {
+        job,
+        family: &family,
+        deadline,
+        listening,
+        streams: [stream("stdout", stdout), stream("stderr", stderr)],
+    };
+    let (exited, forced) = supervision.run();
 
     // The leader's number, and with it the group's, is ours until it is reaped: nobody may use it after that.
     programs.forget_if(&family, || true);
@@ -204,6 +211,13 @@ pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     });
     drop(runs);
     Ok(ended)
+}
+
+/// Our end of a pipe, which does not block, and the command's.
+fn pipe() -> Result<(io::PipeReader, io::PipeWriter), Error> {
+    let (ours, far_end) = io::pipe().map_err(system("make a pipe"))?;
+    rustix::io::ioctl_fionbio(&ours, true).map_err(|error| system("set up a pipe")(error.into()))?;
+    Ok((ours, far_end))
 }
 
 fn command(job: &Job<'_>) -> Result<Command, Error> {
@@ -281,6 +295,13 @@ struct Supervision<'a> {
     family: &'a Family,
     deadline: Instant,
     listening: UnixStream,
+    streams: [Stream<'a>; 2],
+}
+
+/// One of the command's two outputs.
+struct Stream<'a> {
+    /// `None` once its end has come.
+    pipe: Option<io::PipeReader>,
     lines: Lines<'a>,
 }
 
@@ -297,17 +318,16 @@ enum Phase {
 
 impl Supervision<'_> {
     /// Whether the command has ended (it is not reaped yet), and how if that was our doing.
-    fn run(mut self, output: io::PipeReader) -> (bool, Option<Ended>) {
-        let mut output = Some(output);
+    fn run(mut self) -> (bool, Option<Ended>) {
         let mut phase = Phase::Running;
         let mut forced = None;
         let mut exited = false;
         let mut look_at = instant();
         loop {
-            if let Some(pipe) = &mut output
-                && self.lines.take_some(pipe).is_break()
-            {
-                output = None;
+            for Stream { pipe, lines } in &mut self.streams {
+                if pipe.as_mut().is_some_and(|pipe| lines.take_some(pipe).is_break()) {
+                    *pipe = None;
+                }
             }
             exited = exited || self.family.leader_has_exited();
             let now = instant();
@@ -359,12 +379,14 @@ impl Supervision<'_> {
                     look_at.saturating_duration_since(now)
                 }
             };
-            self.wait(output.as_ref(), wait);
+            self.wait(wait);
         }
-        if let Some(pipe) = &mut output {
-            self.lines.take_what_is_there(pipe);
+        for Stream { pipe, lines } in &mut self.streams {
+            if let Some(pipe) = pipe {
+                lines.take_what_is_there(pipe);
+            }
+            lines.finish();
         }
-        self.lines.finish();
         (exited, forced)
     }
 
@@ -378,10 +400,11 @@ impl Supervision<'_> {
     }
 
     /// Until there is output, a child has ended, the watch wants something, or the time is over.
-    fn wait(&self, output: Option<&io::PipeReader>, time: Duration) {
+    fn wait(&self, time: Duration) {
         let timeout = Timespec::try_from(time).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut fds = vec![PollFd::from_borrowed_fd(self.listening.as_fd(), PollFlags::IN)];
-        fds.extend(output.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)));
+        let pipes = self.streams.iter().filter_map(|stream| stream.pipe.as_ref());
+        fds.extend(pipes.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)));
         // An interrupted wait is a wait that ended early.
         let _ = poll(&mut fds, Some(&timeout));
         let _ = (&self.listening).read(&mut [0; 256]);

@@ -1,7 +1,8 @@
 //! What a command prints, as lines for the log.
 //!
-//! One pipe carries both stdout and stderr, so that the lines keep the order they were printed in. Nothing is held but the
-//! line that is being printed, and of that no more than a piece.
+//! stdout and stderr have a pipe each, and each line says which it came from. The lines of one stream keep their order; where both
+//! are written at the same time, a line of one may be logged before an earlier one of the other. Nothing is held but the line
+//! that is being printed on each, and of that no more than a piece.
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -17,6 +18,7 @@ const PIPE_HOLDS: usize = 1024 * 1024;
 
 pub(super) struct Lines<'a> {
     from: &'static str,
+    stream: &'static str,
     redact: Option<&'a dyn Fn(&str) -> String>,
     chunk: Vec<u8>,
     line: Vec<u8>,
@@ -25,8 +27,13 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(from: &'static str, redact: Option<&'a dyn Fn(&str) -> String>) -> Lines<'a> {
-        Lines { from, redact, chunk: vec![0; 64 * 1024], line: Vec::new(), cut: false }
+    /// `from`: as "job". `stream`: as "stdout".
+    pub(super) fn new(
+        from: &'static str,
+        stream: &'static str,
+        redact: Option<&'a dyn Fn(&str) -> String>,
+    ) -> Lines<'a> {
+        Lines { from, stream, redact, chunk: vec![0; 64 * 1024], line: Vec::new(), cut: false }
     }
 
     /// Reads once from a pipe that does not block. Breaks when its end has come.
@@ -110,17 +117,17 @@ impl<'a> Lines<'a> {
     fn say(&self, line: &[u8]) {
         let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
         match self.redact {
-            Some(redact) => tell(self.from, &redact(&text)),
-            None => tell(self.from, &text),
+            Some(redact) => tell(self.from, self.stream, &redact(&text)),
+            None => tell(self.from, self.stream, &text),
         }
     }
 }
 
-fn tell(from: &'static str, text: &str) {
+fn tell(from: &'static str, stream: &'static str, text: &str) {
     if text.chars().any(unsafe_to_show) {
-        tracing::info!(target: "gitsync::output", from, "{}", shown(text));
+        tracing::info!(target: "gitsync::output", from, stream, "{}", shown(text));
     } else {
-        tracing::info!(target: "gitsync::output", from, "{text}");
+        tracing::info!(target: "gitsync::output", from, stream, "{text}");
     }
 }
 

@@ -4,6 +4,8 @@
 //! from outside goes through already.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -11,11 +13,47 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::cli::{Config, LogFormat};
 use crate::transport::redact;
 
-/// Sets up logging for this process.
+/// The fields at the end of each line, in each format.
+static FIELDS: Mutex<Fields> = Mutex::new(Fields { json: false, command: "", repo: String::new() });
+
+struct Fields {
+    json: bool,
+    command: &'static str,
+    repo: String,
+}
+
+/// Says in each line from now on which repository it is about.
+pub fn set_repo(repo: &Path) {
+    FIELDS.lock().unwrap_or_else(PoisonError::into_inner).repo = repo.display().to_string();
+}
+
+impl Fields {
+    /// Puts the fields at the end of a line, which is an event as its format made it.
+    fn add_to(&self, line: &mut Vec<u8>) {
+        let (command, repo) = (self.command, self.repo.as_str());
+        if line.pop_if(|last| *last == b'\n').is_none() {
+            return;
+        }
+        if self.json && line.pop_if(|last| *last == b'}').is_some() {
+            let (command, repo) = (serde_json::json!(command), serde_json::json!(repo));
+            line.extend_from_slice(format!(",\"command\":{command},\"repo\":{repo}}}").as_bytes());
+        } else {
+            let mut fields = format!(" command={command:?} repo={repo:?}").replace("##[", "## [");
+            if line.starts_with(b"::") {
+                fields = fields.replace('%', "%25");
+            }
+            line.extend_from_slice(fields.as_bytes());
+        }
+        line.push(b'\n');
+    }
+}
+
+/// Sets up logging for this process, whose every line names `command`, and the repository as far as it is known.
+
 ///
 /// # Errors
 /// A sentence, where `RUST_LOG` can't be understood.
-pub fn begin(settings: &Config) -> Result<(), String> {
+pub fn begin(command: &'static str, settings: &Config) -> Result<(), String> {
     let level = match settings.verbosity() {
         i8::MIN..=-1 => "error",
         0 => "info",
@@ -30,6 +68,15 @@ pub fn begin(settings: &Config) -> Result<(), String> {
         .with_target(false)
         // A closed stderr must not end a pass; the subscriber would say so on stderr.
         .log_internal_errors(false);
+    {
+        let mut fields = FIELDS.lock().unwrap_or_else(PoisonError::into_inner);
+        fields.json = settings.log_format == LogFormat::Json;
+        fields.command = command;
+    }
+    match &settings.repo {
+        Some(repo) => set_repo(repo),
+        None => set_repo(&std::env::current_dir().unwrap_or_default()),
+    }
     // A second call in one process (an example, a test) changes nothing; the first one's format stays.
     let _ = match settings.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -67,6 +114,7 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        FIELDS.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut self.0);
         let _ = io::stderr().write_all(&redact::secrets(&self.0));
     }
 }

@@ -22,6 +22,26 @@ fn sync_replays_our_commits_on_the_remotes() {
     s.tick().says("pushed").ours_equals_upstream();
 }
 
+/// An outage of an hour: three ticks made offline, somebody else pushes a typo fix. All of it is on the branch.
+#[test]
+fn after_an_outage_three_ticks_and_a_typo_fix_are_on_the_branch() {
+    let s = rebasing();
+    s.upstream_goes_away();
+    for number in 1..=3 {
+        s.tick_with(&format!(
+            "echo {number} >> state/ledger; echo {number} > audit-{number}; mv audit-{number} state/"
+        ));
+        s.exits(75).says("push-failed");
+    }
+    s.upstream_comes_back().rival_pushes("index.html");
+    s.sync().exits(0).says("diverged").marker_is(false);
+    s.tick_with("echo 4 >> state/ledger").exits(0).says("pushed").ours_equals_upstream().fsck();
+    let log = s.git_ours(&["log", "--format=%s", "-5"]);
+    assert_eq!(log.lines().filter(|line| line.starts_with("chore(state): tick")).count(), 4, "{log}");
+    assert!(log.ends_with("rival: index.html 2"), "{log}");
+    s.upstream_file("state/ledger", "1\n2\n3\n4\n").upstream_file("index.html", "rival 2\n");
+}
+
 #[test]
 fn a_tick_whose_push_loses_a_race_replays_and_pushes() {
     let s = rebasing();

@@ -20,9 +20,10 @@ fn ways_back(s: &Scene) -> Vec<String> {
 #[test]
 fn what_the_log_says_gets_the_work_back() {
     let s = Scene::new();
-    s.rival_pushes("index.html");
-    s.we_commit("state/own");
-    let own = s.our_tip();
+    s.rival_pushes("index.html").rival_pushes("only-theirs");
+    s.we_commit("state/own").we_commit("state/more");
+    let read = |path: &str| fs::read_to_string(s.ours().join(path)).unwrap();
+    let (own_text, more_text) = (read("state/own"), read("state/more"));
     s.we_write("index.html", "mine, uncommitted\n");
     s.run(&["sync", "--log-format", "json"]).exits(0).says("diverged").ours_equals_upstream();
     let ways = ways_back(&s);
@@ -40,14 +41,42 @@ fn what_the_log_says_gets_the_work_back() {
         assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
-    let log = ways.iter().find(|way| way.starts_with("git log ")).unwrap();
-    assert!(run(log).contains(&own), "{log}");
-    let checkout = ways.iter().find(|way| way.contains("git checkout ")).unwrap();
-    assert!(run(&checkout.replace("PATH", "index.html")).contains("index.html"), "{checkout}");
-    s.our_file("index.html", "mine, uncommitted\n");
+    let checkout = ways.iter().find(|way| way.starts_with("git checkout ")).unwrap();
+    let pick = ways.iter().find(|way| way.starts_with("git cherry-pick ")).unwrap();
+    run(pick);
+    s.our_file("state/own", &own_text).our_file("state/more", &more_text).our_file("only-theirs", "rival 3\n");
+    run(checkout);
+    s.our_file("index.html", "mine, uncommitted\n").our_file("only-theirs", "rival 3\n");
+    assert_eq!(s.git_ours(&["log", "--format=%s", "-2"]), "ours: state/more\nours: state/own");
     for name in s.rescues("") {
         assert!(ways.iter().any(|way| way.contains(&name)), "{name} is not in {ways:?}");
     }
+}
+
+/// Of a remote that alpha overwrote, both commits come back; of many files, all that were kept and no other.
+#[test]
+fn what_alpha_overwrote_and_many_files_come_back() {
+    let s = Scene::new();
+    s.alpha().we_commit("state/own").rival_pushes("one").rival_pushes("two");
+    s.run(&["tick", "--log-format", "json", "--", "true"]).exits(0).says("pushed");
+    let pick = ways_back(&s).into_iter().find(|way| way.starts_with("git cherry-pick ")).unwrap();
+    s.git_ours(&pick.split(' ').skip(1).collect::<Vec<_>>());
+    assert!(s.ours().join("one").exists() && s.ours().join("two").exists(), "{pick}");
+
+    let s = Scene::new();
+    for number in 0..12 {
+        s.rival_writes(&format!("a {number}*"), "theirs\n").we_write(&format!("a {number}*"), "ours\n");
+    }
+    s.rival_writes("index.html", "theirs\n").rival_commits("many");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.run(&["sync", "--log-format", "json"]).exits(0).says("behind").ours_equals_upstream();
+    let checkout = ways_back(&s).pop().unwrap();
+    let out = Command::new("sh").current_dir(s.ours()).args(["-c", &checkout]).output().unwrap();
+    assert!(out.status.success(), "{checkout}: {}", String::from_utf8_lossy(&out.stderr));
+    for number in 0..12 {
+        s.our_file(&format!("a {number}*"), "ours\n");
+    }
+    s.our_file("index.html", "theirs\n");
 }
 
 /// What a fetch left that was killed, and no `git gc` removes, goes at start-up.

@@ -13,6 +13,7 @@ pub struct Line {
     pub level: Level,
     pub target: String,
     pub from: String,
+    pub stream: String,
     pub text: String,
 }
 
@@ -46,6 +47,12 @@ impl Log {
         self.lines.lock().unwrap().clone()
     }
 
+    /// The lines a job printed to one of its streams.
+    #[allow(dead_code)]
+    pub fn of_stream(&self, stream: &str) -> Vec<String> {
+        self.lines().into_iter().filter(|line| line.stream == stream).map(|line| line.text).collect()
+    }
+
     /// The lines a job printed.
     pub fn output(&self) -> Vec<String> {
         self.lines().into_iter().filter(|line| line.target == "gitsync::output").map(|line| line.text).collect()
@@ -59,13 +66,16 @@ impl Log {
 #[derive(Default)]
 struct Fields {
     from: String,
+    stream: String,
     text: String,
 }
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "from" {
-            self.from = value.to_owned();
+        match field.name() {
+            "from" => self.from = value.to_owned(),
+            "stream" => self.stream = value.to_owned(),
+            _ => {}
         }
     }
 
@@ -81,8 +91,8 @@ impl<S: Subscriber> Layer<S> for Log {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let meta = event.metadata();
-        let line =
-            Line { level: *meta.level(), target: meta.target().to_owned(), from: fields.from, text: fields.text };
+        let Fields { from, stream, text } = fields;
+        let line = Line { level: *meta.level(), target: meta.target().to_owned(), from, stream, text };
         (self.seen)(&line);
         if self.keeping {
             self.lines.lock().unwrap().push(line);

@@ -63,9 +63,26 @@ fn rescues_are_listed() {
     let ours = s.our_tip();
     s.sync().says("diverged");
     let told = json(&s, &[]);
-    assert_eq!(told["rescue_refs"][0]["commit"], ours.as_str());
+    let kept = &told["rescue_refs"][0];
+    assert_eq!((&kept["commit"], &kept["subject"]), (&ours.as_str().into(), &"ours: a.txt 2".into()));
+    assert!(kept["age_seconds"].as_u64().unwrap() < 600, "{kept}");
+    assert_eq!(kept["size_bytes"], s.git_ours(&["cat-file", "-s", &format!("{ours}:a.txt")]).parse::<u64>().unwrap());
+    assert_eq!(kept["get_back"], format!("git cherry-pick HEAD..{}", s.rescues("local")[0]));
     s.run(&["status"]);
-    assert!(s.last().stdout.contains(&s.rescues("local")[0]), "{}", s.last());
+    for text in [s.rescues("local")[0].as_str(), "ago, 7 bytes: ours: a.txt", "git cherry-pick HEAD.."] {
+        assert!(s.last().stdout.contains(text), "{text}\n{}", s.last());
+    }
+}
+
+#[test]
+fn one_subcommand_alone_is_shown_and_not_judged() {
+    let s = Scene::new();
+    s.run(&["status", "--of", "tick"]).exits(0).says("last tick       never");
+    s.tick_with("exit 3").exits(1).run(&["status", "--of", "tick"]).exits(0);
+    assert!(s.last().stdout.starts_with("last tick       ") && s.last().stdout.contains("(exit 1"), "{}", s.last());
+    let told = json(&s, &["--of", "tick"]);
+    assert_eq!(told["runs"].as_object().unwrap().keys().collect::<Vec<_>>(), ["tick"]);
+    assert_eq!(told["health"], Value::Null);
 }
 
 #[test]
@@ -122,11 +139,16 @@ fn a_pass_that_a_signal_ended_is_the_last_run() {
     let s = Scene::new();
     s.tick().exits(0);
     let good = json(&s, &[])["runs"]["tick"]["last_good"].clone();
-    let tick = s.start(&["tick", "--", "sh", "-c", ": > ../up; exec sleep 1000"]);
+    let tick = s.start(&["tick", "--output", "json", "--", "sh", "-c", ": > ../up; exec sleep 1000"]);
     until("the job runs", || s.root().join("up").exists());
     rustix::process::kill_process(rustix::process::Pid::from_child(&tick), rustix::process::Signal::TERM).unwrap();
     s.wait(tick).exits(143);
+    let ended = s.last().stdout;
     let told = json(&s, &[])["runs"]["tick"].clone();
+    assert_eq!((&told["local"], &told["remote"]), (&s.our_tip().into(), &s.upstream_tip().into()), "{told}");
+    let ended: Value = serde_json::from_str(&ended).unwrap();
+    assert_eq!((&ended["state"], &ended["local"]), (&"up-to-date".into(), &told["local"]), "{ended}");
+    assert_eq!(ended["remote"], told["remote"], "{ended}");
     assert_eq!((&told["result"], &told["exit_code"]), (&"error".into(), &143.into()), "{told}");
     assert_eq!(told["last_good"], good, "{told}");
     assert!(told["error"].as_str().unwrap().contains("SIGTERM"), "{told}");
@@ -178,7 +200,7 @@ fn without_a_repository_it_says_what_to_do() {
     fs::create_dir(s.ours()).unwrap();
     s.run(&["status"]).exits(1).says("error").logs("is not a git repository");
     assert_eq!(json(&s, &[])["result"], "error");
-    s.run(&["status", "--of", "tick"]).exits(2);
+    s.run(&["status", "--of", "tick"]).exits(1);
     s.run(&["status", "--max-age", "soon"]).exits(2);
 }
 
