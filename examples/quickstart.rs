@@ -82,7 +82,7 @@ impl Show {
         // None of the environment, so that the story is the same everywhere.
         let (asked, settings) = cli::read(line, &|_| None).expect("a valid command line");
         let Asked::Pass(command) = asked else { unreachable!("the story runs passes alone") };
-        report::log::begin(&settings).expect("a log");
+        report::log::begin(command.word(), &settings).expect("a log");
         let outcome = gitsync::run::run(command, &settings, transport::Env::read(&|_| None), &self.watch);
         report::print(&outcome, settings.output);
         assert_eq!(outcome.result.word(), expected, "the quickstart expects another result here");

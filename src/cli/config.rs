@@ -127,7 +127,7 @@ pub struct Config {
     pub max_age: Option<Duration>,
     /// Of what, sync or tick [with --max-age: sync]
     ///
-    /// With --max-age: what is judged (default: sync). Without: only the last run of that subcommand is shown.
+    /// Judged by a largest age where one is given (default: sync). Else the last run of that subcommand alone is shown.
     #[arg(long, value_name = "WHAT", help_heading = "Health")]
     pub of: Option<Of>,
 

@@ -166,7 +166,7 @@ remote, did what the rule says and ended with exit code 0. While a pass is
 running the others wait for it, so the age is measured up to its start, as long
 as it keeps its time limits: give the limits here as you give them to the passes.
 So a long first tick right after init-sync is healthy. --of tick asks about the
-last tick that ended with exit code 0 instead. Without --max-age, --of shows the
+last tick that ended with exit code 0 instead. Without --max-age it shows the
 last run of that subcommand alone, and judges nothing.
 
 Result: lines for people; with --output json one object, whose `result` is `ok`,

@@ -57,7 +57,7 @@ fn the_subcommand_is_found_wherever_it_stands() {
 fn flags_before_the_subcommand_are_those_after_it() {
     let (asked, config) = read(&["--of", "tick", "status", "--max-age", "2m"]).unwrap();
     let max_age = Duration::from_secs(120);
-    assert_eq!((asked, config.of), (Asked::Status(Some(Healthy { of: Of::Tick, max_age })), Of::Tick));
+    assert_eq!((asked, config.of), (Asked::Status(Some(Healthy { of: Of::Tick, max_age })), Some(Of::Tick)));
     let (_, config) = read(&["--remote-url", "u", "init-sync", "--public-dir", "p"]).unwrap();
     assert_eq!(config.remote_url.unwrap(), "u");
     assert_eq!(config.build_command.unwrap(), BUILD_COMMAND);

@@ -49,7 +49,6 @@ impl Fields {
 }
 
 /// Sets up logging for this process, whose every line names `command`, and the repository as far as it is known.
-
 ///
 /// # Errors
 /// A sentence, where `RUST_LOG` can't be understood.
