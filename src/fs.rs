@@ -3,3 +3,4 @@
 pub(crate) mod atomic;
 pub mod dir;
 pub mod files;
+pub(crate) mod owner;
