@@ -382,16 +382,43 @@ fn one_started_under_a_lock_of_the_git_folder_does_not_wait_for_itself() {
     s.run_this(line).exits(0).says("up-to-date");
 }
 
+/// The binary where every user may run it.
+fn program_for_all(s: &Scene) -> std::path::PathBuf {
+    fs::set_permissions(s.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Where the program was built others may not get to. `cp` writes it: were it open here, it could not be run.
+    let program = s.root().join("gitsync");
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_gitsync")).arg(&program).status().unwrap().success());
+    program
+}
+
+#[needs(root)]
+#[test]
+fn an_include_that_this_user_may_not_read_is_named_with_its_file() {
+    const NOBODY: u32 = 65534;
+    let s = Scene::new();
+    let program = program_for_all(&s);
+    let include = s.root().join("secret.inc");
+    fs::write(&include, "[a]\n\tb = c\n").unwrap();
+    fs::set_permissions(&include, fs::Permissions::from_mode(0o600)).unwrap();
+    s.git_ours(&["config", "include.path", include.to_str().unwrap()]);
+    assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(s.ours()).status().unwrap().success());
+    for args in [&["init-sync"][..], &["sync"], &["tick", "--", "true"], &["sync", "--dry-run"], &["status"]] {
+        let mut command = s.isolated(&program);
+        command.args(args).env("GIT_SYNC_REPO", s.ours()).uid(NOBODY).gid(NOBODY);
+        s.run_this(command).exits(1).says("error");
+        s.logs(&format!("includes {} (include.path)", include.display()))
+            .logs(&format!("let this user read {}", include.display()));
+        assert!(!s.private().join("broken").exists() && !s.private().join("damaged-config").exists(), "{}", s.last());
+    }
+}
+
 /// A pass that once ran as another user is what leaves them.
 #[needs(root)]
 #[test]
 fn another_users_lock_and_private_folder_are_named_with_their_owner() {
     const NOBODY: u32 = 65534;
     let s = Scene::new();
-    fs::set_permissions(s.root(), fs::Permissions::from_mode(0o755)).unwrap();
-    // Where the program was built others may not get to. `cp` writes it: were it open here, it could not be run.
-    let program = s.root().join("gitsync");
-    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_gitsync")).arg(&program).status().unwrap().success());
+    let program = program_for_all(&s);
     let own = |path: &std::path::Path, user: &str| {
         assert!(Command::new("chown").args(["-R", user]).arg(path).status().unwrap().success());
     };

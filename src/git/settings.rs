@@ -66,6 +66,14 @@ fn wrong_in(file: &Path, error: &git2::Error, from_there: bool) -> Option<Error>
         // libgit2 names the line, and of an include the file that is included.
         Err(error) => {
             let said = error.message();
+            // Of a file that the system keeps from us libgit2 says no more than its name.
+            let closed = said.split_once("failed open - '").and_then(|(_, rest)| rest.split_once('\''));
+            if let Some((included, _)) = closed.filter(|(included, _)| *included != name) {
+                let what =
+                    format!("git's configuration {name} includes {included} (include.path), which can't be read");
+                let next = format!("let this user read {included}, or take the include out; nothing was touched");
+                return Some(Error::new(Kind::NotReady, what, next));
+            }
             let place = said.rsplit_once("(in ").and_then(|(_, place)| place.rsplit_once(':'));
             let at_fault = place.map_or(&*name, |(file, _)| file);
             return mend(format!("git's configuration {name} can't be read: {said}"), at_fault);
