@@ -700,4 +700,28 @@ mod what_was_likely_meant {
         assert_eq!(s.our_tip(), before);
         s.run(&["status"]).exits(0);
     }
+
+    #[test]
+    fn what_answers_and_is_no_git_server_is_said_with_what_to_look_at() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // What the client asks has to be read: closing over it would reset the connection.
+                let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n").and_then(|()| stream.read(&mut [0; 4096]));
+            }
+        });
+        let s = Scene::without_ours();
+        for (scheme, look_at) in [
+            ("http", "host and port of the remote's URL are those of a web server"),
+            ("https", "the remote's URL has the right port"),
+            ("git", "host, port and path of the remote's URL are a git server's"),
+        ] {
+            fs::create_dir_all(s.ours()).unwrap();
+            s.run(&["init-sync", "--remote-url", &format!("{scheme}://{host}/r.git")]).exits(75).logs(look_at);
+            fs::remove_dir_all(s.ours()).unwrap();
+        }
+    }
 }
