@@ -53,9 +53,9 @@ impl Pass<'_> {
             return Ok(());
         }
         let note = private.read(SITE_OURS).map_err(|error| Error::io("reading whose the public dir is", &error))?;
-        // An earlier version noted nothing, and published there.
+        // An earlier version noted nothing, and published there. This pass may have nothing to publish, and be recorded all the same.
         if note.is_none() && Record::read(private).is_of_before_notes(command) {
-            return Ok(());
+            return if self.settings.dry_run { Ok(()) } else { Self::note_site(site, private, None) };
         }
         let Some(name) = site.somebodys(note.as_deref())? else { return Ok(()) };
         let (public_dir, file) = (site.public_dir().display(), site.public_dir().join(name));
@@ -70,11 +70,10 @@ impl Pass<'_> {
 
     /// Notes what of the public dir is ours, on disk before anything is put there: nothing of it, and what was built if that
     /// is given.
-    fn note_site(&self, repo: &Repo, built: Option<&Staged>) -> Result<(), Error> {
-        let Some(site) = &self.site else { return Ok(()) };
-        let kept = repo.private.read(SITE_OURS).unwrap_or_default();
+    fn note_site(site: &Site, private: &PrivateDir, built: Option<&Staged>) -> Result<(), Error> {
+        let kept = private.read(SITE_OURS).unwrap_or_default();
         let Some(note) = site.note(kept.as_deref(), built)? else { return Ok(()) };
-        let written = repo.private.write_durably(SITE_OURS, &note);
+        let written = private.write_durably(SITE_OURS, &note);
         written.map_err(|error| Error::io("noting whose the public dir is", &error))
     }
 
@@ -147,7 +146,7 @@ impl Pass<'_> {
             }
         }
         if let (Some(site), Some(staged)) = (&self.site, staged) {
-            self.note_site(repo, Some(&staged))?;
+            Self::note_site(site, &repo.private, Some(&staged))?;
             site.publish(staged)?;
         }
         tracing::info!("the site is built");
@@ -172,7 +171,7 @@ impl Pass<'_> {
                 ));
             }
         }
-        if self.settings.dry_run { Ok(()) } else { self.note_site(repo, None) }
+        if self.settings.dry_run { Ok(()) } else { Self::note_site(site, &repo.private, None) }
     }
 
     /// Empties the public dir, where there is one and nothing to build into it (init-sync).
@@ -184,6 +183,6 @@ impl Pass<'_> {
         let Some(site) = &self.site else { return Ok(()) };
         site.empty()?;
         // It may be another folder now.
-        self.note_site(repo, None)
+        Self::note_site(site, &repo.private, None)
     }
 }
