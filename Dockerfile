@@ -50,7 +50,8 @@ LABEL org.opencontainers.image.title="gitsync" \
 # A named volume takes over the owner of these two; for a bind mount start with `user:` set to the folder's owner.
 VOLUME ["/repo", "/public"]
 ENV GIT_SYNC_REPO=/repo \
-    GIT_SYNC_PUBLIC_DIR=/public
+    GIT_SYNC_PUBLIC_DIR=/public \
+    GIT_SYNC_REPLACE_PUBLIC_DIR=true
 USER 10001:10001
 WORKDIR /repo
 

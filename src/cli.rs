@@ -8,6 +8,7 @@
 
 mod config;
 mod help;
+mod likely;
 mod line;
 mod values;
 
@@ -22,6 +23,7 @@ use clap::{Arg, Args, FromArgMatches};
 use crate::outcome::{self, Outcome};
 pub use config::{Config, IdentityEnv};
 use help::Detail;
+pub use likely::unknown_variables;
 use line::{Line, ours};
 pub use values::{LogFormat, Of, OnDivergence, Output, Publish};
 
@@ -84,6 +86,7 @@ fn scope(id: &str) -> &'static [Subcommand] {
         | "allow_insecure_http"
         | "create_branch"
         | "public_dir"
+        | "replace_public_dir"
         | "build_command"
         | "publish"
         | "dry_run"
@@ -117,7 +120,10 @@ pub fn read(args: impl IntoIterator<Item = OsString>, env: Env<'_>) -> Result<(A
     if let Some(fault) = line.fault(&command, env).filter(|_| !is_help) {
         return Err(command.error(ErrorKind::ValueValidation, fault));
     }
-    let matches = ManuallyDrop::new(parsed.map_err(|error| line.name_variable(error, &mut command))?);
+    let matches = ManuallyDrop::new(parsed.map_err(|mut error| {
+        likely::name_the_scheduler(&mut error);
+        line.name_variable(error, &mut command)
+    })?);
     let Some(subcommand) = line.subcommand else {
         return Err(command.error(ErrorKind::MissingSubcommand, "no subcommand is given"));
     };

@@ -3,4 +3,5 @@
 pub(crate) mod atomic;
 pub mod dir;
 pub mod files;
+pub(crate) mod owner;
 pub mod walk;

@@ -70,7 +70,14 @@ fn start(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result
     match ended {
         Ended::Exited(0) => {}
         ended => {
-            let next = "look at what it said above; what it wrote is committed all the same";
+            let next = match ended {
+                // A shell's own words; a program may have meant something else by the number.
+                Ended::Exited(126 | 127) if settings.tick_argv.is_empty() => {
+                    "see whether the shell found each command of --tick-command, in PATH or from the repository, and whether \
+                     it is executable; what it wrote is committed all the same"
+                }
+                _ => "look at what it said above; what it wrote is committed all the same",
+            };
             pass.outcome.fail(Error::person(format!("the job {ended}"), next));
         }
     }

@@ -84,6 +84,10 @@ fn run() -> color_eyre::Result<()> {
         outcome.fail(failure);
         finish(&outcome, settings.output);
     }
+    #[allow(clippy::disallowed_methods)]
+    if let Some(unknown) = cli::unknown_variables(std::env::vars_os()) {
+        tracing::warn!(next = "take it away, or give it the name of a variable in `gitsync --help`", "{unknown}");
+    }
     let watch = match watch(command, &settings) {
         Ok(watch) => watch,
         Err(error) => {

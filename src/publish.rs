@@ -20,6 +20,7 @@
 mod command;
 mod files;
 mod folder;
+mod owner;
 mod rules;
 
 use std::ffi::OsString;

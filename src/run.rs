@@ -2,13 +2,14 @@
 //!
 //! A dry run takes the same way: it makes neither a folder nor a lock file, and its steps are said instead of applied.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cli::Config;
 use crate::clock;
 use crate::error::{Error, Kind};
+use crate::fs::owner;
 use crate::git::scratch::Scratch;
 use crate::git::{self, Place, Repo, damage, heal};
 use crate::outcome::{Command, Outcome, Word};
@@ -81,6 +82,7 @@ fn go(pass: &mut Pass<'_>, clock: Instant) -> (Result<Word, Error>, Locked) {
                 Err(failure) if failure.kind == Kind::Corrupt => Err(second_look(pass, &place, failure)),
                 told => told,
             };
+            let told = told.map_err(|failure| git::settings::named(&place, failure));
             if told.is_err() {
                 heal::drop_half_written(&place, &held);
             }
@@ -97,13 +99,16 @@ fn enter(pass: &mut Pass<'_>) -> Result<Option<(Place, PrivateDir, Held)>, Error
     let command = pass.outcome.command;
     let here = current_folder()?;
     let place = match command {
-        Command::InitSync => init_sync::place(settings, &here)?,
+        Command::InitSync => {
+            check_site_of_new(pass, &here)?;
+            init_sync::place(settings, &here)?
+        }
         Command::Sync | Command::Tick => git::find(settings.repo.as_deref(), &here)?,
     };
     log::set_repo(&place.work_dir);
     let private = PrivateDir::of(&place.git_dir);
     let doing = format!("making the private folder {}", private.path().display());
-    private.create().map_err(|error| Error::io(doing, &error))?;
+    private.create().map_err(|error| owner::refused(&doing, &[private.path(), &place.git_dir], &error))?;
     pass.site = pass.check_site(&place, &here)?;
     let queued = match command {
         Command::InitSync => false,
@@ -114,7 +119,8 @@ fn enter(pass: &mut Pass<'_>) -> Result<Option<(Place, PrivateDir, Held)>, Error
     }
     let taken = {
         let _has_a_limit = pass.watch.excuse();
-        lock::take(&private, command.word(), queued, settings.lock_wait, clock::now).map_err(lock_refused)?
+        lock::take(&private, command.word(), queued, settings.lock_wait, clock::now)
+            .map_err(|error| lock_refused(&private, command, &error))?
     };
     match taken {
         Taken::Held(held) => Ok(Some((place, private, held))),
@@ -123,6 +129,22 @@ fn enter(pass: &mut Pass<'_>) -> Result<Option<(Place, PrivateDir, Held)>, Error
             Ok(None)
         }
         Taken::Busy(holder) => Err(lock_was_busy(pass, holder)),
+    }
+}
+
+/// Refuses a public dir before a repository is begun for it. Where there is one already, its private folder has the say.
+fn check_site_of_new(pass: &Pass<'_>, here: &Path) -> Result<(), Error> {
+    let repo = pass.settings.repo.as_deref();
+    let Some(work_dir) = git::find(repo, here).err().and_then(|error| {
+        // What keeps it from being begun is said by who begins it.
+        init_sync::free_place(pass.settings, here, error).ok()
+    }) else {
+        return Ok(());
+    };
+    let place = Place { git_dir: work_dir.join(".git"), work_dir, named: repo.is_some(), is_scratch: false };
+    match pass.check_site(&place, here)? {
+        Some(site) => pass.check_site_is_ours(&site, &PrivateDir::of(&place.git_dir)),
+        None => Ok(()),
     }
 }
 
@@ -138,15 +160,16 @@ fn lock_was_busy(pass: &Pass<'_>, holder: Option<lock::Holder>) -> Error {
 }
 
 /// What keeps a pass from the lock.
-fn lock_refused(error: std::io::Error) -> Error {
+fn lock_refused(private: &PrivateDir, command: Command, error: &std::io::Error) -> Error {
     let doing = "taking the lock (.git/gitsync/lock)";
-    let said = rustix::io::Errno::from_io_error(&error);
+    let said = rustix::io::Errno::from_io_error(error);
     let is_no_file = matches!(said, Some(rustix::io::Errno::ISDIR | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO));
     if is_no_file || error.kind() == std::io::ErrorKind::InvalidInput {
         let next = "run `gitsync init-sync`: it moves aside what stands in the place of a file";
         return Error::new(Kind::NotReady, format!("{doing}: {error}"), next);
     }
-    Error::io(doing, &error)
+    let (lock, queue) = (private.file("lock"), private.file(&format!("waiting-{}", command.word())));
+    owner::refused(doing, &[&lock, &queue, private.path()], error)
 }
 
 fn work(pass: &mut Pass<'_>, place: &Place, private: &PrivateDir, held: &Held, clock: Instant) -> Result<Word, Error> {
@@ -158,6 +181,7 @@ fn work(pass: &mut Pass<'_>, place: &Place, private: &PrivateDir, held: &Held, c
     watchdog::step("ending what an earlier job has left running");
     job::end_orphans(private.path(), until)?;
     if let Some(site) = &pass.site {
+        pass.check_site_is_ours(site, private)?;
         site.tidy();
     }
     watchdog::step("mending the repository");
@@ -246,6 +270,7 @@ fn plan_only(pass: &mut Pass<'_>) -> Result<Word, Error> {
         (_, Ok(place)) => Some(place),
         (Command::InitSync, Err(error)) => {
             init_sync::free_place(settings, &here, error)?;
+            check_site_of_new(pass, &here)?;
             None
         }
         (_, Err(error)) => return Err(error),
@@ -256,7 +281,8 @@ fn plan_only(pass: &mut Pass<'_>) -> Result<Word, Error> {
     }
     match (look_only(pass, place.as_ref()), place) {
         (Err(failure), Some(place)) if failure.kind == Kind::Corrupt => Err(second_look(pass, &place, failure)),
-        (planned, _) => planned,
+        (planned, Some(place)) => planned.map_err(|failure| git::settings::named(&place, failure)),
+        (planned, None) => planned,
     }
 }
 
@@ -274,6 +300,9 @@ fn look_only(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Error> 
         Ok(held) => held,
         Err(word) => return Ok(word),
     };
+    if let Some(site) = &pass.site {
+        pass.check_site_is_ours(site, &PrivateDir::of(&place.git_dir))?;
+    }
     match pass.outcome.command {
         Command::InitSync => mend_a_copy(pass, place, &held),
         Command::Sync | Command::Tick => say_sync_or_tick(pass, place, &held),
@@ -285,7 +314,7 @@ fn lock_for_looking(pass: &mut Pass<'_>, place: &Place) -> Result<Result<Held, W
     let private = PrivateDir::of(&place.git_dir);
     if private.path().symlink_metadata().is_ok() {
         let doing = format!("making the private folder {}", private.path().display());
-        private.check().map_err(|error| Error::io(doing, &error))?;
+        private.check().map_err(|error| owner::refused(&doing, &[private.path()], &error))?;
     }
     let lock = private.file("lock").symlink_metadata();
     if command == Command::InitSync && lock.is_ok_and(|meta| !meta.is_file()) {
@@ -295,7 +324,8 @@ fn lock_for_looking(pass: &mut Pass<'_>, place: &Place) -> Result<Result<Held, W
     let taken = {
         let _has_a_limit = pass.watch.excuse();
         let queued = command != Command::InitSync;
-        lock::take_for_looking(&private, command.word(), queued, pass.settings.lock_wait).map_err(lock_refused)?
+        lock::take_for_looking(&private, command.word(), queued, pass.settings.lock_wait)
+            .map_err(|error| lock_refused(&private, command, &error))?
     };
     match taken {
         Taken::Held(held) => Ok(Ok(held)),

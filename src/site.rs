@@ -1,21 +1,22 @@
 //! The site of a pass: when it is stale, built, published or emptied.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Publish;
 use crate::error::Error;
 use crate::git::{CommitId, Place, Repo};
+use crate::outcome::Command;
 use crate::pass::{Pass, Task};
 use crate::policy::Mode;
 use crate::process::job::{Ended, Program};
-use crate::publish::{self, Site, Surroundings, Way};
+use crate::publish::{self, Site, Staged, Surroundings, Way};
 use crate::state::dir::PrivateDir;
+use crate::state::record::Record;
 
 /// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
 pub const SITE_STALE: &str = "site-stale";
 
-/// Names the public dir inside the work tree that holds what was put there by us.
+/// Says which public dir holds what was put there by us (`src/publish/owner.rs`).
 pub const SITE_OURS: &str = "site-ours";
 
 impl Pass<'_> {
@@ -39,6 +40,41 @@ impl Pass<'_> {
             home: settings.home.as_deref(),
         };
         publish::check(&public_dir, &surroundings, way).map(Some)
+    }
+
+    /// Refuses a public dir that holds what gitsync did not put there, unless `--replace-public-dir` allows it, in a pass that
+    /// may publish. To be asked under the lock: another pass may be about to exchange the folder.
+    ///
+    /// # Errors
+    /// A usage error that names one of the files, and where the public dir can't be looked at.
+    pub fn check_site_is_ours(&self, site: &Site, private: &PrivateDir) -> Result<(), Error> {
+        let command = self.outcome.command;
+        if self.settings.replace_public_dir || !(self.builds_site() || command == Command::InitSync) {
+            return Ok(());
+        }
+        let note = private.read(SITE_OURS).map_err(|error| Error::io("reading whose the public dir is", &error))?;
+        // An earlier version noted nothing, and published there. This pass may have nothing to publish, and be recorded all the same.
+        if note.is_none() && Record::read(private).is_of_before_notes(command) {
+            return if self.settings.dry_run { Ok(()) } else { Self::note_site(site, private, None) };
+        }
+        let Some(name) = site.somebodys(note.as_deref())? else { return Ok(()) };
+        let (public_dir, file) = (site.public_dir().display(), site.public_dir().join(name));
+        Err(Error::usage(
+            format!(
+                "the public dir {public_dir} is not empty, and gitsync did not fill it (it holds {}); nothing was touched",
+                file.display()
+            ),
+            "give an empty folder; or, where all that is in it may go, --replace-public-dir or GIT_SYNC_REPLACE_PUBLIC_DIR=true",
+        ))
+    }
+
+    /// Notes what of the public dir is ours, on disk before anything is put there: nothing of it, and what was built if that
+    /// is given.
+    fn note_site(site: &Site, private: &PrivateDir, built: Option<&Staged>) -> Result<(), Error> {
+        let kept = private.read(SITE_OURS).unwrap_or_default();
+        let Some(note) = site.note(kept.as_deref(), built)? else { return Ok(()) };
+        let written = private.write_durably(SITE_OURS, &note);
+        written.map_err(|error| Error::io("noting whose the public dir is", &error))
     }
 
     /// Whether a site is to be built at all.
@@ -67,13 +103,10 @@ impl Pass<'_> {
     pub fn build_site(&mut self, repo: &Repo, remote: Option<CommitId>, mode: Mode) {
         let Some(command) = self.settings.build_command.clone() else { return };
         self.outcome.site_built = Some(false);
-        if let Err(failure) = self.may_publish(repo) {
-            self.outcome.fail(failure);
-            return;
-        }
-        let stale = self.site_goes_stale(repo);
+        // First: a site that can't be published now is built by a later pass.
+        let ready = self.site_goes_stale(repo).and_then(|()| self.may_publish(repo));
         let built =
-            stale.and_then(|()| self.keeping_tips(repo, "the build", |pass| pass.build(repo, &command, remote, mode)));
+            ready.and_then(|()| self.keeping_tips(repo, "the build", |pass| pass.build(repo, &command, remote, mode)));
         if let Err(failure) = built {
             self.outcome.fail(failure);
             return;
@@ -113,33 +146,32 @@ impl Pass<'_> {
             }
         }
         if let (Some(site), Some(staged)) = (&self.site, staged) {
+            Self::note_site(site, &repo.private, Some(&staged))?;
             site.publish(staged)?;
         }
         tracing::info!("the site is built");
         Ok(())
     }
 
-    /// Refuses a public dir inside the work tree that holds somebody's files: what is not of the site is removed from it.
+    /// Refuses a public dir that holds somebody's files: what is not of the site is removed from it. Inside the work tree that is
+    /// also what git tracks, and what it neither tracks nor ignores. Notes that it is ours.
     ///
     /// # Errors
     /// A usage error that names one of them.
     pub fn may_publish(&self, repo: &Repo) -> Result<(), Error> {
         let Some(site) = &self.site else { return Ok(()) };
-        let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) else { return Ok(()) };
-        let noted = site.public_dir().as_os_str().as_bytes();
-        // The note is of one folder: another may hold anything.
-        let ours = repo.private.read(SITE_OURS).is_ok_and(|note| note.as_deref() == Some(noted));
-        if let Some(file) = repo.somebodys_file_in(inside, ours)? {
-            return Err(Error::usage(
-                format!("the public dir {} holds {}, which is no part of a site", inside.display(), file.display()),
-                "name a folder that git ignores or that is empty: publishing removes what is not of the site",
-            ));
+        self.check_site_is_ours(site, &repo.private)?;
+        if let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) {
+            // The note is of one folder: another may hold anything.
+            let ours = repo.private.read(SITE_OURS).is_ok_and(|note| site.is_noted(note.as_deref()));
+            if let Some(file) = repo.somebodys_file_in(inside, ours)? {
+                return Err(Error::usage(
+                    format!("the public dir {} holds {}, which is no part of a site", inside.display(), file.display()),
+                    "name a folder that git ignores or that is empty: publishing removes what is not of the site",
+                ));
+            }
         }
-        if !ours && !self.settings.dry_run {
-            let written = repo.private.write_durably(SITE_OURS, noted);
-            written.map_err(|error| Error::io("noting whose the public dir is", &error))?;
-        }
-        Ok(())
+        if self.settings.dry_run { Ok(()) } else { Self::note_site(site, &repo.private, None) }
     }
 
     /// Empties the public dir, where there is one and nothing to build into it (init-sync).
@@ -148,9 +180,9 @@ impl Pass<'_> {
     /// Those of the file system.
     pub fn empty_site(&self, repo: &Repo) -> Result<(), Error> {
         self.may_publish(repo)?;
-        match &self.site {
-            Some(site) => site.empty(),
-            None => Ok(()),
-        }
+        let Some(site) = &self.site else { return Ok(()) };
+        site.empty()?;
+        // It may be another folder now.
+        Self::note_site(site, &repo.private, None)
     }
 }

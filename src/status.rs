@@ -10,8 +10,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 
 use crate::cli::{Config, Healthy, Of, Output};
-use crate::error::Error;
-use crate::fs::files;
+use crate::error::{Error, Kind};
+use crate::fs::{files, owner};
 use crate::git::kept::{self, Kept};
 use crate::git::{self, Identity, Names, Peek, Place};
 use crate::outcome::Command;
@@ -84,10 +84,9 @@ fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Resu
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            return Err(Error::person(
-                format!("{} can't be read: {error}", private.path().display()),
-                "run `gitsync status` as the user that runs the passes",
-            ));
+            let doing = format!("reading the private folder {}", private.path().display());
+            let next = "run `gitsync status` as the user that runs the passes".to_owned();
+            return Err(Error { kind: Kind::Person, next, ..owner::refused(&doing, &[private.path()], &error) });
         }
     }
     let names =

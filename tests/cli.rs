@@ -112,7 +112,7 @@ mod help {
     fn lists_what_means_something_to_the_subcommand_and_nothing_else() {
         let everywhere = "--repo --remote --branch --alpha --lock-wait --network-timeout --build-timeout --output \
                           --log-format --verbose --quiet --help";
-        let passes = "--create-branch --token-file --token-host --allow-insecure-http --public-dir --build-command --publish --dry-run --metrics-file";
+        let passes = "--create-branch --token-file --token-host --allow-insecure-http --public-dir --replace-public-dir --build-command --publish --dry-run --metrics-file";
         for (subcommand, own) in [
             ("init-sync", format!("{passes} --remote-url --keep-rescues")),
             ("sync", format!("{passes} --on-divergence")),
@@ -643,5 +643,85 @@ mod order {
         let out =
             s.gitsync(&["tick", "--", "sh", "-c", "echo 1 >state/b"]).env("GIT_SYNC_REPO", &repo).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stdout), "pushed\n", "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+mod what_was_likely_meant {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_nothing_reads_is_said_once_with_the_nearest_one() {
+        let s = Scene::new();
+        s.env("GIT_SYNC_PUBLC_DIR", "/nowhere").env("GIT_SYNC_QQQ", "canary").env("GIT_SYNC_LOCKWAIT", "");
+        // What the container reads, and what another subcommand does, is known.
+        s.env("GIT_SYNC_SYNC_INTERVAL", "30").env("GIT_SYNC_TICK_INTERVAL", "900").env("GIT_SYNC_TOKEN", "t");
+        s.env("GIT_SYNC_MESSAGE", "x {time}").env("GIT_SYNC_REMOTE_URL", "https://example.org/x");
+        for args in [&["sync"][..], &["tick", "--", "true"], &["sync", "--dry-run"]] {
+            s.run(args).exits(0).logs_not("canary");
+            let said = s.last().stderr;
+            let lines: Vec<&str> = said.lines().filter(|line| line.contains("nothing reads")).collect();
+            assert_eq!(lines.len(), 1, "{said}");
+            let one = "nothing reads GIT_SYNC_PUBLC_DIR (did you mean GIT_SYNC_PUBLIC_DIR?), GIT_SYNC_QQQ";
+            assert!(lines[0].contains(one) && lines[0].contains("WARN") && !lines[0].contains("LOCKWAIT"), "{said}");
+        }
+        let s = Scene::new();
+        s.env("GIT_SYNC_SYNC_INTERVAL", "30").env("GIT_SYNC_PATHS", "state").sync().exits(0).logs_not("nothing reads");
+    }
+
+    #[test]
+    fn who_looks_for_a_daemon_is_told_of_the_scheduler() {
+        let s = Scene::new();
+        for args in
+            [&["daemon"][..], &["run"], &["watch", "--repo", "."], &["sync", "--interval", "30"], &["sync", "--watch"]]
+        {
+            s.run(args).exits(2).says("error").logs("there is no daemon").logs("docs/schedulers.md");
+        }
+        s.run(&["snyc"]).exits(2).logs("'sync'").logs_not("daemon");
+    }
+
+    #[test]
+    fn a_url_for_sync_is_given_to_init_sync() {
+        let s = Scene::new();
+        s.run(&["sync", "--remote-url", "x"]).exits(2).logs("`gitsync init-sync`, which sets the URL for all of them");
+    }
+
+    #[test]
+    fn a_build_command_with_a_public_dir_wants_one() {
+        let s = Scene::new();
+        s.rival_pushes("index.html");
+        let before = s.our_tip();
+        for args in [&["init-sync"][..], &["sync"], &["tick", "--", "true"], &["sync", "--dry-run"]] {
+            let at = args.iter().position(|arg| *arg == "--").unwrap_or(args.len());
+            let mut args = args.to_vec();
+            args.splice(at..at, ["--build-command", "make -C {public_dir}"]);
+            s.run(&args).exits(2).says("error").logs("there is no public dir for {public_dir}").logs("--public-dir");
+        }
+        s.env("GIT_SYNC_BUILD_COMMAND", "make -C {public_dir}").sync().exits(2).logs("GIT_SYNC_PUBLIC_DIR");
+        assert_eq!(s.our_tip(), before);
+        s.run(&["status"]).exits(0);
+    }
+
+    #[test]
+    fn what_answers_and_is_no_git_server_is_said_with_what_to_look_at() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // What the client asks has to be read: closing over it would reset the connection.
+                let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n").and_then(|()| stream.read(&mut [0; 4096]));
+            }
+        });
+        let s = Scene::without_ours();
+        for (scheme, look_at) in [
+            ("http", "host and port of the remote's URL are those of a web server"),
+            ("https", "the remote's URL has the right port"),
+            ("git", "host, port and path of the remote's URL are a git server's"),
+        ] {
+            fs::create_dir_all(s.ours()).unwrap();
+            s.run(&["init-sync", "--remote-url", &format!("{scheme}://{host}/r.git")]).exits(75).logs(look_at);
+            fs::remove_dir_all(s.ours()).unwrap();
+        }
     }
 }

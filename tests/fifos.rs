@@ -333,7 +333,8 @@ fn a_replay_beside_it() {
 fn a_public_dir_with_one() {
     let s = Scene::new();
     let public = s.ours().join("site");
-    let args = ["sync", "--public-dir", public.to_str().unwrap(), "--build-command", "date > {public_dir}/index.html"];
+    let build = "date > {public_dir}/index.html";
+    let args = ["sync", "--replace-public-dir", "--public-dir", public.to_str().unwrap(), "--build-command", build];
     fifo(&public.join("deep/.gitignore"));
     s.rival_pushes("news.txt");
     at_once(&s, &args).exits(1).logs("site/deep/.gitignore is a FIFO");

@@ -566,7 +566,7 @@ mod the_site {
         write(&s.public().join("stale.html"), "of an earlier life\n");
         let build = "cp index.html {public_dir}/";
         s.arg("--public-dir").arg(s.public().to_str().unwrap()).arg("--build-command").arg(build);
-        s.run(&["init-sync", "--output", "json", "--remote-url", &url(&s)]).exits(0);
+        s.run(&["init-sync", "--replace-public-dir", "--output", "json", "--remote-url", &url(&s)]).exits(0);
         assert_eq!(s.json()["site_built"], true);
         assert_eq!(fs::read_to_string(s.public().join("index.html")).unwrap(), "page 2\n");
         assert!(!s.public().join("stale.html").exists(), "exactly the fresh site");
@@ -591,7 +591,7 @@ mod the_site {
         write(&s.public().join("stale.html"), "of an earlier life\n");
         write(&s.public().join("deep/er.html"), "of an earlier life\n");
         s.arg("--public-dir").arg(s.public().to_str().unwrap()).arg("--build-command").arg("");
-        s.init_sync().exits(0).says("cloned");
+        s.arg("--replace-public-dir").init_sync().exits(0).says("cloned");
         assert_eq!(fs::read_dir(s.public()).unwrap().count(), 0, "{}", s.last());
     }
 }

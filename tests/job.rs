@@ -307,7 +307,14 @@ fn what_cannot_be_started_is_said_with_the_next_step() {
     fs::write(bench.dir.path().join("script"), "#!/no/such/interpreter\n").unwrap();
     fs::set_permissions(bench.dir.path().join("script"), fs::Permissions::from_mode(0o755)).unwrap();
     let script = says(Program::Argv(vec!["./script".into()]));
-    assert!(script.contains("interpreter"), "{script}");
+    let path = bench.dir.path().join("script").display().to_string();
+    assert!(script.contains(&format!("the interpreter of {path} was not found (#!/no/such/interpreter)")), "{script}");
+    let line = says(Program::Argv(vec!["echo hi > x".into()]));
+    assert!(line.contains("no program `echo hi > x`") && line.contains("--tick-command"), "{line}");
+    let absent = says(Program::Argv(vec!["./job.sh".into()]));
+    let (path, from) = (bench.dir.path().join("job.sh").display().to_string(), bench.dir.path().display().to_string());
+    assert!(absent.contains(&format!("there is no {path}")), "{absent}");
+    assert!(absent.contains(&format!("looked for from the repository, {from}")), "{absent}");
     let job = Job { dir: Path::new("/no/such/folder"), ..bench.job("true") };
     let folder = bench.run(&job).unwrap_err().to_string();
     assert!(folder.contains("/no/such/folder is not there"), "{folder}");

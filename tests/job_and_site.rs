@@ -137,6 +137,7 @@ fn a_job_that_cannot_be_started_is_said_with_the_next_step() {
     s.run(&["tick", "--", "no-such-program"]).exits(1).says("pushed").logs("no program `no-such-program` was found");
     s.upstream_file("state/new", "1\n");
     s.run(&["tick", "--", "state/new"]).exits(1).logs("chmod +x state/new");
+    s.run(&["tick", "--tick-command", "./job.sh"]).exits(1).logs("status 127").logs("from the repository");
     for empty in [&["tick", "--tick-command", " "][..], &["tick", "--", ""], &["sync", "--build-command", ""]] {
         let before = s.our_tip();
         s.run(empty);
@@ -245,7 +246,7 @@ fn init_sync_leaves_exactly_the_fresh_site() {
     let s = Scene::new();
     write(&s.public().join("old/page.html"), "old");
     s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", COPY);
-    s.run(&["init-sync"]).exits(0);
+    s.run(&["init-sync", "--replace-public-dir"]).exits(0);
     assert_eq!(names_in(&s.public()), ["built", "index.html"]);
 }
 
@@ -384,6 +385,214 @@ fn a_public_dir_that_holds_anything_else_is_refused_before_anything_is_done() {
     }
     assert_eq!(fs::read_to_string(root.join("file")).unwrap(), "precious");
     assert!(root.join("home").is_dir() && !s.ours().join("state/site").exists());
+}
+
+mod over_somebodys_files {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const REMEDY: [&str; 2] = ["--replace-public-dir", "GIT_SYNC_REPLACE_PUBLIC_DIR"];
+    const PASSES: [&[&str]; 3] = [&["init-sync"], &["sync"], &["tick", "--tick-command", "touch state/ran"]];
+
+    fn dry<'a>(pass: &[&'a str]) -> Vec<&'a str> {
+        [pass, &["--dry-run"]].concat()
+    }
+
+    #[track_caller]
+    fn refused(s: &Scene) {
+        s.exits(2).says("error").logs("gitsync did not fill it").logs(REMEDY[0]).logs(REMEDY[1]);
+    }
+
+    /// Each pass, and its dry run before it.
+    #[track_caller]
+    fn all_refuse(s: &Scene) {
+        for pass in PASSES {
+            s.run(&dry(pass));
+            refused(s);
+            s.run(pass);
+            refused(s);
+        }
+    }
+
+    fn site(s: &Scene, way: &str) {
+        s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", COPY);
+        s.env("GIT_SYNC_PUBLISH", way);
+    }
+
+    const WAYS: [&str; 3] = ["whole", "files", "in-place"];
+
+    #[test]
+    fn each_pass_refuses_before_anything_is_done_and_the_option_allows_it() {
+        for way in WAYS {
+            let s = Scene::new();
+            site(&s, way);
+            s.rival_pushes("index.html");
+            write(&s.public().join("precious"), "precious");
+            let before = (s.our_tip(), s.upstream_tip());
+            all_refuse(&s);
+            assert_eq!((s.our_tip(), s.upstream_tip()), before);
+            assert!(!s.ours().join("state/ran").exists() && !s.private().join("site-stale").exists());
+            assert_eq!(names_in(&s.public()), ["precious"]);
+            s.env("GIT_SYNC_REPLACE_PUBLIC_DIR", "perhaps")
+                .sync()
+                .exits(2)
+                .logs("GIT_SYNC_REPLACE_PUBLIC_DIR is 'perhaps'");
+            s.env("GIT_SYNC_REPLACE_PUBLIC_DIR", "off").sync();
+            refused(&s);
+            s.env("GIT_SYNC_REPLACE_PUBLIC_DIR", "yes").sync().exits(0).says("behind");
+            // From now on it is ours.
+            s.env("GIT_SYNC_REPLACE_PUBLIC_DIR", "");
+            for pass in PASSES {
+                s.run(&dry(pass)).exits(0).run(pass).exits(0);
+            }
+            assert!(names_in(&s.public()).contains(&"index.html".to_owned()));
+            assert_eq!(s.public().join("precious").exists(), way == "in-place", "{way}");
+            let note = fs::metadata(s.private().join("site-ours")).unwrap();
+            assert_eq!(note.permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn no_repository_is_begun_for_it() {
+        let s = Scene::without_ours();
+        fs::create_dir(s.ours()).unwrap();
+        write(&s.public().join("precious"), "precious");
+        s.env("GIT_SYNC_PUBLIC_DIR", s.public().to_str().unwrap())
+            .arg("--remote-url")
+            .arg(s.upstream().to_str().unwrap());
+        for build in ["", COPY] {
+            s.env("GIT_SYNC_BUILD_COMMAND", build);
+            let empties = [&["init-sync"][..], &["init-sync", "--build-command", ""]];
+            for pass in empties {
+                s.run(&dry(pass));
+                refused(&s);
+                s.run(pass);
+                refused(&s);
+            }
+        }
+        assert!(!s.ours().join(".git").exists());
+        assert_eq!(names_in(&s.public()), ["precious"]);
+    }
+
+    #[test]
+    fn what_builds_nothing_and_empties_nothing_is_not_refused() {
+        let s = Scene::new();
+        write(&s.public().join("precious"), "precious");
+        let public = s.public();
+        let args = ["--public-dir", public.to_str().unwrap(), "--build-command", ""];
+        s.run(&[&["sync"][..], &args].concat()).exits(0);
+        s.run(&[&["init-sync"][..], &args].concat());
+        refused(&s);
+        assert_eq!(names_in(&public), ["precious"]);
+        s.run(&[&["init-sync", "--replace-public-dir"][..], &args].concat()).exits(0);
+        assert_eq!(names_in(&public), Vec::<String>::new());
+        // What somebody adds to a site of ours goes, empty as it was.
+        write(&public.join("added"), "added");
+        s.run(&[&["init-sync"][..], &args].concat()).exits(0);
+        assert_eq!(names_in(&public), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_empty_root_of_a_file_system_is_empty() {
+        let s = Scene::new();
+        site(&s, "files");
+        fs::create_dir_all(s.public().join("lost+found")).unwrap();
+        s.run(&["init-sync", "--dry-run"]).exits(0).run(&["init-sync"]).exits(0);
+        assert_eq!(page(&s), "page 2\n");
+    }
+
+    #[test]
+    fn what_somebody_adds_to_our_own_site_goes_with_the_next_one() {
+        for way in ["whole", "files"] {
+            let s = Scene::new();
+            site(&s, way);
+            s.run(&["init-sync"]).exits(0);
+            write(&s.public().join("added"), "added");
+            s.rival_pushes("index.html").sync().exits(0).says("behind");
+            assert_eq!(names_in(&s.public()), ["built", "index.html"], "{way}");
+        }
+    }
+
+    #[test]
+    fn another_folder_in_its_place_is_not_ours_and_a_copy_of_it_is() {
+        for way in ["whole", "files"] {
+            let s = Scene::new();
+            site(&s, way);
+            s.run(&["init-sync"]).exits(0);
+            let kept = s.root().join("kept");
+            fs::rename(s.public(), &kept).unwrap();
+            write(&s.public().join("index.html"), "another's");
+            write(&s.public().join("precious"), "precious");
+            s.rival_pushes("index.html");
+            all_refuse(&s);
+            assert_eq!(names_in(&s.public()), ["index.html", "precious"]);
+            // As a backup brings it back.
+            fs::remove_dir_all(s.public()).unwrap();
+            assert!(Command::new("cp").arg("-a").args([&kept, &s.public()]).status().unwrap().success());
+            s.sync().exits(0).says("behind");
+            assert_eq!(page(&s), "rival 2\n");
+        }
+    }
+
+    #[test]
+    fn another_repositorys_site_is_refused_and_so_is_that_of_one_made_anew() {
+        let s = with_site(COPY);
+        fs::remove_dir_all(s.ours().join(".git")).unwrap();
+        fs::remove_file(s.ours().join("index.html")).unwrap();
+        let up = built(&s);
+        s.run(&["init-sync", "--remote-url", s.upstream().to_str().unwrap()]);
+        refused(&s);
+        assert_eq!(built(&s), up);
+        s.run(&["init-sync", "--replace-public-dir", "--remote-url", s.upstream().to_str().unwrap()]).exits(0);
+        s.run(&["init-sync"]).exits(0);
+    }
+
+    #[test]
+    fn what_git_ignores_in_the_work_tree_is_somebodys_too() {
+        let s = Scene::new();
+        s.we_write(".git/info/exclude", "site/\n").we_write("site/precious", "precious\n");
+        s.env("GIT_SYNC_PUBLIC_DIR", s.ours().join("site").to_str().unwrap()).env("GIT_SYNC_BUILD_COMMAND", COPY);
+        s.rival_pushes("index.html");
+        all_refuse(&s);
+        s.our_file("site/precious", "precious\n");
+        s.run(&["sync", "--replace-public-dir"]).exits(0).says("behind");
+        assert_eq!(names_in(&s.ours().join("site")), ["built", "index.html"]);
+        // What no commit has and git does not ignore is nobody's to replace.
+        write(&s.ours().join("drafts/draft"), "draft\n");
+        let drafts = s.ours().join("drafts");
+        s.run(&["init-sync", "--replace-public-dir", "--public-dir", drafts.to_str().unwrap()]).exits(2);
+        s.our_file("drafts/draft", "draft\n");
+    }
+
+    /// It noted nothing of a public dir outside the work tree.
+    #[test]
+    fn a_site_of_an_earlier_version_is_not_refused() {
+        for pass in PASSES {
+            let s = with_site(COPY);
+            s.run(PASSES[1]).exits(0).run(PASSES[2]).exits(0);
+            fs::remove_file(s.private().join("site-ours")).unwrap();
+            let status = s.private().join("status.json");
+            let text = fs::read_to_string(&status).unwrap();
+            let old: Vec<&str> = text.lines().filter(|line| !line.contains("\"version\"")).collect();
+            let old = old.join("\n").replace(",\n    }", "\n    }");
+            assert!(serde_json::from_str::<serde_json::Value>(&old).is_ok(), "{old}");
+            fs::write(&status, old).unwrap();
+            // The first pass of this version may have nothing to publish.
+            s.run(&dry(pass)).exits(0).run(pass).exits(0);
+            s.rival_pushes("index.html");
+            s.run(&dry(pass)).exits(0).run(pass).exits(0);
+            assert_eq!(page(&s), "rival 3\n", "{pass:?}");
+            fs::remove_file(s.private().join("site-ours")).unwrap();
+            s.run(pass);
+            refused(&s);
+        }
+    }
+
+    #[test]
+    fn the_container_clears_its_own_volume() {
+        let image = include_str!("../Dockerfile");
+        assert!(image.contains("GIT_SYNC_PUBLIC_DIR=/public \\\n    GIT_SYNC_REPLACE_PUBLIC_DIR=true"));
+    }
 }
 
 #[test]

@@ -3,8 +3,11 @@
 
 mod scene;
 use std::fs;
-use std::process::Child;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 
+use needs::needs;
 use scene::{Scene, until};
 
 /// A tick that holds the lock until [`let_go`].
@@ -377,4 +380,74 @@ fn one_started_under_a_lock_of_the_git_folder_does_not_wait_for_itself() {
     line.arg(s.ours().join(".git")).arg(gitsync.get_program()).arg("sync");
     line.env("GIT_SYNC_REPO", s.ours()).env("GIT_SYNC_LOCK_WAIT", "2s");
     s.run_this(line).exits(0).says("up-to-date");
+}
+
+/// The binary where every user may run it.
+fn program_for_all(s: &Scene) -> std::path::PathBuf {
+    fs::set_permissions(s.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Where the program was built others may not get to. `cp` writes it: were it open here, it could not be run.
+    let program = s.root().join("gitsync");
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_gitsync")).arg(&program).status().unwrap().success());
+    program
+}
+
+#[needs(root)]
+#[test]
+fn an_include_that_this_user_may_not_read_is_named_with_its_file() {
+    const NOBODY: u32 = 65534;
+    let s = Scene::new();
+    let program = program_for_all(&s);
+    let include = s.root().join("secret.inc");
+    fs::write(&include, "[a]\n\tb = c\n").unwrap();
+    fs::set_permissions(&include, fs::Permissions::from_mode(0o600)).unwrap();
+    s.git_ours(&["config", "include.path", include.to_str().unwrap()]);
+    assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(s.ours()).status().unwrap().success());
+    for args in [&["init-sync"][..], &["sync"], &["tick", "--", "true"], &["sync", "--dry-run"], &["status"]] {
+        let mut command = s.isolated(&program);
+        command.args(args).env("GIT_SYNC_REPO", s.ours()).uid(NOBODY).gid(NOBODY);
+        s.run_this(command).exits(1).says("error");
+        s.logs(&format!("includes {} (include.path)", include.display()))
+            .logs(&format!("let this user read {}", include.display()));
+        assert!(!s.private().join("broken").exists() && !s.private().join("damaged-config").exists(), "{}", s.last());
+    }
+}
+
+/// A pass that once ran as another user is what leaves them.
+#[needs(root)]
+#[test]
+fn another_users_lock_and_private_folder_are_named_with_their_owner() {
+    const NOBODY: u32 = 65534;
+    let s = Scene::new();
+    let program = program_for_all(&s);
+    let own = |path: &std::path::Path, user: &str| {
+        assert!(Command::new("chown").args(["-R", user]).arg(path).status().unwrap().success());
+    };
+    let as_nobody = |args: &[&str]| {
+        let mut command = s.isolated(&program);
+        s.run_this({
+            command.args(args).env("GIT_SYNC_REPO", s.ours()).uid(NOBODY).gid(NOBODY);
+            command
+        });
+    };
+    let said = |path: &std::path::Path, args: &[&str]| {
+        as_nobody(args);
+        s.exits(1).says("error").logs(&format!("{} belongs to root (uid 0), and this is ", path.display()));
+        s.logs(&format!("(uid {NOBODY})"));
+    };
+    let passes: [&[&str]; 4] = [&["init-sync"], &["sync"], &["tick", "--", "true"], &["sync", "--dry-run"]];
+    for pass in passes {
+        said(&s.private(), pass);
+        s.logs("run every pass as one user: as root (uid 0)").logs(&format!("chown -R {NOBODY}"));
+    }
+    said(&s.private(), &["status"]);
+    s.logs("as the user that runs the passes");
+    own(&s.ours(), "65534:65534");
+    chown(s.private().join("lock"), Some(0), Some(0)).unwrap();
+    fs::set_permissions(s.private().join("lock"), fs::Permissions::from_mode(0o600)).unwrap();
+    for pass in passes {
+        said(&s.private().join("lock"), pass);
+    }
+    fs::remove_dir_all(s.private()).unwrap();
+    own(&s.ours(), "0:0");
+    said(&s.ours().join(".git"), &["sync"]);
 }

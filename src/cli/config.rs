@@ -108,6 +108,13 @@ pub struct Config {
     /// Where the site is published [default: no site]
     #[arg(long, value_name = "PATH", env = "GIT_SYNC_PUBLIC_DIR", help_heading = "Site")]
     pub public_dir: Option<PathBuf>,
+    /// Publish over files that gitsync did not put there
+    ///
+    /// Without it a public dir that is not empty and that gitsync did not fill is refused. In the environment: true, 1, yes or
+    /// on.
+    #[arg(long, env = "GIT_SYNC_REPLACE_PUBLIC_DIR", help_heading = "Site", hide_short_help = true)]
+    #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
+    pub replace_public_dir: bool,
     /// Builds the site, a line for `sh -c`
     ///
     /// It runs in the repository and builds into {public_dir}. Default with a public dir: python -m src.main build-site
@@ -196,6 +203,9 @@ const TIME: &str = "Time limits (90s, 15m)";
 
 const DEFAULT_PATHS: [&str; 2] = ["state/", "audit/"];
 
+/// What stands for the public dir in a build command.
+const PUBLIC_DIR: &str = "{public_dir}";
+
 pub(super) const BUILD_COMMAND: &str = "python -m src.main build-site --output {public_dir}";
 
 /// `GIT_AUTHOR_*` and `GIT_COMMITTER_*`, as git reads them.
@@ -255,6 +265,14 @@ impl Config {
             if self.public_dir.is_none() {
                 return Err("--build-command is empty: give a command, or leave the option out".into());
             }
+        }
+        if let Some(command) = self.build_command.as_ref().filter(|_| self.public_dir.is_none())
+            && command.contains(PUBLIC_DIR)
+        {
+            return Err(format!(
+                "the build command is '{command}', and there is no public dir for {PUBLIC_DIR}: give --public-dir \
+                 (GIT_SYNC_PUBLIC_DIR), or name the folder itself"
+            ));
         }
         if self.log_format == LogFormat::Auto {
             let is_action = text("GITHUB_ACTIONS").is_some_and(|word| word == "true");

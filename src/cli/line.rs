@@ -44,12 +44,14 @@ impl Line {
             let its = scope(arg.get_id().as_str());
             if !its.contains(&subcommand) {
                 let owners: Vec<String> = its.iter().map(|owner| format!("`gitsync {}`", owner.word())).collect();
-                return Some(format!(
-                    "'--{}' means nothing to `gitsync {}`: it is an option of {}",
-                    arg.get_long().unwrap_or_default(),
-                    subcommand.word(),
-                    owners.join(" and ")
-                ));
+                return Some(
+                    format!(
+                        "'--{}' means nothing to `gitsync {}`: it is an option of {}",
+                        arg.get_long().unwrap_or_default(),
+                        subcommand.word(),
+                        owners.join(" and ")
+                    ) + if *arg.get_id() == "remote_url" { ", which sets the URL for all of them" } else { "" },
+                );
             }
         }
         given.iter().filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue)).find_map(|arg| {

@@ -126,7 +126,9 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
         }
         if error.class() == git2::ErrorClass::Os {
             // The system said no, to a file of ours or of the user's configuration: no reason to put a repository aside.
-            return Error::git(format!("opening {}", place.work_dir.display()), &error);
+            let closed =
+                error.message().contains("Permission denied").then(|| settings::refused(place, &error)).flatten();
+            return closed.unwrap_or_else(|| Error::git(format!("opening {}", place.work_dir.display()), &error));
         }
         let what = format!("{} can't be opened as a repository: {}", place.work_dir.display(), error.message());
         if let Some(setting) = settings::refused(place, &error) {

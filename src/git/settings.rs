@@ -32,6 +32,15 @@ pub(crate) fn refused(place: &Place, error: &git2::Error) -> Option<Error> {
     files(place).into_iter().find_map(|file| wrong_in(&file, error, from_there))
 }
 
+/// A failure that came from a setting, with the file and the key of that instead of libgit2's words.
+pub fn named(place: &Place, failure: Error) -> Error {
+    if failure.kind != Kind::NotReady || !failure.what.contains("failed to parse '") {
+        return failure;
+    }
+    let said = git2::Error::new(git2::ErrorCode::GenericError, git2::ErrorClass::Config, &failure.what);
+    refused(place, &said).unwrap_or(failure)
+}
+
 /// The files that git reads its configuration from, as far as they are there.
 fn files(place: &Place) -> Vec<PathBuf> {
     let own = ["config", "config.worktree"].map(|name| place.git_dir.join(name));
@@ -40,10 +49,10 @@ fn files(place: &Place) -> Vec<PathBuf> {
 }
 
 fn wrong_in(file: &Path, error: &git2::Error, from_there: bool) -> Option<Error> {
-    let refused = |what: String| {
-        let next = format!("mend {}; nothing was touched", file.display());
-        Some(Error::new(Kind::NotReady, what, next))
-    };
+    let mend =
+        |what: String, file: &str| Some(Error::new(Kind::NotReady, what, format!("mend {file}; nothing was touched")));
+    let name = file.display().to_string();
+    let refused = |what: String| mend(what, &name);
     match files::read(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
@@ -56,24 +65,41 @@ fn wrong_in(file: &Path, error: &git2::Error, from_there: bool) -> Option<Error>
         Ok(config) => config,
         // libgit2 names the line, and of an include the file that is included.
         Err(error) => {
-            return refused(format!("git's configuration {} can't be read: {}", file.display(), error.message()));
+            let said = error.message();
+            // Of a file that the system keeps from us libgit2 says no more than its name.
+            let closed = said.split_once("failed open - '").and_then(|(_, rest)| rest.split_once('\''));
+            if let Some((included, _)) = closed.filter(|(included, _)| *included != name) {
+                let what =
+                    format!("git's configuration {name} includes {included} (include.path), which can't be read");
+                let next = format!("let this user read {included}, or take the include out; nothing was touched");
+                return Some(Error::new(Kind::NotReady, what, next));
+            }
+            let place = said.rsplit_once("(in ").and_then(|(_, place)| place.rsplit_once(':'));
+            let at_fault = place.map_or(&*name, |(file, _)| file);
+            return mend(format!("git's configuration {name} can't be read: {said}"), at_fault);
         }
     };
     if !from_there {
         return None;
     }
     let mut entries = config.entries(None).ok()?;
+    let mut likely = None;
     while let Some(Ok(entry)) = entries.next() {
-        let name = entry.name().unwrap_or_default().to_ascii_lowercase();
+        let key = entry.name().unwrap_or_default().to_ascii_lowercase();
         if !entry.has_value() {
             continue;
         }
         let value = String::from_utf8_lossy(entry.value_bytes()).into_owned();
-        let named = error.message().contains(&format!("'{value}'"));
-        let not_boolean = BOOLEANS.contains(&name.as_str()) && git2::Config::parse_bool(value.as_str()).is_err();
-        if (named && !value.is_empty()) || not_boolean {
-            return refused(format!("{name} = {value} in {} is no value that git knows for it", file.display()));
+        let is_named = !value.is_empty() && error.message().contains(&format!("'{value}'"));
+        let file = if entry.include_depth() > 0 { format!("a file that {name} includes") } else { name.clone() };
+        let wrong = || mend(format!("{key} = {value} in {file} is no value that git knows for it"), &file);
+        if BOOLEANS.contains(&key.as_str()) && git2::Config::parse_bool(value.as_str()).is_err() {
+            return wrong();
+        }
+        // Another key may have this value, and may have it rightly.
+        if is_named && likely.is_none() {
+            likely = wrong();
         }
     }
-    None
+    likely
 }

@@ -251,17 +251,36 @@ fn command(job: &Job<'_>) -> Result<Command, Error> {
 
 /// Why the command could not be started, and what to do about that.
 fn not_started(job: &Job<'_>, command: &Command, error: &io::Error) -> Error {
-    let (program, dir) = (Path::new(command.get_program()).display(), job.dir);
+    let (name, dir) = (Path::new(command.get_program()), job.dir);
+    let is_path = name.components().count() > 1;
+    // As the system looks for it: in the folder that the command runs in.
+    let path = if is_path { dir.join(name).components().collect() } else { name.to_owned() };
+    let (program, path) = (name.display(), path.as_path());
+    let is_line = command.get_args().len() == 0 && program.to_string().contains(char::is_whitespace);
     let (why, next) = match error.kind() {
         _ if !dir.is_dir() => {
             (format!("its folder {} is not there", dir.display()), "see where the folder has gone".to_owned())
         }
-        io::ErrorKind::NotFound => (
+        io::ErrorKind::NotFound if is_path && path.exists() => (
+            format!("the interpreter of {} was not found{}", path.display(), first_line(path)),
+            "install it, or mend the first line of the file".to_owned(),
+        ),
+        io::ErrorKind::NotFound if is_line => (
             format!("no program `{program}` was found"),
-            "check its spelling, PATH, and the interpreter that its first line names".to_owned(),
+            "what stands after -- is a program and its arguments, each a word of its own; a line for the shell is \
+             --tick-command, or -- sh -c 'LINE'"
+                .to_owned(),
+        ),
+        io::ErrorKind::NotFound if is_path => (
+            format!("there is no {}", path.display()),
+            format!("check its spelling; a path is looked for from the repository, {}", dir.display()),
+        ),
+        io::ErrorKind::NotFound => (
+            format!("no program `{program}` was found in PATH"),
+            format!("check its spelling and PATH; a program in the repository is ./{program}"),
         ),
         io::ErrorKind::PermissionDenied => {
-            (format!("`{program}` may not be executed"), format!("make it executable: chmod +x {program}"))
+            (format!("{} may not be executed", path.display()), format!("make it executable: chmod +x {program}"))
         }
         io::ErrorKind::ArgumentListTooLong => {
             (format!("`{program}`: {error}"), "shorten its arguments and the environment".to_owned())
@@ -272,6 +291,13 @@ fn not_started(job: &Job<'_>, command: &Command, error: &io::Error) -> Error {
         ),
     };
     Error::person(format!("the {} could not be started: {why}", job.label), next)
+}
+
+/// A script's first line in brackets, where it names an interpreter.
+fn first_line(script: &Path) -> String {
+    let text = crate::fs::files::read(script).unwrap_or_default();
+    let line = text.split(|byte| *byte == b'\n').next().filter(|line| line.starts_with(b"#!") && line.len() < 200);
+    line.map(|line| format!(" ({})", String::from_utf8_lossy(line).trim_end())).unwrap_or_default()
 }
 
 /// SIGCHLD rings the bell for as long as this lives.

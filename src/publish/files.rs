@@ -16,7 +16,7 @@ use super::folder::cannot_be_moved;
 use crate::fs::dir::{Dir, FileKind, Found};
 
 /// What is brought into the public dir waits here, readable for nobody.
-const INCOMING: &str = ".gitsync-incoming";
+pub(super) const INCOMING: &str = ".gitsync-incoming";
 
 /// What the maker of a file system keeps at its root, not ours to remove.
 const LOST_AND_FOUND: &str = "lost+found";

@@ -56,7 +56,7 @@ fn unwritable(path: &Path, error: &io::Error) -> Error {
 }
 
 /// It can't be looked at.
-fn unknown(error: io::Error) -> Error {
+pub(super) fn unknown(error: io::Error) -> Error {
     let kind = if is_passing(&error) { Kind::Retry } else { Kind::Person };
     Error::new(kind, format!("can't be looked at: {error}"), "see what is there")
 }

@@ -35,6 +35,9 @@ pub struct Run {
     pub error: Option<String>,
     /// When a run of this subcommand last ended with exit code 0.
     pub last_good: Option<DateTime<Utc>>,
+    /// The version of gitsync that it was; none of one that did not note which public dir is its own.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
 /// The whole of `status.json`.
@@ -55,6 +58,11 @@ impl Record {
     /// Reads the record; one that is missing, damaged or can't be read counts as empty, since it is not precious.
     pub fn read(private: &PrivateDir) -> Self {
         Self::try_read(private).unwrap_or_default()
+    }
+
+    /// Whether the last run of a subcommand was by a version that noted no public dir for its own.
+    pub fn is_of_before_notes(&self, command: Command) -> bool {
+        self.runs.get(command.word()).is_some_and(|run| run.version.is_none())
     }
 
     fn try_read(private: &PrivateDir) -> io::Result<Self> {
@@ -80,6 +88,7 @@ impl Record {
             remote: outcome.remote.clone(),
             error: outcome.error(),
             last_good: if exit_code == 0 { Some(ended) } else { before },
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         };
         let results = record.totals.entry(name.to_owned()).or_default();
         *results.entry(run.result.clone()).or_default() += 1;

@@ -218,6 +218,11 @@ pub fn server_said(url: &str, words: &str) -> Error {
     } else {
         (Kind::Unreachable, "nothing: the next pass tries again")
     };
+    let next = if said.is_empty() {
+        "if it goes on, see that host, port and path of the remote's URL are a git server's; the next pass tries again"
+    } else {
+        next
+    };
     let what = if said.is_empty() { format!("{url} hung up without a word") } else { format!("{url} said: {said}") };
     Error { kind, what, next: next.to_owned() }
 }

@@ -317,6 +317,38 @@ fn a_bad_setting_is_named_with_its_file_and_nothing_is_put_aside() {
     nothing_is_put_aside(&s);
 }
 
+/// libgit2 says the value alone, and only where it comes to need it.
+#[test]
+fn a_bad_boolean_is_named_by_every_pass_that_reads_it() {
+    let passes: [&[&str]; 3] = [&["init-sync"], &["sync"], &["tick", "--tick-command", "true"]];
+    let s = Scene::new();
+    s.rival_pushes("index.html");
+    // Another key may have the value, and may have it rightly.
+    s.git_ours(&["config", "aaa.nickname", "perhaps"]);
+    s.git_ours(&["config", "core.ignorecase", "perhaps"]);
+    let config = s.ours().join(".git/config").display().to_string();
+    for pass in passes {
+        for args in [pass.to_vec(), [pass, &["--dry-run"]].concat()] {
+            s.run(&args)
+                .exits(1)
+                .logs(&format!("core.ignorecase = perhaps in {config}"))
+                .logs(&format!("mend {config}"));
+        }
+    }
+    s.git_ours(&["config", "--unset", "core.ignorecase"]);
+    write(&s.root().join("more.inc"), "[core]\n\tignorecase = perhaps\n");
+    let more = s.root().join("more.inc").display().to_string();
+    s.git_ours(&["config", "include.path", &more]);
+    s.sync().exits(1).logs("core.ignorecase = perhaps in a file that").logs(&config);
+    write(&s.root().join("more.inc"), "nothing like it [\n");
+    for pass in passes {
+        s.run(pass).exits(1).logs(&format!("mend {more};"));
+    }
+    nothing_is_put_aside(&s);
+    fs::remove_file(more).unwrap();
+    s.sync().exits(0).says("behind");
+}
+
 #[test]
 fn relative_worktrees_are_no_format_that_stops_init_sync() {
     let s = Scene::new();
@@ -429,7 +461,8 @@ fn what_only_looks_out_of_place_stays() {
 #[test]
 fn an_index_in_another_format_is_no_damage() {
     for (make, remedy) in [
-        (["update-index", "--split-index"].as_slice(), "git update-index --no-split-index"),
+        (["update-index", "--split-index"].as_slice(), "git config core.splitIndex false"),
+        (&["update-index", "--split-index"], "git update-index --no-split-index"),
         (&["sparse-checkout", "set", "--sparse-index", "state"], "git sparse-checkout disable"),
     ] {
         let s = Scene::new();
@@ -437,7 +470,9 @@ fn an_index_in_another_format_is_no_damage() {
         s.git_ours(make);
         s.rival_pushes("more");
         for args in [&["sync"] as &[&str], &["tick", "--", "true"], &["init-sync"]] {
-            s.run(args).exits(1).logs(remedy).logs_not("damaged");
+            for args in [args.to_vec(), [&args[..1], &["--dry-run"], &args[1..]].concat()] {
+                s.run(&args).exits(1).logs(remedy).logs_not("damaged").logs_not("run `gitsync init-sync`");
+            }
         }
         nothing_is_put_aside(&s);
     }
@@ -476,6 +511,28 @@ fn an_init_that_was_cut_short_is_made_again_and_not_put_aside() {
         }
         s.init_sync().exits(0).says("cloned").ours_equals_upstream().fsck();
         nothing_is_put_aside(&s);
+    }
+}
+
+/// In the order in which git makes what it makes, killed after each.
+#[test]
+fn a_git_init_killed_at_any_stage_is_made_again() {
+    let made = ["", "hooks/sample", "info/exclude", "description", "refs/heads/", "refs/tags/", "HEAD.lock", "HEAD"];
+    let made = [&made[..], &["config.lock", "config", "objects/pack/", "objects/info/"]].concat();
+    for stage in 1..=made.len() {
+        let s = Scene::without_ours();
+        for name in &made[..stage] {
+            let path = s.ours().join(".git").join(name);
+            let text = match *name {
+                "HEAD" => "ref: refs/heads/main\n",
+                "config" => "[core]\n\trepositoryformatversion = 0\n",
+                _ => "",
+            };
+            if path.to_str().unwrap().ends_with('/') { fs::create_dir_all(&path).unwrap() } else { write(&path, text) }
+        }
+        s.init_sync().exits(0).says("cloned").ours_equals_upstream().fsck();
+        nothing_is_put_aside(&s);
+        assert!(!s.private().join("broken").exists(), "{:?}", &made[..stage]);
     }
 }
 

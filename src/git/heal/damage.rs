@@ -181,10 +181,17 @@ pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
     }
     let Err(error) = git2::Index::open(&path) else { return Ok(false) };
     if error.message().contains("mandatory extension") {
-        // A split or a sparse index, say: sound, and not ours to replace.
+        // Sound, and not ours to replace.
         let what = format!("the index has a format that gitsync can't read ({})", error.message());
-        let next =
-            "write it in git's plain format: `git update-index --no-split-index`, or `git sparse-checkout disable`";
+        let next = match error.message() {
+            it if it.contains("'link'") => {
+                "it is split: `git update-index --no-split-index` joins it, and `git config core.splitIndex false` keeps it so"
+            }
+            it if it.contains("'sdir'") => {
+                "it is sparse: `git sparse-checkout disable`, and `git config index.sparse false`"
+            }
+            _ => "have git write it without that extension",
+        };
         return Err(Error::new(Kind::NotReady, what, next));
     }
     match Error::git("reading the index", &error) {

@@ -66,7 +66,7 @@ pub(super) fn explain(e: &ureq::Error, url: &str, limits: &Limits) -> Error {
         E::BadUri(_) | E::Http(_) => lasting(format!("{url} is no URL that can be asked"), "correct the remote's URL"),
         E::Protocol(_) | E::LargeResponseHeader(..) | E::Decompress(..) | E::BodyStalled => passing(
             format!("{url} answered what is no HTTP, or half of it: {}", redact::text(e.to_string().as_bytes())),
-            again,
+            "if it goes on, see that host and port of the remote's URL are those of a web server; the next pass tries again",
         ),
         _ => passing(format!("talking to {url}: {}", redact::text(e.to_string().as_bytes())), again),
     }
@@ -101,6 +101,11 @@ fn tls_trouble(e: &rustls::Error, url: &str) -> Error {
             (Kind::Refused, "the server needs a certificate that is valid")
         }
         E::PeerIncompatible(_) => (Kind::Refused, "the server needs TLS 1.2 or 1.3"),
+        E::InvalidMessage(_) => (
+            Kind::Unreachable,
+            "if it goes on, see that the remote's URL has the right port, and https:// only where the server has it; the next \
+             pass tries again",
+        ),
         _ => (Kind::Unreachable, "nothing: the next pass tries again"),
     };
     Error { kind, what: format!("no secure connection to {url}: {why}"), next: next.to_owned() }
