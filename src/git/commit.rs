@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use rustix::fs::FileType;
 
+use super::named::Unmatched;
+use super::pathspec::{Matcher, Pathspec};
 use super::rules::Blocked;
 use super::tree_edit::{DEEPEST, Edits};
 use super::{CommitId, Repo, path_of, raw, shown};
@@ -37,6 +39,8 @@ pub struct Committed {
     pub files: usize,
     /// What was left out.
     pub left_out: Vec<LeftOut>,
+    /// The paths that name nothing.
+    pub unmatched: Vec<Unmatched>,
 }
 
 /// Whether a commit may be the first of its branch.
@@ -58,18 +62,21 @@ pub struct Changed {
     pub paths: BTreeSet<PathBuf>,
     /// What has to be left out.
     pub left_out: BTreeSet<LeftOut>,
+    /// The paths that name nothing.
+    pub unmatched: Vec<Unmatched>,
 }
 
 impl Repo {
-    /// Looks for what is new, changed or gone under `roots`, untracked files included and ignored ones not.
+    /// Looks for what is new, changed or gone under `paths`, untracked files included and ignored ones not.
     ///
     /// `max_file_size`: in bytes.
     ///
     /// # Errors
     /// Where the tree, the index or the work tree can't be read.
-    pub fn changed_under(&self, roots: &[PathBuf], max_file_size: u64) -> Result<Changed, Error> {
+    pub fn changed_under(&self, paths: &[Pathspec], max_file_size: u64) -> Result<Changed, Error> {
         let doing = "looking for what changed";
         step(doing);
+        let matcher = Matcher::new(paths)?;
         let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let tree = self.head_tree()?;
         let mut changed = Changed::default();
@@ -78,19 +85,21 @@ impl Repo {
         options.ignore_submodules(true).skip_binary_check(true).disable_pathspec_match(true);
         let index = self.index()?;
         let mut blocked = BTreeSet::new();
-        let mut usable = Vec::new();
-        for root in roots {
-            if let Some(why) = self.unusable(&top, root, tree.as_ref())? {
-                changed.left_out.insert(LeftOut { path: root.clone(), why });
+        let mut usable = BTreeSet::new();
+        for spec in matcher.included() {
+            let base = spec.base();
+            if let Some(why) = self.unusable(&top, &base, tree.as_ref())? {
+                changed.left_out.insert(LeftOut { path: base, why });
                 continue;
             }
-            if let Some(above) = self.blocked_on_the_way(root) {
+            if let Some(above) = self.blocked_on_the_way(&base) {
                 blocked.insert(above);
                 continue;
             }
-            self.walk_for_specials(&top, root, &mut changed.left_out, &mut blocked)?;
-            usable.push(root);
+            self.walk_for_specials(&top, &base, &matcher, &mut changed.left_out, &mut blocked)?;
+            usable.extend(self.roots_of(spec, &index, tree.as_ref()));
         }
+        let usable = outermost(usable);
         // The walk does not go into folders that are ignored; libgit2 does, where it knows files in them.
         blocked.extend(
             self.blocked_among_tracked(&index)
@@ -105,6 +114,8 @@ impl Repo {
             any |= self.look_around(root, &blocked, &index, &mut options);
         }
         if !any {
+            changed.left_out.retain(|one| !matcher.excludes(&one.path));
+            changed.unmatched = self.unmatched(&matcher, &index, &changed);
             return Ok(changed);
         }
         if blocked.is_empty() && usable.iter().any(|root| root.as_os_str().is_empty()) {
@@ -142,11 +153,14 @@ impl Repo {
                 tree.get_path(path).is_ok_and(|entry| entry.kind() == Some(git2::ObjectType::Commit))
             })
         });
+        changed.paths.retain(|path| matcher.matches(path));
+        changed.left_out.retain(|one| !matcher.excludes(&one.path));
         leave_out_unfit(&top, &index, max_file_size, &mut changed)?;
+        changed.unmatched = self.unmatched(&matcher, &index, &changed);
         Ok(changed)
     }
 
-    /// Commits what is new, changed or gone under `roots`.
+    /// Commits what is new, changed or gone under `paths`.
     ///
     /// The order is objects, index, branch: killed between the last two, the next tick finds the same changes and makes
     /// the same commit.
@@ -156,14 +170,15 @@ impl Repo {
     /// [`Kind::NotReady`] where this would be the branch's first commit and must not be.
     pub fn commit_under(
         &self,
-        roots: &[PathBuf],
+        paths: &[Pathspec],
         max_file_size: u64,
         message: &str,
         when: DateTime<Utc>,
         first: First,
     ) -> Result<Committed, Error> {
-        let changed = self.changed_under(roots, max_file_size)?;
-        let mut done = Committed { left_out: changed.left_out.into_iter().collect(), ..Committed::default() };
+        let changed = self.changed_under(paths, max_file_size)?;
+        let left_out = changed.left_out.into_iter().collect();
+        let mut done = Committed { left_out, unmatched: changed.unmatched, ..Committed::default() };
         if changed.paths.is_empty() {
             return Ok(done);
         }
@@ -253,6 +268,7 @@ impl Repo {
         &self,
         top: &Dir,
         at: &Path,
+        matcher: &Matcher,
         left_out: &mut BTreeSet<LeftOut>,
         blocked: &mut BTreeSet<Blocked>,
     ) -> Result<(), Error> {
@@ -301,22 +317,23 @@ impl Repo {
         }
         for (name, kind) in entries {
             let path = at.join(&name);
+            let is_named = || matcher.matches(&path) && !self.is_ignored(&path, false);
             match kind {
-                FileType::Directory if name == ".git" => {}
+                FileType::Directory if name == ".git" || !matcher.may_match_in(&path) => {}
                 // libgit2 passes over it without a word.
                 FileType::Directory if name.eq_ignore_ascii_case(".git") => {
                     left_out.insert(LeftOut { path, why: "has a name that git allows in no tree".to_owned() });
                 }
                 FileType::Directory if self.is_ignored(&path, true) => {}
-                FileType::Directory => self.walk_for_specials(top, &path, left_out, blocked)?,
+                FileType::Directory => self.walk_for_specials(top, &path, matcher, left_out, blocked)?,
                 FileType::RegularFile | FileType::Symlink => {}
-                FileType::Fifo if !self.is_ignored(&path, false) => {
+                FileType::Fifo if is_named() => {
                     left_out.insert(LeftOut { path, why: "is a FIFO".to_owned() });
                 }
-                FileType::Socket if !self.is_ignored(&path, false) => {
+                FileType::Socket if is_named() => {
                     left_out.insert(LeftOut { path, why: "is a socket".to_owned() });
                 }
-                _ if !self.is_ignored(&path, false) => {
+                _ if is_named() => {
                     left_out.insert(LeftOut { path, why: "is a device".to_owned() });
                 }
                 _ => {}
@@ -330,7 +347,7 @@ impl Repo {
         &self,
         deep: &[PathBuf],
         top: &Dir,
-        roots: &[&PathBuf],
+        roots: &[PathBuf],
         index: &git2::Index,
     ) -> Result<git2::DiffOptions, Error> {
         let mut paths = BTreeSet::new();
@@ -382,11 +399,23 @@ impl Repo {
             .is_some_and(|tree| tree.get_path(path).is_ok_and(|entry| entry.kind() == Some(git2::ObjectType::Commit)))
     }
 
-    fn is_ignored(&self, path: &Path, folder: bool) -> bool {
+    pub(super) fn is_ignored(&self, path: &Path, folder: bool) -> bool {
         // A pattern that ends with a slash matches folders alone; the slash says that this is one.
         let asked = if folder { path.join("") } else { path.to_owned() };
         self.git.is_path_ignored(asked).unwrap_or(false)
     }
+}
+
+/// Paths without those that lie in another of them.
+fn outermost(paths: BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        // In order: a folder comes before what is in it.
+        if !kept.last().is_some_and(|outer| path.starts_with(outer)) {
+            kept.push(path);
+        }
+    }
+    kept
 }
 
 /// A file named by `--path` may go like any other; a whole tracked folder that is gone looks like a volume that is not
