@@ -11,6 +11,7 @@ use crate::git::{CommitId, Repo};
 use crate::job_step;
 use crate::outcome::{Command, Word};
 use crate::pass::Pass;
+use crate::paths;
 use crate::plan::{self, Basis, Plan, Push, Reason, Step, View};
 use crate::policy::Mode;
 
@@ -136,6 +137,9 @@ fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     } else {
         pass.would(format!("commit {} changed files and what the job changes: {}", paths.len(), some(&paths)));
         pass.would_commit = true;
+    }
+    if pass.settled_on.is_none() {
+        paths::say_unmatched(pass, &changed.unmatched, false);
     }
     for left_out in changed.left_out {
         pass.would(format!("leave {} out of the commit: it {}", left_out.path.display(), left_out.why));

@@ -20,6 +20,7 @@ mod locate;
 pub mod misplaced;
 pub mod named;
 mod odd;
+pub mod outside;
 pub mod pathspec;
 mod place;
 pub mod raw;

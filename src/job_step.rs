@@ -6,12 +6,14 @@ use std::io;
 
 use chrono::SecondsFormat;
 
-use crate::clock::now;
+use crate::clock::{Stamp, now};
 use crate::error::Error;
 use crate::git::CommitId;
 use crate::git::Repo;
 use crate::git::commit::{First, LeftOut};
+use crate::git::outside::During;
 use crate::pass::{Pass, Task};
+use crate::paths;
 use crate::plan::{Basis, View};
 use crate::process::job::{Ended, Program};
 
@@ -20,7 +22,10 @@ use crate::process::job::{Ended, Program};
 /// # Errors
 /// Where nothing can be committed after it. That the job itself failed is in the outcome.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result<(), Error> {
-    start(pass, repo, basis)?;
+    let from = Stamp::begin();
+    let started = start(pass, repo, basis);
+    pass.job_ran = Some(During { from, until: Stamp::end() });
+    started?;
     let head = repo.place.git_dir.join("HEAD").symlink_metadata();
     if head.is_err_and(|error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())) {
         return Err(Error::person(
@@ -89,6 +94,7 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result
     let when = now();
     let message = settings.message.replace("{time}", &when.to_rfc3339_opts(SecondsFormat::Secs, true));
     let done = repo.commit_under(&settings.paths, settings.max_file_size, &message, when, first)?;
+    paths::say(pass, repo, &done);
     for left_out in done.left_out {
         pass.outcome.fail(left_out_of_commit(&left_out));
     }

@@ -216,6 +216,11 @@ impl Config {
         if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) }
     }
 
+    /// Whether nobody has said what to commit.
+    pub fn has_default_paths(&self) -> bool {
+        self.paths.iter().map(Pathspec::given).eq(DEFAULT_PATHS)
+    }
+
     /// The longest that a pass can take by all its limits together, and ten minutes for what has none: the disk.
     pub fn longest(&self) -> Duration {
         let limits = [self.lock_wait, self.network_timeout, self.job_timeout, self.build_timeout];

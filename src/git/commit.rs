@@ -101,11 +101,7 @@ impl Repo {
         }
         let usable = outermost(usable);
         // The walk does not go into folders that are ignored; libgit2 does, where it knows files in them.
-        blocked.extend(
-            self.blocked_among_tracked(&index)
-                .into_iter()
-                .filter(|it| usable.iter().any(|root| it.folder.starts_with(root))),
-        );
+        blocked.extend(usable.iter().flat_map(|root| self.blocked_among_tracked_in(root, &index)));
         for it in &blocked {
             changed.left_out.insert(LeftOut { path: it.file.clone(), why: it.why() });
         }

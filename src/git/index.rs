@@ -1,7 +1,7 @@
 //! The index: written so that it is on disk before anything relies on it, and changed as git changes it.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::{CommitId, Repo, path_of, raw};
@@ -131,4 +131,19 @@ fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
     entry.uid = stat.st_uid;
     entry.gid = stat.st_gid;
     entry.file_size = stat.st_size as u32;
+}
+
+/// The entries of what is in a folder, or of everything where it is the top.
+pub(super) fn entries_below(index: &git2::Index, folder: &Path) -> impl Iterator<Item = git2::IndexEntry> {
+    let inside = if folder.as_os_str().is_empty() { PathBuf::new() } else { folder.join("") };
+    let inside = inside.into_os_string().into_vec();
+    let first = if inside.is_empty() { Some(0) } else { index.find_prefix(inside.as_slice()).ok() };
+    let entries = (first.unwrap_or(index.len())..index.len()).map_while(|at| index.get(at));
+    // An index that is sorted without regard to case has other folders in between.
+    let length = inside.len();
+    let among = move |entry: &git2::IndexEntry| entry.path.get(..length).map(<[u8]>::to_ascii_lowercase);
+    let lower = inside.to_ascii_lowercase();
+    entries
+        .take_while(move |entry| among(entry).as_ref() == Some(&lower))
+        .filter(move |entry| entry.path.starts_with(&inside))
 }

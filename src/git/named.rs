@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::commit::Changed;
+use super::index::entries_below;
 use super::pathspec::{Matcher, Pathspec};
 use super::{Repo, path_of};
 use crate::fs::files;
@@ -62,7 +63,7 @@ impl Repo {
             subtree.iter().flat_map(|tree| tree.iter().map(|entry| entry.name_bytes().to_vec()).collect::<Vec<_>>()),
         );
         let inside = if folder.as_os_str().is_empty() { 0 } else { folder.as_os_str().len() + 1 };
-        for entry in index.iter().filter(|entry| path_of(&entry.path).starts_with(folder)) {
+        for entry in entries_below(index, folder) {
             let name = entry.path.get(inside..).and_then(|rest| rest.split(|byte| *byte == b'/').next());
             let begins = |name: &&[u8]| name.get(..lead.len()).is_some_and(|head| head.eq_ignore_ascii_case(lead));
             names.extend(name.filter(begins).map(<[u8]>::to_vec));
@@ -110,14 +111,6 @@ impl Repo {
 
 fn is_any_tracked(spec: &Pathspec, named: &dyn Fn(&Path) -> bool, index: &git2::Index) -> bool {
     let base = spec.base();
-    if !base.as_os_str().is_empty() {
-        // In order, so that a folder's files need not be looked for one by one.
-        let first = index.find_prefix(&base).ok().into_iter().flat_map(|first| first..index.len());
-        let entries = first.map_while(|at| index.get(at)).take_while(|entry| {
-            let head = entry.path.get(..base.as_os_str().len());
-            head.is_some_and(|head| head.eq_ignore_ascii_case(base.as_os_str().as_bytes()))
-        });
-        return entries.map(|entry| path_of(&entry.path)).any(|path| named(&path));
-    }
-    index.iter().any(|entry| named(&path_of(&entry.path)))
+    let is_itself = !base.as_os_str().is_empty() && index.get_path(&base, 0).is_some() && named(&base);
+    is_itself || entries_below(index, &base).any(|entry| named(&path_of(&entry.path)))
 }

@@ -291,6 +291,12 @@ impl Matcher {
     pub(super) fn may_match_in(&self, folder: &Path) -> bool {
         self.included.iter().any(|one| one.spec.may_match_in(folder))
     }
+
+    /// Whether all that is in a folder matches.
+    pub(super) fn takes_whole(&self, folder: &Path) -> bool {
+        let inside = folder.join("_");
+        self.excluded.is_empty() && self.included.iter().any(|one| one.spec.names(inside.as_os_str().as_bytes()))
+    }
 }
 
 impl One {

@@ -305,8 +305,8 @@ fn a_look_at_a_pattern_goes_into_no_other_folder() {
         for spec in specs {
             command.args(["--path", spec]);
         }
-        command.arg("--repo").arg(s.ours()).args(["--", "true"]);
-        s.run_this(command).exits(0);
+        command.arg("--repo").arg(s.ours()).args(["--", "sh", "-c", "date +%N >state/a; date +%N >state/a.json"]);
+        s.run_this(command).exits(0).says("pushed");
         std::fs::read_to_string(log).unwrap()
     };
     for specs in [&["sta*"][..], &["state/*.json"], &[":(icase)State/A"], &[":(icase,glob)STATE/**"]] {
@@ -314,4 +314,160 @@ fn a_look_at_a_pattern_goes_into_no_other_folder() {
         let wrong: Vec<&str> = calls.lines().filter(|call| call.contains("other") || call.contains("zz")).collect();
         assert!(wrong.is_empty(), "{specs:?}: {wrong:?}");
     }
+}
+
+/// The log lines of warnings.
+fn warnings(s: &Scene) -> Vec<String> {
+    s.last().stderr.lines().filter(|line| line.contains(" WARN ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_tick_that_commits_nothing_names_what_the_job_wrote_elsewhere() {
+    let s = Scene::without_ours();
+    s.rival_writes(".gitignore", "*.tmp\n").rival_writes("old/f", "1\n").rival_commits("ignores");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.init_sync();
+    // A person's own, from before the job: none of its business.
+    s.we_write("mine.txt", "mine\n").we_write("heap/was-there", "1\n");
+    s.tick_with("mkdir out; for n in $(seq 8); do echo $n >out/$n.json; done; echo 2 >index.html; rm gone.txt; rm -r old; echo x >heap/new; echo t >heap/x.tmp; touch index.html");
+    s.exits(0).says("no-changes");
+    let said = warnings(&s);
+    assert_eq!(said.len(), 1, "{}", s.last());
+    for part in [
+        "gone.txt",
+        "heap/new",
+        "index.html",
+        "old/f",
+        "out/1.json",
+        "out/6.json and 2 more",
+        "--path",
+        "GIT_SYNC_PATHS",
+    ] {
+        assert!(said[0].contains(part), "{part}: {}", said[0]);
+    }
+    for part in ["mine.txt", "was-there", "x.tmp", "out/7.json"] {
+        assert!(!said[0].contains(part), "{part}: {}", said[0]);
+    }
+    // What lies there from before is not named again; what is written again in place is.
+    s.tick_with("echo 9 >out/3.json").exits(0).says("no-changes");
+    assert!(warnings(&s)[0].contains("out/3.json") && !warnings(&s)[0].contains("gone.txt"), "{}", s.last());
+    s.tick().exits(0).says("no-changes");
+    assert!(warnings(&s).is_empty(), "{}", s.last());
+    // With something to commit there is no such warning, and none for what only looks like a change.
+    s.tick_with("echo 1 >state/b; echo 10 >out/3.json").exits(0).says("pushed");
+    s.git_ours(&["checkout", "-q", "index.html", "gone.txt", "old"]);
+    s.tick_with("cp index.html x; cat x >index.html; rm x").exits(0).says("no-changes");
+    assert!(warnings(&s).is_empty(), "{}", s.last());
+}
+
+#[test]
+fn neither_the_site_nor_a_follow_is_taken_for_the_jobs_work() {
+    let s = Scene::new();
+    s.env("GIT_SYNC_PUBLIC_DIR", s.ours().join("site").to_str().unwrap());
+    s.env("GIT_SYNC_BUILD_COMMAND", "echo page >{public_dir}/index.html; echo 1 >cache");
+    s.rival_pushes("news.txt").tick_with("echo own >site-notes").exits(0).says("no-changes");
+    let said = warnings(&s);
+    assert!(said.len() == 1 && said[0].contains(": site-notes"), "{}", s.last());
+    assert!(
+        !said[0].contains("news.txt") && !said[0].contains("index.html") && !said[0].contains("cache"),
+        "{}",
+        said[0]
+    );
+}
+
+/// In a large tree the folders are looked at, and not each file.
+#[test]
+fn in_a_large_tree_what_the_job_added_and_removed_is_named() {
+    let s = Scene::without_ours();
+    for n in 0..5_100 {
+        s.rival_writes(&format!("d{}/f{n}", n % 50), "1\n");
+    }
+    s.rival_commits("many");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.init_sync();
+    s.tick_with("echo 1 >d7/new; rm d8/f8; mkdir -p out/deep; echo 1 >out/deep/f").exits(0).says("no-changes");
+    let said = warnings(&s);
+    assert!(said.len() == 1 && said[0].contains(": d7/new, d8/f8, out/deep/f"), "{}", s.last());
+    s.tick().exits(0).says("no-changes");
+    assert!(warnings(&s).is_empty(), "{}", s.last());
+}
+
+#[test]
+fn a_path_that_names_nothing_is_said() {
+    let s = Scene::new();
+    let said = |paths: &[&str]| {
+        tick_with_paths(&s, paths);
+        s.exits(0).says("no-changes");
+        warnings(&s)
+    };
+    assert!(said(&["state"]).is_empty() && said(&["st*", ":!none"]).is_empty(), "{}", s.last());
+    for wrong in ["stat", "*.jsn", ":(icase)STAT", ":(glob)*/b/*", "index.html/"] {
+        let lines = said(&["state", wrong]);
+        assert!(lines.len() == 1 && lines[0].contains(&format!("'{wrong}' matches no file")), "{}", s.last());
+    }
+    // An empty folder is ready for what is to come, and nothing is said of it.
+    std::fs::create_dir(s.ours().join("soon")).unwrap();
+    assert!(said(&["soon"]).is_empty(), "{}", s.last());
+    let lines = said(&["state,audit"]);
+    assert!(lines.len() == 1 && lines[0].contains("GIT_SYNC_PATHS is separated by blanks"), "{}", s.last());
+    s.env("GIT_SYNC_PATHS", "state,audit").tick().exits(0).logs("separated by blanks").env("GIT_SYNC_PATHS", "");
+    // A dry run says the same.
+    s.run(&["tick", "--dry-run", "--path", "stat"]).exits(0).logs("'stat' matches no file");
+}
+
+#[test]
+fn of_the_default_paths_nothing_is_said_but_where_neither_is_there() {
+    let s = Scene::new();
+    s.tick().exits(0).says("no-changes");
+    assert!(warnings(&s).is_empty(), "{}", s.last());
+    s.git_ours(&["mv", "state", "other"]);
+    s.git_ours(&["commit", "-qm", "no state"]);
+    s.git_ours(&["push", "-q", "origin", "main"]);
+    s.tick().exits(0).says("no-changes").logs("neither state/ nor audit/");
+    assert_eq!(warnings(&s).len(), 1, "{}", s.last());
+    // One warning, not two, where the job wrote elsewhere.
+    s.tick_with("echo 2 >other/a").exits(0).says("no-changes").logs("other/a").logs_not("neither");
+    assert_eq!(warnings(&s).len(), 1, "{}", s.last());
+}
+
+#[test]
+fn a_path_that_git_ignores_is_said_with_the_remedy() {
+    let s = Scene::without_ours();
+    s.rival_writes(".gitignore", "/data/\nout.json\n/half/*.log\n")
+        .rival_writes("half/kept", "1\n")
+        .rival_commits("ignores");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.init_sync();
+    let job = "mkdir -p data all; echo 1 >data/f; echo 1 >out.json; echo 1 >half/x.log; echo '*' >all/.gitignore; date >all/f";
+    for (path, named) in [("data", "data/f"), ("out.json", "out.json"), ("all", "all/")] {
+        s.run(&["tick", "--path", path, "--", "sh", "-c", job]).exits(0).says("no-changes");
+        s.logs(&format!("nothing of --path '{path}' is committed: git ignores {named}"))
+            .logs("git check-ignore -v")
+            .logs("git add -f");
+    }
+    // Where something of it can be committed, what is ignored there is meant.
+    s.run(&["tick", "--path", "half", "--", "sh", "-c", job]).exits(0).says("no-changes").logs_not("ignores");
+}
+
+#[test]
+fn a_public_dir_that_no_path_commits_may_lie_among_them() {
+    let s = Scene::new();
+    let site = |s: &Scene, paths: &[&str]| {
+        s.env("GIT_SYNC_PUBLIC_DIR", s.ours().join("site").to_str().unwrap());
+        s.env("GIT_SYNC_BUILD_COMMAND", "echo page >{public_dir}/index.html");
+        tick_with_paths(s, paths);
+    };
+    site(&s, &["."]);
+    s.exits(2).logs("which each tick commits");
+    site(&s, &["s*"]);
+    s.exits(2).logs("which each tick commits");
+    site(&s, &["st*"]);
+    s.exits(0);
+    site(&s, &[".", ":!site"]);
+    s.exits(0).says("no-changes");
+    // By a link into what is committed it would be committed all the same.
+    std::os::unix::fs::symlink("state", s.ours().join("way")).unwrap();
+    s.env("GIT_SYNC_PUBLIC_DIR", s.ours().join("way/site").to_str().unwrap());
+    tick_with_paths(&s, &["state", ":!way"]);
+    s.exits(2).logs("which each tick commits");
 }
