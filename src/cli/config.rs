@@ -88,7 +88,8 @@ pub struct Config {
     pub tick_argv: Vec<OsString>,
     /// What to commit; repeatable
     ///
-    /// A file or folder, relative to the repository's top. Repeat the flag for more; in the environment blanks separate them.
+    /// A file, a folder or another pathspec of git's (`*.json`, `:(exclude)state/tmp`), relative to the repository's top. Repeat
+    /// the flag for more; in the environment blanks separate them.
     /// (init-sync and sync read the variable too: a public dir must not hold one of these paths.)
     #[arg(long = "path", value_name = "PATH", env = "GIT_SYNC_PATHS", default_values = DEFAULT_PATHS,
         value_parser = OsStringValueParser::new().try_map(|path| Pathspec::parse(&path)), help_heading = "Job and commit")]

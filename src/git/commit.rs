@@ -85,21 +85,7 @@ impl Repo {
         options.ignore_submodules(true).skip_binary_check(true).disable_pathspec_match(true);
         let index = self.index()?;
         let mut blocked = BTreeSet::new();
-        let mut usable = BTreeSet::new();
-        for spec in matcher.included() {
-            let base = spec.base();
-            if let Some(why) = self.unusable(&top, &base, tree.as_ref())? {
-                changed.left_out.insert(LeftOut { path: base, why });
-                continue;
-            }
-            if let Some(above) = self.blocked_on_the_way(&base) {
-                blocked.insert(above);
-                continue;
-            }
-            self.walk_for_specials(&top, &base, &matcher, &mut changed.left_out, &mut blocked)?;
-            usable.extend(self.roots_of(spec, &index, tree.as_ref()));
-        }
-        let usable = outermost(usable);
+        let usable = self.usable_roots(&top, &matcher, &index, &mut changed.left_out, &mut blocked)?;
         // The walk does not go into folders that are ignored; libgit2 does, where it knows files in them.
         blocked.extend(usable.iter().flat_map(|root| self.blocked_among_tracked_in(root, &index)));
         for it in &blocked {
@@ -111,7 +97,8 @@ impl Repo {
         }
         if !any {
             changed.left_out.retain(|one| !matcher.excludes(&one.path));
-            changed.unmatched = self.unmatched(&matcher, &index, &changed);
+            changed.unmatched =
+                self.unmatched(&matcher, &index, &changed.paths, changed.left_out.iter().map(|one| &one.path));
             return Ok(changed);
         }
         if blocked.is_empty() && usable.iter().any(|root| root.as_os_str().is_empty()) {
@@ -152,8 +139,34 @@ impl Repo {
         changed.paths.retain(|path| matcher.matches(path));
         changed.left_out.retain(|one| !matcher.excludes(&one.path));
         leave_out_unfit(&top, &index, max_file_size, &mut changed)?;
-        changed.unmatched = self.unmatched(&matcher, &index, &changed);
+        changed.unmatched =
+            self.unmatched(&matcher, &index, &changed.paths, changed.left_out.iter().map(|one| &one.path));
         Ok(changed)
+    }
+
+    /// The paths that libgit2 may look at for what can match. What it must not look at, and what can't be committed, is noted.
+    fn usable_roots(
+        &self,
+        top: &Dir,
+        matcher: &Matcher,
+        index: &git2::Index,
+        left_out: &mut BTreeSet<LeftOut>,
+        blocked: &mut BTreeSet<Blocked>,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let tree = self.head_tree()?;
+        let mut usable = BTreeSet::new();
+        for spec in matcher.included() {
+            let base = spec.base();
+            if let Some(why) = self.unusable(top, &base, tree.as_ref())? {
+                left_out.insert(LeftOut { path: base, why });
+            } else if let Some(above) = self.blocked_on_the_way(&base) {
+                blocked.insert(above);
+            } else {
+                self.walk_for_specials(top, &base, matcher, left_out, blocked)?;
+                usable.extend(self.roots_of(spec, index, tree.as_ref()));
+            }
+        }
+        Ok(outermost(usable))
     }
 
     /// Commits what is new, changed or gone under `paths`.

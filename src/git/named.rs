@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::commit::Changed;
 use super::index::entries_below;
 use super::pathspec::{Matcher, Pathspec};
 use super::{Repo, path_of};
@@ -73,12 +72,18 @@ impl Repo {
     }
 
     /// The pathspecs that name nothing: no file that is tracked, new, changed or gone.
-    pub(super) fn unmatched(&self, matcher: &Matcher, index: &git2::Index, changed: &Changed) -> Vec<Unmatched> {
+    pub(super) fn unmatched<'p>(
+        &self,
+        matcher: &Matcher,
+        index: &git2::Index,
+        changed: &BTreeSet<PathBuf>,
+        left_out: impl Iterator<Item = &'p PathBuf> + Clone,
+    ) -> Vec<Unmatched> {
         let mut found = Vec::new();
         for (nth, spec) in matcher.included().enumerate() {
             let named = |path: &Path| matcher.nth_matches(nth, path);
-            let left_out = changed.left_out.iter().any(|one| named(&one.path) || spec.base().starts_with(&one.path));
-            if left_out || changed.paths.iter().any(|path| named(path)) || is_any_tracked(spec, &named, index) {
+            let left_out = left_out.clone().any(|path| named(path) || spec.base().starts_with(path));
+            if left_out || changed.iter().any(|path| named(path)) || is_any_tracked(spec, &named, index) {
                 continue;
             }
             let base = spec.base();
