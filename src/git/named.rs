@@ -87,6 +87,10 @@ impl Repo {
                 continue;
             }
             let base = spec.base();
+            // libgit2 can't say there what is ignored.
+            if self.blocked_on_the_way(&base.join("_")).is_some() {
+                continue;
+            }
             let stands = if spec.is_pattern() { None } else { self.place.work_dir.join(&base).symlink_metadata().ok() };
             let ignored = match &stands {
                 Some(it) if it.is_dir() => self.ignored_in(&base),
@@ -105,7 +109,8 @@ impl Repo {
     /// Something in a folder that git ignores, the folder itself aside.
     fn ignored_in(&self, folder: &Path) -> Option<PathBuf> {
         let entries = files::entries_if_any(&self.place.work_dir.join(folder));
-        entries.iter().map(|entry| folder.join(entry.name())).find(|path| self.is_path_ignored(path))
+        let names = entries.iter().map(|entry| entry.name()).filter(|name| *name != ".git");
+        names.map(|name| folder.join(name)).find(|path| self.is_path_ignored(path))
     }
 
     fn is_path_ignored(&self, path: &Path) -> bool {

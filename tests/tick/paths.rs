@@ -405,6 +405,11 @@ fn a_path_that_names_nothing_is_said() {
         let lines = said(&["state", wrong]);
         assert!(lines.len() == 1 && lines[0].contains(&format!("'{wrong}' matches no file")), "{}", s.last());
     }
+    // A repository's own `.git` is not what git ignores of it.
+    let empty = Scene::empty_upstream();
+    empty.init_sync();
+    tick_with_paths(&empty, &["."]);
+    assert!(warnings(&empty).is_empty(), "{}", empty.last());
     // An empty folder is ready for what is to come, and nothing is said of it.
     std::fs::create_dir(s.ours().join("soon")).unwrap();
     assert!(said(&["soon"]).is_empty(), "{}", s.last());
