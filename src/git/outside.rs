@@ -6,17 +6,19 @@
 //! folder says, so that one which was gone before is named too if the job added or removed something beside it.
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Stat, statat};
 
+use super::index::entries_below;
 use super::pathspec::{Matcher, Pathspec};
 use super::rules::tracked_folders;
 use super::tree_edit::DEEPEST;
 use super::{Repo, path_of};
 use crate::clock::Stamp;
 use crate::error::{Context, Error};
-use crate::fs::files;
+use crate::fs::dir::{Dir, FileKind};
 use crate::watchdog::step;
 
 /// With more tracked files than this, only what was added or removed is found; and of untracked files so many are looked at.
@@ -110,53 +112,68 @@ impl Look<'_> {
                 continue;
             };
             let has_changed = self.during.holds(&found);
-            if !(thoroughly || has_changed) || self.repo.blocked_on_the_way(&folder.join("_")).is_some() {
+            let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+            let is_blocked = || self.repo.blocked_on_the_way(&folder.join("_")).is_some();
+            if !is_folder || !(thoroughly || has_changed) || is_blocked() {
                 continue;
             }
-            let mut names = BTreeSet::new();
-            for entry in files::entries_if_any(&self.repo.place.work_dir.join(&folder)) {
-                let path = folder.join(entry.name());
-                if entry.is_folder() {
-                    if !self.tracked.contains(&path) {
-                        self.at_untracked_folder(&path);
-                    }
-                } else {
-                    self.at_file(&path, entry.kind);
+            let Some((handle, entries)) = self.open(&folder) else { continue };
+            for (name, kind) in &entries {
+                if *kind != FileType::Directory {
+                    self.at_file(&handle, &folder, name);
+                } else if !self.tracked.contains(&folder.join(name)) {
+                    self.at_untracked_folder(&folder.join(name));
                 }
-                names.insert(path);
             }
             if has_changed {
-                let inside = super::index::entries_below(index, &folder).map(|entry| path_of(&entry.path));
-                let gone = inside.filter(|path| path.parent() == Some(&folder) && !names.contains(path));
-                self.suspects.extend(gone);
+                let names: BTreeSet<&OsStr> = entries.iter().map(|(name, _)| name.as_os_str()).collect();
+                let inside = entries_below(index, &folder).map(|entry| path_of(&entry.path));
+                let is_there = |path: &PathBuf| path.file_name().is_some_and(|name| names.contains(name));
+                self.suspects.extend(inside.filter(|path| path.parent() == Some(&folder) && !is_there(path)));
             }
         }
     }
 
-    fn at_file(&mut self, path: &Path, kind: FileType) {
-        let is_file = matches!(kind, FileType::RegularFile | FileType::Symlink);
-        if is_file && !self.matcher.matches(path) && self.stat(path).is_some_and(|it| self.during.holds(&it)) {
-            self.suspects.insert(path.to_owned());
+    fn open(&self, folder: &Path) -> Option<(Dir, Vec<(OsString, FileType)>)> {
+        let handle = Dir::open(&self.repo.place.work_dir.join(folder)).ok()?;
+        let entries = handle.list().ok()?;
+        Some((handle, entries))
+    }
+
+    fn at_file(&mut self, handle: &Dir, folder: &Path, name: &OsStr) {
+        let Ok(Some(found)) = handle.look(name) else { return };
+        if !self.during.holds(&found.stat) || !matches!(found.kind, FileKind::File { .. } | FileKind::Link) {
+            return;
+        }
+        let path = folder.join(name);
+        if !self.matcher.matches(&path) {
+            self.suspects.insert(path);
         }
     }
 
     fn at_untracked_folder(&mut self, folder: &Path) {
-        let entries = files::entries_if_any(&self.repo.place.work_dir.join(folder));
-        let is_a_repository = entries.iter().any(|entry| entry.name() == ".git");
         let is_git = folder.file_name().is_some_and(|name| name.eq_ignore_ascii_case(".git"));
-        if is_git || is_a_repository || self.is_aside(folder) || folder.components().count() >= DEEPEST {
+        if is_git || self.is_aside(folder) || folder.components().count() >= DEEPEST {
             return;
         }
         if self.repo.blocked_on_the_way(&folder.join("_")).is_some() || self.repo.is_ignored(folder, true) {
             return;
         }
-        for entry in entries {
+        let Some((handle, entries)) = self.open(folder) else { return };
+        // A repository of its own.
+        if entries.iter().any(|(name, _)| name == ".git") {
+            return;
+        }
+        for (name, kind) in entries {
             if self.left == 0 {
                 return;
             }
             self.left -= 1;
-            let path = folder.join(entry.name());
-            if entry.is_folder() { self.at_untracked_folder(&path) } else { self.at_file(&path, entry.kind) }
+            if kind == FileType::Directory {
+                self.at_untracked_folder(&folder.join(name));
+            } else {
+                self.at_file(&handle, folder, &name);
+            }
         }
     }
 
