@@ -19,6 +19,51 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+/// A time as the system stamps files with it, for comparing with such stamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl Stamp {
+    /// One that no file changed from now on is below.
+    #[must_use]
+    pub fn begin() -> Self {
+        // The system stamps files by a clock that lags by some milliseconds.
+        #[cfg(target_os = "linux")]
+        let clock = rustix::time::ClockId::RealtimeCoarse;
+        #[cfg(not(target_os = "linux"))]
+        let clock = rustix::time::ClockId::Realtime;
+        Self::of(clock)
+    }
+
+    /// One that no file changed before now is above.
+    #[must_use]
+    pub fn end() -> Self {
+        Self::of(rustix::time::ClockId::Realtime)
+    }
+
+    fn of(clock: rustix::time::ClockId) -> Self {
+        let now = rustix::time::clock_gettime(clock);
+        #[allow(clippy::useless_conversion)]
+        Self { seconds: now.tv_sec.into(), nanoseconds: now.tv_nsec.into() }
+    }
+
+    /// When a file was last changed, its content or anything else of it.
+    #[must_use]
+    pub fn changed(found: &rustix::fs::Stat) -> Self {
+        #[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast)]
+        Self { seconds: found.st_ctime as i64, nanoseconds: found.st_ctime_nsec as i64 }
+    }
+
+    /// Whether this is not before another; some file systems stamp whole seconds.
+    #[must_use]
+    pub fn is_since(self, other: Self) -> bool {
+        self >= other || (self.nanoseconds == 0 && self.seconds >= other.seconds)
+    }
+}
+
 /// What the clocks say at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {

@@ -7,11 +7,12 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Kind};
-use crate::git::commit::Scope;
+use crate::git::changed::Scope;
 use crate::git::{CommitId, Repo};
 use crate::job_step;
 use crate::outcome::{Command, Word};
 use crate::pass::{Pass, some};
+use crate::paths;
 use crate::plan::{self, Basis, Plan, Push, Reason, Step, View};
 use crate::policy::Mode;
 
@@ -124,7 +125,7 @@ fn say_site(pass: &mut Pass<'_>, repo: &Repo, step: &Step<CommitId>) {
 
 fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     let settings = pass.settings;
-    let changed = repo.changed_under(Scope { roots: &settings.paths, max_file_size: settings.max_file_size })?;
+    let changed = repo.changed_under(Scope { paths: &settings.paths, max_file_size: settings.max_file_size })?;
     // What the commit that was followed has is as it has it by then.
     let has = |path: &PathBuf| pass.settled_on.map_or(Ok(false), |commit| repo.has_path(commit, path));
     let mut paths = Vec::new();
@@ -138,6 +139,9 @@ fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     } else {
         pass.would(format!("commit {} changed files and what the job changes: {}", paths.len(), some(&paths)));
         pass.would_commit = true;
+    }
+    if pass.settled_on.is_none() {
+        paths::say_unmatched(pass, &changed.unmatched, false);
     }
     for left_out in changed.left_out {
         pass.would(format!("leave {} out of the commit: it {}", left_out.path.display(), left_out.why));

@@ -6,6 +6,7 @@
 
 pub mod ages;
 mod attributes;
+pub mod changed;
 pub mod checkout;
 pub mod commit;
 mod connectivity;
@@ -22,7 +23,10 @@ pub mod kept;
 pub mod let_go;
 mod locate;
 pub mod misplaced;
+pub mod named;
 mod odd;
+pub mod outside;
+pub mod pathspec;
 mod place;
 pub mod raw;
 mod ready;

@@ -5,13 +5,13 @@
 //! commit, and bring the deleted ones back. So they become one commit on the local branch, and that commit is replayed on the
 //! remote's tip, or is left to the rule whole.
 
-use std::path::PathBuf;
-
 use chrono::SecondsFormat;
 
 use crate::clock::now;
 use crate::error::Error;
-use crate::git::commit::{First, Scope, Store};
+use crate::git::changed::Scope;
+use crate::git::commit::{First, Store};
+use crate::git::pathspec::Pathspec;
 use crate::git::{CommitId, Repo};
 use crate::outcome::Command;
 use crate::pass::{Pass, some};
@@ -31,7 +31,7 @@ fn mark_now(pass: &Pass<'_>, base: Option<CommitId>) -> JobMark {
     JobMark {
         branch: settings.branch.clone(),
         base: base.map(|id| id.to_string()),
-        paths: settings.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+        paths: settings.paths.iter().map(|path| path.given().to_string_lossy().into_owned()).collect(),
         message: settings.message.clone(),
         max_file_size: settings.max_file_size,
         since: now(),
@@ -50,8 +50,8 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     if !may_commit(pass, repo)? {
         return Ok(());
     }
-    let (roots, max_file_size) = scope(pass, mark.as_ref());
-    let scope = Scope { roots: &roots, max_file_size };
+    let (paths, max_file_size) = scope(pass, mark.as_ref());
+    let scope = Scope { paths: &paths, max_file_size };
     let begun = mark.clone().unwrap_or_else(|| mark_now(pass, Some(tip)));
     let changed = repo.changed_under(scope)?;
     if !changed.paths.is_empty() {
@@ -88,15 +88,18 @@ fn may_commit(pass: &Pass<'_>, repo: &Repo) -> Result<bool, Error> {
 }
 
 /// The paths to look at and the largest file, in bytes.
-fn scope(pass: &Pass<'_>, mark: Option<&JobMark>) -> (Vec<PathBuf>, u64) {
+fn scope(pass: &Pass<'_>, mark: Option<&JobMark>) -> (Vec<Pathspec>, u64) {
     let settings = pass.settings;
-    let marked = mark.map(|mark| mark.paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+    // One that this version can't read names nothing.
+    let read =
+        |mark: &JobMark| mark.paths.iter().filter_map(|path| Pathspec::parse(path.as_ref()).ok()).collect::<Vec<_>>();
+    let marked = mark.map(read);
     if pass.outcome.command != Command::Tick {
         return (marked.unwrap_or_default(), mark.map_or(settings.max_file_size, |mark| mark.max_file_size));
     }
-    let mut roots = settings.paths.clone();
-    roots.extend(marked.unwrap_or_default().into_iter().filter(|path| !settings.paths.contains(path)));
-    (roots, settings.max_file_size)
+    let mut paths = settings.paths.clone();
+    paths.extend(marked.unwrap_or_default().into_iter().filter(|path| !settings.paths.contains(path)));
+    (paths, settings.max_file_size)
 }
 
 /// Keeps as one rescue what an earlier job has left, where it can't be committed on the local branch and the follow that comes
@@ -114,8 +117,8 @@ pub fn keep_whole(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Re
     if pass.settings.dry_run || was_committed || (!is_tick && mark.is_none()) {
         return Ok(());
     }
-    let (roots, max_file_size) = scope(pass, mark.as_ref());
-    let changed = repo.changed_under(Scope { roots: &roots, max_file_size })?;
+    let (paths, max_file_size) = scope(pass, mark.as_ref());
+    let changed = repo.changed_under(Scope { paths: &paths, max_file_size })?;
     if repo.would_follow(tip)?.uncommitted.iter().any(|path| changed.paths.contains(path)) {
         let kept = repo.rescue_changed(&changed, now(), "what an earlier job has left")?;
         pass.outcome.rescue_refs.push(kept);

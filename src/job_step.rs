@@ -6,13 +6,16 @@ use std::io;
 
 use chrono::SecondsFormat;
 
-use crate::clock::now;
+use crate::clock::{Stamp, now};
 use crate::error::Error;
 use crate::git::CommitId;
 use crate::git::Repo;
-use crate::git::commit::{First, LeftOut, Scope};
+use crate::git::changed::{LeftOut, Scope};
+use crate::git::commit::First;
+use crate::git::outside::During;
 use crate::job_left;
 use crate::pass::{Pass, Task};
+use crate::paths;
 use crate::plan::{Basis, View};
 use crate::process::job::{Ended, Program};
 use crate::state::job_mark;
@@ -24,7 +27,10 @@ use crate::state::job_mark;
 pub fn run(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result<(), Error> {
     repo.check_unsigned("the job was not run")?;
     job_left::mark_begun(pass, repo)?;
-    start(pass, repo, basis)?;
+    let from = Stamp::begin();
+    let started = start(pass, repo, basis);
+    pass.job_ran = Some(During { from, until: Stamp::end() });
+    started?;
     let head = repo.place.git_dir.join("HEAD").symlink_metadata();
     if head.is_err_and(|error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())) {
         return Err(Error::person(
@@ -99,9 +105,10 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result
     let settings = pass.settings;
     let when = now();
     let message = settings.message.replace("{time}", &when.to_rfc3339_opts(SecondsFormat::Secs, true));
-    let scope = Scope { roots: &settings.paths, max_file_size: settings.max_file_size };
+    let scope = Scope { paths: &settings.paths, max_file_size: settings.max_file_size };
     let done = repo.commit_under(scope, &message, when, first)?;
     job_mark::remove(&repo.private)?;
+    paths::say(pass, repo, &done);
     for left_out in done.left_out {
         pass.outcome.fail(left_out_of_commit(&left_out));
     }

@@ -25,6 +25,7 @@ mod job_step;
 mod look;
 pub mod outcome;
 pub mod pass;
+pub mod paths;
 pub mod plan;
 pub mod policy;
 pub mod process;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::cli::Config;
 use crate::clock;
 use crate::error::{Error, Kind};
+use crate::git::outside::During;
 use crate::git::remote::Remote;
 use crate::git::{CommitId, Identity, Names, Place, Repo};
 use crate::outcome::{Command, Outcome};
@@ -69,6 +70,8 @@ pub struct Pass<'a> {
     pub replaced: BTreeSet<PathBuf>,
     /// Whether a dry run found something to commit.
     pub would_commit: bool,
+    /// When the job ran, if it did.
+    pub job_ran: Option<During>,
     /// The repository, where a dry run works on a copy of it.
     pub copied_from: Option<Place>,
 }
@@ -90,6 +93,7 @@ impl<'a> Pass<'a> {
             job_base: None,
             replaced: BTreeSet::new(),
             would_commit: false,
+            job_ran: None,
             copied_from: None,
         }
     }

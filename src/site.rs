@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Publish;
 use crate::error::Error;
+use crate::git::pathspec::{Matcher, Pathspec};
 use crate::git::{CommitId, Place, Repo};
 use crate::outcome::Command;
 use crate::pass::{Pass, Task};
@@ -19,13 +20,31 @@ pub const SITE_STALE: &str = "site-stale";
 /// Says which public dir holds what was put there by us (`src/publish/owner.rs`).
 pub const SITE_OURS: &str = "site-ours";
 
+/// Where `--path` may commit something in the public dir or around it.
+fn committed_around(paths: &[Pathspec], place: &Place, public_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let matcher = Matcher::new(paths)?;
+    // As it really is: a link in it may lead to a folder that is not excluded.
+    let real = |path: &Path| {
+        path.canonicalize().ok().or_else(|| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)))
+    };
+    let inside = match (place.work_dir.canonicalize().ok(), real(public_dir)) {
+        (Some(top), Some(public)) => public.strip_prefix(top).ok().map(Path::to_owned),
+        _ => None,
+    };
+    if inside.as_ref().is_some_and(|inside| matcher.excludes(inside)) {
+        return Ok(Vec::new());
+    }
+    let may_match = |spec: &&Pathspec| inside.as_ref().is_none_or(|inside| spec.may_match_in(inside));
+    Ok(matcher.included().filter(may_match).map(|spec| place.work_dir.join(spec.base())).collect())
+}
+
 impl Pass<'_> {
     /// Refuses a public dir that must not be published over.
     pub fn check_site(&self, place: &Place, here: &Path) -> Result<Option<Site>, Error> {
         let settings = self.settings;
         let Some(public_dir) = &settings.public_dir else { return Ok(None) };
         let public_dir = here.join(public_dir);
-        let paths: Vec<PathBuf> = settings.paths.iter().map(|path| place.work_dir.join(path)).collect();
+        let paths = committed_around(&settings.paths, place, &public_dir)?;
         let way = match settings.publish {
             Publish::Whole => Way::Whole,
             Publish::Files => Way::FileByFile,

@@ -1,15 +1,16 @@
 //! What the command line and the environment say, as one value.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{ArgPredicate, PathBufValueParser, TypedValueParser};
+use clap::builder::{ArgPredicate, OsStringValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args};
 
 use super::values::{self, LogFormat, Of, OnDivergence, Output, Publish};
 use super::{Env, JOB, Subcommand, bad_variable};
+use crate::git::pathspec::Pathspec;
 use crate::policy::Mode;
 use crate::transport::TokenHost;
 
@@ -87,11 +88,12 @@ pub struct Config {
     pub tick_argv: Vec<OsString>,
     /// What to commit; repeatable
     ///
-    /// A file or folder, relative to the repository's top. Repeat the flag for more; in the environment blanks separate them.
+    /// A file, a folder or another pathspec of git's (`*.json`, `:(exclude)state/tmp`), relative to the repository's top. Repeat
+    /// the flag for more; in the environment blanks separate them.
     /// (init-sync and sync read the variable too: a public dir must not hold one of these paths.)
     #[arg(long = "path", value_name = "PATH", env = "GIT_SYNC_PATHS", default_values = DEFAULT_PATHS,
-        value_parser = PathBufValueParser::new().try_map(|path| values::inside(&path)), help_heading = "Job and commit")]
-    pub paths: Vec<PathBuf>,
+        value_parser = OsStringValueParser::new().try_map(|path| Pathspec::parse(&path)), help_heading = "Job and commit")]
+    pub paths: Vec<Pathspec>,
     /// The commit message
     ///
     /// {time} stands for the time in UTC.
@@ -227,6 +229,11 @@ impl Config {
         if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) }
     }
 
+    /// Whether nobody has said what to commit.
+    pub fn has_default_paths(&self) -> bool {
+        self.paths.iter().map(Pathspec::given).eq(DEFAULT_PATHS)
+    }
+
     /// The longest that a pass can take by all its limits together, and ten minutes for what has none: the disk.
     pub fn longest(&self) -> Duration {
         let limits = [self.lock_wait, self.network_timeout, self.job_timeout, self.build_timeout];
@@ -248,11 +255,10 @@ impl Config {
         if matches.value_source("paths") == Some(ValueSource::EnvVariable) {
             // clap takes the list for one path. One of blanks alone is an empty list, which is none.
             let list = text("GIT_SYNC_PATHS").unwrap_or_default();
-            let paths = list.split_whitespace().map(|path| values::inside(Path::new(path)));
+            let some = list.split_whitespace().next().is_some();
+            let list = if some { list } else { DEFAULT_PATHS.join(" ") };
+            let paths = list.split_whitespace().map(|path| Pathspec::parse(path.as_ref()));
             self.paths = paths.collect::<Result<_, _>>().map_err(|why| bad_variable("GIT_SYNC_PATHS", &list, &why))?;
-            if self.paths.is_empty() {
-                self.paths = DEFAULT_PATHS.map(PathBuf::from).into();
-            }
         }
         if subcommand == Subcommand::InitSync && self.remote_url.is_none() {
             let server = text("GITHUB_SERVER_URL").unwrap_or_else(|| "https://github.com".into());

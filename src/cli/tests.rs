@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::BUILD_COMMAND;
 use super::*;
-use std::path::PathBuf;
+use crate::git::pathspec::Pathspec;
+use std::path::Path;
 
 /// Reads without an environment. What needs one is tested over the program, in tests/cli.rs: clap looks into the process's.
 fn read(args: &[&str]) -> Result<(Asked, Config), clap::Error> {
@@ -74,10 +75,9 @@ fn a_path_stays_inside_the_repository() {
     for bad in ["/etc", "..", "state/../..", ".git", ".git/config", "state/.GIT", ""] {
         assert_eq!(read(&["tick", "--path", bad]).unwrap_err().exit_code(), 2, "{bad}");
     }
-    let (_, config) = read(&["tick", "--path", "./state/", "--path", "a b"]).unwrap();
-    assert_eq!(config.paths, [PathBuf::from("state"), PathBuf::from("a b")]);
-    let (_, config) = read(&["tick"]).unwrap();
-    assert_eq!(config.paths, [PathBuf::from("state"), PathBuf::from("audit")]);
+    let bases = |args: &[&str]| read(args).unwrap().1.paths.iter().map(Pathspec::base).collect::<Vec<_>>();
+    assert_eq!(bases(&["tick", "--path", "./state/", "--path", "a b"]), [Path::new("state"), Path::new("a b")]);
+    assert_eq!(bases(&["tick"]), [Path::new("state"), Path::new("audit")]);
 }
 
 #[test]

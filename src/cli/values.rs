@@ -1,6 +1,5 @@
 //! The values that a flag or a variable may have: each is checked where it is read, and an error says what to write.
 
-use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -148,20 +147,4 @@ pub fn message(text: &str) -> Result<String, String> {
 
 fn not_blank(text: &str, why: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err(why.into()) } else { Ok(text.to_owned()) }
-}
-
-/// A path in the repository, relative to its top, with its needless parts gone. The repository's own `.git` is none.
-pub fn inside(path: &Path) -> Result<PathBuf, String> {
-    let wrong = || Err("give a path relative to the repository's top, without '..' and outside '.git'".to_owned());
-    let mut clean = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            // Some file systems fold case; `.GIT` is `.git` there.
-            Component::Normal(name) if name.eq_ignore_ascii_case(".git") => return wrong(),
-            Component::Normal(name) => clean.push(name),
-            Component::RootDir | Component::ParentDir | Component::Prefix(_) => return wrong(),
-        }
-    }
-    if path.as_os_str().is_empty() { wrong() } else { Ok(clean) }
 }

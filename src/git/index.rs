@@ -1,7 +1,7 @@
 //! The index: written so that it is on disk before anything relies on it, and changed as git changes it.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::index_flags::Flagged;
@@ -169,4 +169,19 @@ pub(super) fn is_one_to_git(delta: &git2::DiffDelta<'_>, tree: Option<&git2::Tre
 /// Whether the index has a submodule at a path.
 pub(super) fn is_submodule_in(index: &git2::Index, path: &Path) -> bool {
     index.get_path(path, 0).is_some_and(|entry| raw::canonical(entry.mode) == 0o160_000)
+}
+
+/// The entries of what is in a folder, or of everything where it is the top.
+pub(super) fn entries_below(index: &git2::Index, folder: &Path) -> impl Iterator<Item = git2::IndexEntry> {
+    let inside = if folder.as_os_str().is_empty() { PathBuf::new() } else { folder.join("") };
+    let inside = inside.into_os_string().into_vec();
+    let first = if inside.is_empty() { Some(0) } else { index.find_prefix(inside.as_slice()).ok() };
+    let entries = (first.unwrap_or(index.len())..index.len()).map_while(|at| index.get(at));
+    // An index that is sorted without regard to case has other folders in between.
+    let length = inside.len();
+    let among = move |entry: &git2::IndexEntry| entry.path.get(..length).map(<[u8]>::to_ascii_lowercase);
+    let lower = inside.to_ascii_lowercase();
+    entries
+        .take_while(move |entry| among(entry).as_ref() == Some(&lower))
+        .filter(move |entry| entry.path.starts_with(&inside))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Duration, NaiveDateTime, Utc};
 
 use super::ages::Ages;
-use super::commit::Changed;
+use super::changed::Changed;
 use super::index::{is_one_to_git, is_submodule_in};
 use super::index_flags::Flagged;
 use super::survey::Survey;

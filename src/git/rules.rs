@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::index::entries_below;
 use super::{Repo, path_of, shown};
 use crate::error::{Error, Kind};
 use crate::fs::files;
@@ -68,7 +69,12 @@ impl Repo {
 
     /// Of the folders with tracked files, those that libgit2 must not look into. Costs two system calls a folder.
     pub(crate) fn blocked_among_tracked(&self, index: &git2::Index) -> BTreeSet<Blocked> {
-        tracked_folders(index).iter().filter_map(|folder| self.blocked(folder)).collect()
+        self.blocked_among_tracked_in(Path::new(""), index)
+    }
+
+    /// The same of the folders in one, itself included.
+    pub(crate) fn blocked_among_tracked_in(&self, folder: &Path, index: &git2::Index) -> BTreeSet<Blocked> {
+        tracked_folders(index, folder).iter().filter_map(|folder| self.blocked(folder)).collect()
     }
 
     /// Refuses a link in a commit by the name of such a file that leads to a FIFO, a socket or a device here: libgit2 follows it as
@@ -134,11 +140,11 @@ impl Repo {
     }
 }
 
-/// Each folder with a tracked file in it or below it, the top included.
-fn tracked_folders(index: &git2::Index) -> BTreeSet<PathBuf> {
-    let mut folders = BTreeSet::from([PathBuf::new()]);
+/// Each folder with a tracked file in it or below it: `inside` and those in it.
+pub(super) fn tracked_folders(index: &git2::Index, inside: &Path) -> BTreeSet<PathBuf> {
+    let mut folders = BTreeSet::from([inside.to_owned()]);
     let mut last = Vec::new();
-    for entry in index.iter() {
+    for entry in entries_below(index, inside) {
         let parent = entry.path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &entry.path[..at]);
         // Entries are in order, so the files of a folder follow one another.
         if parent == last {

@@ -207,6 +207,7 @@ fn the_message_the_paths_and_the_size_are_those_of_the_tick_that_was_killed() {
     let subject = s.git_ours(&["log", "-1", "--format=%s"]);
     assert!(subject.starts_with("by 20") && subject.ends_with(" the killed one"), "{subject}");
     assert!(s.ours().join("large").exists());
+    assert!(!s.private().join("job-begun").exists());
 }
 
 #[test]
