@@ -14,9 +14,9 @@ mod passes;
 mod programs;
 mod progress;
 mod proxy;
-mod secrets;
 #[path = "../scene/mod.rs"]
 mod scene;
+mod secrets;
 #[path = "../servers/mod.rs"]
 mod servers;
 mod tls;
