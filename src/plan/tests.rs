@@ -347,6 +347,8 @@ fn a_replay_that_was_followed_is_not_followed_again() {
     let after = View { replayed: Some(REPLAYED), ..at(SyncState::Diverged) }.after_follow(REPLAYED);
     assert_eq!((after.local, after.replayed), (Some(REPLAYED), None));
     assert_eq!(at(SyncState::Ahead).after_commit(9).local, Some(9));
+    // What is neither the remote's tip nor the replay brings the two no nearer.
+    assert_eq!(at(SyncState::Diverged).after_follow(9).state, SyncState::Diverged);
 }
 
 #[test]
