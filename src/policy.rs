@@ -139,6 +139,12 @@ mod tests {
         }
     }
 
+    /// The job's environment has it, so a script may compare it.
+    #[test]
+    fn the_words_of_the_modes() {
+        assert_eq!([Mode::Alpha, Mode::NonAlpha].map(Mode::word), ["alpha", "non-alpha"]);
+    }
+
     /// The page cannot lie: its table is read and compared with the code, cell by cell.
     #[test]
     fn the_table_in_the_docs_is_this_table() {

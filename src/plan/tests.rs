@@ -360,3 +360,91 @@ fn a_view_after_the_plan() {
         assert_eq!((after.state, push_in_short(&after, Mode::NonAlpha).as_str()), (state, push), "{name}");
     }
 }
+
+#[test]
+fn a_first_commit_may_be_made_where_neither_side_has_one() {
+    let empty = views().into_iter().filter(|(_, view)| view.is_empty()).map(|(name, _)| name);
+    assert_eq!(empty.collect::<Vec<_>>(), ["unborn, absent"]);
+    assert!(unborn(RemoteTip::Gone, SyncState::UpToDate).is_empty());
+}
+
+/// A tick says once why nothing is pushed, and asks a remote again that was away.
+#[test]
+fn a_plan_that_fails_has_said_why_unless_the_remote_was_away() {
+    let says = |view: &View<u8>, mode| tick(view, mode, gone()).says_why(view);
+    let said = views().into_iter().filter(|(_, view)| says(view, Mode::NonAlpha)).map(|(name, _)| name);
+    let wanted = ["behind, unfit", "diverged, unfit", "gone", "gone, had all", "unborn, unfit"];
+    assert_eq!(said.collect::<Vec<_>>(), wanted);
+    assert!(!says(&view(RemoteTip::Gone, SyncState::Ahead), Mode::Alpha));
+}
+
+/// A replay is followed once: what is there then has none to follow.
+#[test]
+fn a_replay_that_was_followed_is_not_followed_again() {
+    let after = View { replayed: Some(REPLAYED), ..at(SyncState::Diverged) }.after_follow(REPLAYED);
+    assert_eq!((after.local, after.replayed), (Some(REPLAYED), None));
+    assert_eq!(at(SyncState::Ahead).after_commit(9).local, Some(9));
+    // What is neither the remote's tip nor the replay brings the two no nearer.
+    assert_eq!(at(SyncState::Diverged).after_follow(9).state, SyncState::Diverged);
+}
+
+#[test]
+fn an_offline_start_says_that_it_goes_on_and_what_to_do() {
+    let plan = init_sync(&view(RemoteTip::Unavailable(away()), SyncState::Ahead), false);
+    let next = plan.steps.iter().find_map(|step| match step {
+        Step::Fail(failure) => Some(failure.next.as_str()),
+        _ => None,
+    });
+    assert_eq!(next, Some("going on with local state; wait"));
+}
+
+/// What a dry run prints.
+#[test]
+fn every_step_and_push_has_words_of_its_own() {
+    let follow = |reason| Step::Follow { target: THEIRS, reason };
+    let steps = [
+        (Step::Rest, "change nothing: up to date"),
+        (Step::LeaveForTick, "leave our commits to the tick's push"),
+        (Step::StandOnUnborn, "leave the branch to the first tick's push: the remote has no such branch"),
+        (follow(Reason::Behind), "follow the remote to 1"),
+        (follow(Reason::Replayed), "replay our commits on the remote's, as 1"),
+        (follow(Reason::Heal), "bring branch, index and files to 1"),
+        (follow(Reason::PutAside), "bring branch, index and files to 1"),
+        (
+            Step::SetMarker(MarkReason::Diverged),
+            "keep local, and mark that the next tick's push may overwrite the remote",
+        ),
+        (Step::SetMarker(MarkReason::Gone), "mark that the next tick's push makes the remote's branch again"),
+        (Step::ClearMarker, "forget the pending force push"),
+        (Step::RunJob, "run the job"),
+        (Step::Build, "build the site and publish it"),
+        (Step::EmptySite, "empty the public dir: there is no build command"),
+        (Step::Commit, "commit what changed"),
+        (Step::Warn(away()), "go on with local state: the network is away"),
+        (Step::Fail(refused()), "fail: the server refused"),
+    ];
+    for (step, words) in steps {
+        assert_eq!(step.to_string(), words);
+    }
+    let pushes = [
+        (Push::Nothing, "push nothing: the remote has what we have"),
+        (Push::FastForward { expected: Some(THEIRS) }, "push, by fast-forward only"),
+        (Push::Overwrite { expected: THEIRS }, "push, and overwrite the remote's tip 1 after keeping it"),
+        (Push::ReplayFirst { replayed: REPLAYED, expected: THEIRS }, "replay our commits on 1, then push"),
+        (Push::Refuse(refused()), "not push: the server refused"),
+    ];
+    for (push, words) in pushes {
+        assert_eq!(push.to_string(), words);
+    }
+    let reasons = [
+        (Reason::Behind, "following the remote"),
+        (Reason::AcceptRemote, "diverged, accepting remote"),
+        (Reason::Replayed, "replaying on the remote"),
+        (Reason::StartUp, "following the remote at start-up"),
+        (Reason::Heal, "healing at start-up, without the remote's commit"),
+        (Reason::PutAside, "standing on the newest commit that could be read; the remote can't be had"),
+    ];
+    for (reason, words) in reasons {
+        assert_eq!(reason.to_string(), words);
+    }
+}

@@ -1,14 +1,23 @@
-//! Passes against servers: tokens, proxies, certificates, names, progress, memory.
+//! Passes against servers, and the transports, as a library, against the same: tokens, proxies, certificates, names,
+//! progress, memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod addresses;
+// Takes longest, so it is to start early: tests run in the order of their names.
+mod big_transfers;
 mod branches;
 mod env_config;
-mod memory;
+mod err;
+mod http;
 mod name_lookup;
 mod passes;
+mod programs;
 mod progress;
+mod proxy;
 #[path = "../scene/mod.rs"]
 mod scene;
+mod secrets;
 #[path = "../servers/mod.rs"]
 mod servers;
+mod tls;
 mod token_host;
