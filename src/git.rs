@@ -345,7 +345,9 @@ impl Repo {
     /// # Errors
     /// Where it can't be read.
     pub fn hold_config(&self) -> Result<(), Error> {
-        self.git.set_config(&self.config()?).context("reading git's configuration")
+        let config = self.config()?;
+        settings::check_booleans(&self.place, &config)?;
+        self.git.set_config(&config).context("reading git's configuration")
     }
 
     /// A second handle on the repository, which goes by the same configuration.

@@ -339,7 +339,7 @@ fn mend_a_copy(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, 
     git::check_files(place, &pass.names())?;
     heal::stale_locks(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
     // What the copy would not show: who owns it, and where its files are.
-    match Repo::open(place, held, pass.names()) {
+    match Repo::open(place, held, pass.names()).and_then(|repo| repo.hold_config()) {
         Err(error) if error.kind == Kind::NotReady => return Err(error),
         _ => {}
     }

@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 
 use git2::AttrCheckFlags;
 
-use super::special::folders;
-use super::{Repo, shown};
+use super::{Repo, shown, special};
 use crate::error::{Context, Error};
 use crate::fs::files;
 
@@ -72,7 +71,7 @@ impl<'r> Attributes<'r> {
     /// Where git's configuration can't be read.
     pub(super) fn of(repo: &'r Repo, index: &'r git2::Index) -> Result<Self, Error> {
         let config = repo.config()?;
-        let everywhere = files_for_all(repo, &config).iter().any(|file| names_one_in(file));
+        let everywhere = special::attribute_files(repo, &config).iter().any(|file| names_one_in(file));
         Ok(Self { repo, index, config, everywhere, folders: HashMap::new() })
     }
 
@@ -172,20 +171,6 @@ impl Repo {
         );
         Ok(())
     }
-}
-
-/// The attribute files that count for every path: the repository's own, the user's, the system's.
-fn files_for_all(repo: &Repo, config: &git2::Config) -> Vec<PathBuf> {
-    let mut all = vec![repo.git.commondir().join("info/attributes")];
-    let below = |level, name: &str| -> Vec<PathBuf> {
-        folders(&crate::ffi::search_path(level)).iter().map(|folder| folder.join(name)).collect()
-    };
-    match config.get_path("core.attributesfile") {
-        Ok(path) => all.push(repo.place.work_dir.join(path)),
-        Err(_) => all.extend(below(git2::ConfigLevel::XDG, "attributes")),
-    }
-    all.extend(below(git2::ConfigLevel::System, "gitattributes"));
-    all
 }
 
 /// Whether a file names one of the attributes. One that can't be read may: libgit2 is asked then.

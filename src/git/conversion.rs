@@ -4,6 +4,7 @@
 //! folder, and only for the words that have to do with a checkout: `merge=union` costs nothing.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::tree_walk::TreeWalk;
@@ -34,7 +35,7 @@ impl Repo {
         };
         let by_setting = is("core.autocrlf", &["true", "yes", "on", "1"]) || is("core.eol", &["crlf"]);
         let outside = special::attribute_files(self, &config);
-        let by_rules = outside.iter().any(|file| files::read(file).is_ok_and(|text| has_word(&text)));
+        let by_rules = outside.iter().any(|file| may_convert(file));
         Ok(Conversions {
             all: by_setting || by_rules,
             folders: HashMap::new(),
@@ -76,6 +77,11 @@ impl Conversions<'_> {
         }
         Ok(false)
     }
+}
+
+/// Whether a file of rules may ask for a conversion. One that is there and can't be read may: libgit2 is asked then.
+fn may_convert(file: &Path) -> bool {
+    files::read(file).map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |text| has_word(&text))
 }
 
 fn has_word(text: &[u8]) -> bool {

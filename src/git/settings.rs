@@ -26,6 +26,21 @@ const BOOLEANS: &[&str] = &[
     "index.threads",
 ];
 
+/// Refuses a setting that must be true or false and is neither, as git does: not each pass comes to need each of them.
+///
+/// # Errors
+/// [`Kind::NotReady`], naming file and key.
+pub(crate) fn check_booleans(place: &Place, config: &git2::Config) -> Result<(), Error> {
+    for key in BOOLEANS {
+        if let Err(error) = config.get_bool(key)
+            && error.code() != git2::ErrorCode::NotFound
+        {
+            return Err(refused(place, &error).unwrap_or_else(|| Error::git(format!("reading {key}"), &error)));
+        }
+    }
+    Ok(())
+}
+
 /// What of the configuration keeps a repository from being opened, if `error` comes from there.
 pub(crate) fn refused(place: &Place, error: &git2::Error) -> Option<Error> {
     let from_there = error.class() == git2::ErrorClass::Config || error.message().contains("parse");

@@ -170,7 +170,7 @@ fn includes(text: &str) -> Vec<String> {
 }
 
 /// The folders of a search path, in order.
-pub(super) fn folders(list: &[u8]) -> Vec<PathBuf> {
+fn folders(list: &[u8]) -> Vec<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
     let folder = |bytes: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
     list.split(|byte| *byte == b':').filter(|one| !one.is_empty()).map(folder).collect()

@@ -373,7 +373,8 @@ fn a_first_commit_may_be_made_where_neither_side_has_one() {
 fn a_plan_that_fails_has_said_why_unless_the_remote_was_away() {
     let says = |view: &View<u8>, mode| tick(view, mode, gone()).says_why(view);
     let said = views().into_iter().filter(|(_, view)| says(view, Mode::NonAlpha)).map(|(name, _)| name);
-    let wanted = ["behind, unfit", "diverged, unfit", "gone", "gone, had all", "unborn, unfit"];
+    let wanted =
+        ["behind, unfit", "diverged, unfit", "gone", "gone, had all", "unborn, unfit", "diverged, taken back, unfit"];
     assert_eq!(said.collect::<Vec<_>>(), wanted);
     assert!(!says(&view(RemoteTip::Gone, SyncState::Ahead), Mode::Alpha));
 }
