@@ -73,7 +73,6 @@ pub fn follow(
         pass.site_goes_stale(repo)?;
     }
     let followed = repo.follow(target, &reason.to_string(), now())?;
-    pass.outcome.rescue_refs.extend(followed.rescue_refs);
     pass.files_changed |= followed.changed;
     pass.outcome.local = Some(target.to_string());
     pass.outcome.remember();
@@ -97,7 +96,7 @@ pub fn follow(
     }
     if !matches!(reason, Reason::Heal | Reason::PutAside | Reason::Replayed) {
         // Where the remote took commits back, its tip is remembered only now.
-        pass.outcome.rescue_refs.extend(repo.remember_seen(target, now())?);
+        repo.remember_seen(target, now())?;
     }
     if reason != Reason::Replayed && reason != Reason::Heal {
         repo.has_a_history()?;

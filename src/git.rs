@@ -57,6 +57,7 @@ pub(crate) use self::identity::fit_to_sign;
 pub use self::locate::{Place, find};
 pub(crate) use self::locate::{check_format, open_git};
 use crate::error::{Context, Error, Kind};
+use crate::rescued::{RescueRef, Rescues};
 use crate::state::dir::{PrivateDir, sync_dir};
 use crate::state::lock::Held;
 use crate::state::marker::Destination;
@@ -105,6 +106,8 @@ pub struct Repo {
     pub private: PrivateDir,
     /// The names this pass works with.
     pub names: Names,
+    /// The rescues that were made.
+    rescues_made: Rescues,
     /// Where a dry run fetched to.
     scratch: std::cell::RefCell<Option<incoming::Incoming>>,
     /// The local tip once a dry run had finished the follow that an earlier pass was cut short in.
@@ -124,7 +127,7 @@ pub struct Peek {
     /// How they stand to one another, where both are known.
     pub relation: Option<Relation>,
     /// Every rescue reference with its commit, oldest first.
-    pub rescues: Vec<(String, CommitId)>,
+    pub rescues: Vec<(RescueRef, CommitId)>,
     /// Where a pass pushes to; `None` where there is no such remote.
     pub destination: Option<Destination>,
     /// Why a pass would refuse to touch the repository now.
@@ -164,12 +167,12 @@ pub fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
 }
 
 impl Repo {
-    /// Opens the repository. Nothing is judged or touched.
+    /// Opens the repository. Nothing is judged or touched. `rescues`: where the rescues that are made here are collected.
     ///
     /// # Errors
     /// [`Kind::NotReady`] or [`Kind::Corrupt`] where libgit2 can't open it.
-    pub fn open(place: &Place, _under: &Held, names: Names) -> Result<Self, Error> {
-        Self::open_unlocked(place, names)
+    pub fn open(place: &Place, _under: &Held, names: Names, rescues: &Rescues) -> Result<Self, Error> {
+        Ok(Self { rescues_made: rescues.clone(), ..Self::open_unlocked(place, names)? })
     }
 
     fn open_unlocked(place: &Place, names: Names) -> Result<Self, Error> {
@@ -204,6 +207,7 @@ impl Repo {
             place: place.clone(),
             private: PrivateDir::of(&place.git_dir),
             names,
+            rescues_made: Rescues::default(),
             scratch: None.into(),
             assumed_tip: None.into(),
             uncut: std::cell::OnceCell::new(),

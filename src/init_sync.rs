@@ -138,7 +138,7 @@ fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: 
 /// Opens the repository and sets its remote and identity.
 fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Error> {
     let settings = pass.settings;
-    let repo = Repo::open(place, held, pass.names())?;
+    let repo = Repo::open(place, held, pass.names(), &pass.outcome.rescues)?;
     let stored = repo.stored_url()?;
     let wanted = settings.remote_url.as_deref().or(stored.as_deref());
     let Some(wanted) = wanted else {
@@ -184,12 +184,12 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
         dry_run::mend(pass, repo)?;
     } else {
         match repo.finish_follow(now()) {
-            Ok(finished) => pass.outcome.rescue_refs.extend(finished.unwrap_or_default().rescue_refs),
+            Ok(_) => {}
             // The follow below brings everything to the remote's state, and keeps what it replaces.
             Err(error) if matches!(error.kind, Kind::NotReady | Kind::Corrupt) => repo.drop_intent()?,
             Err(error) => return Err(error),
         }
-        pass.outcome.rescue_refs.extend(repo.mend_state(now())?);
+        repo.mend_state(now())?;
         repo.heal_index(now(), true)?;
     }
     if let Some(tip) = repo.local_tip()? {
@@ -208,7 +208,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
         }
         (RemoteTip::At(_), _) => carry_over(pass, repo, Carry::WithTheRemotes)?,
         (RemoteTip::Absent | RemoteTip::Gone, _) => {
-            pass.outcome.rescue_refs.extend(repo.forget_seen(now())?);
+            repo.forget_seen(now())?;
             carry_over(pass, repo, Carry::WithTheRemotes)?;
         }
     }
@@ -228,8 +228,5 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
 /// Brings what repositories put aside still hold into this one. It takes of the time for the network: a pass has no other
 /// that it may spend so long before it is ready.
 fn carry_over(pass: &mut Pass<'_>, repo: &Repo, carry: Carry) -> Result<(), Error> {
-    let kept =
-        pass.in_network_time("carrying over what was put aside", |until| repo.carry_over(carry, now(), until))?;
-    pass.outcome.rescue_refs.extend(kept);
-    Ok(())
+    pass.in_network_time("carrying over what was put aside", |until| repo.carry_over(carry, now(), until))
 }

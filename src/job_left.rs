@@ -120,8 +120,7 @@ pub fn keep_whole(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Re
     let (paths, max_file_size) = scope(pass, mark.as_ref());
     let changed = repo.changed_under(Scope { paths: &paths, max_file_size })?;
     if repo.would_follow(tip)?.uncommitted.iter().any(|path| changed.paths.contains(path)) {
-        let kept = repo.rescue_changed(&changed, now(), "what an earlier job has left")?;
-        pass.outcome.rescue_refs.push(kept);
+        repo.rescue_changed(&changed, now(), "what an earlier job has left")?;
     }
     Ok(())
 }

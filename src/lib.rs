@@ -31,6 +31,7 @@ pub mod policy;
 pub mod process;
 pub mod publish;
 pub mod report;
+pub mod rescued;
 pub mod run;
 pub mod site;
 pub mod state;

@@ -41,7 +41,9 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, Error> {
         pass.outcome.state = known.then_some(view.state);
         pass.outcome.remote = view.tip().map(|id| id.to_string());
     }
-    pass.outcome.local = view.local.map(|id| id.to_string());
+    if !pass.settings.dry_run {
+        pass.outcome.local = view.local.map(|id| id.to_string());
+    }
     pass.outcome.remember();
     Ok(view)
 }
@@ -71,22 +73,18 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
     let create_branch = pass.settings.create_branch;
     // One session for both, so that a fetch can go by the tip just told.
     let found = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
-        Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => Ok((remote.fetch_beside()?, None)),
-        Some(tip) if Some(tip) != local && !is_whole(tip)? => {
-            let fetched = remote.fetch(now())?;
-            Ok((fetched.tip, fetched.rescue_ref))
-        }
-        None if !is_known => remote.check_may_be_missing(create_branch).map(|()| (None, None)),
-        tip => Ok((tip, None)),
+        Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => remote.fetch_beside(),
+        Some(tip) if Some(tip) != local && !is_whole(tip)? => remote.fetch(),
+        None if !is_known => remote.check_may_be_missing(create_branch).map(|()| None),
+        tip => Ok(tip),
     });
-    let (tip, rescue_ref) = found?;
-    pass.outcome.rescue_refs.extend(rescue_ref);
+    let tip = found?;
     // What was seen before says that commits were taken back. It is remembered until that was acted on: a pass that is killed
     // before would leave the next one to push them again.
     if let Some(tip) = tip.filter(|_| !dry_run)
         && !took_back(repo, local, tip, before)?
     {
-        pass.outcome.rescue_refs.extend(repo.remember_seen(tip, now())?);
+        repo.remember_seen(tip, now())?;
     }
     Ok(tip)
 }
@@ -198,8 +196,7 @@ fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) 
     if pass.settings.dry_run {
         pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole_beside())?;
     } else {
-        let fetched = pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole(now()))?;
-        pass.outcome.rescue_refs.extend(fetched.rescue_ref);
+        pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole())?;
     }
     let relation = repo.relation(ours, theirs)?;
     let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;

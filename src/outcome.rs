@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::error::{Error, Kind};
 use crate::policy::SyncState;
+use crate::rescued::Rescues;
 
 /// What the pass of this process has found, for the end that a signal or the watchdog makes of it.
 static SO_FAR: Mutex<Option<Outcome>> = Mutex::new(None);
@@ -105,7 +106,7 @@ pub struct Outcome {
     /// Whether that push overwrote another history.
     pub forced: bool,
     /// What was put under `refs/gitsync/rescue/` in this pass.
-    pub rescue_refs: Vec<String>,
+    pub rescues: Rescues,
     /// Whether the site was built and published; null where no build was due.
     pub site_built: Option<bool>,
     /// The job's exit status; 128+N when signal N ended it.
@@ -137,7 +138,7 @@ impl Outcome {
             commit: None,
             pushed: false,
             forced: false,
-            rescue_refs: Vec::new(),
+            rescues: Rescues::default(),
             site_built: None,
             job_exit_code: None,
             started,
@@ -204,7 +205,7 @@ impl Outcome {
             "commit": self.commit,
             "pushed": self.pushed,
             "forced": self.forced,
-            "rescue_refs": self.rescue_refs,
+            "rescue_refs": self.rescues.names(),
             "site_built": self.site_built,
             "job_exit_code": self.job_exit_code,
             "started": self.started.to_rfc3339_opts(SecondsFormat::Secs, true),

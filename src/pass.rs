@@ -238,11 +238,10 @@ impl<'a> Pass<'a> {
             }
         }
         // A FIFO where git looks for its references would hold us. What comes next says so, and the next pass keeps the tips.
-        if repo.check_files().is_ok() {
-            match repo.keep_tips_after_job(before, who, clock::now()) {
-                Ok(names) => self.outcome.rescue_refs.extend(names),
-                Err(error) => self.outcome.fail(error),
-            }
+        if repo.check_files().is_ok()
+            && let Err(error) = repo.keep_tips_after_job(before, who, clock::now())
+        {
+            self.outcome.fail(error);
         }
         done
     }

@@ -51,8 +51,6 @@ pub fn run(command: Command, settings: &Config, network: transport::Env, watch: 
         Ok(word) => pass.outcome.result = word,
         Err(failure) => pass.outcome.fail(failure),
     }
-    pass.outcome.rescue_refs.sort();
-    pass.outcome.rescue_refs.dedup();
     pass.outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
     if let Some((place, private, _held)) = &locked {
         // From here on this record is the one.
@@ -195,14 +193,12 @@ fn sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word,
     let names = pass.names();
     heal::clear_leftovers(place, held, &names.branch, &names.remote, false)?;
     watchdog::step("opening the repository");
-    let repo = Repo::open(place, held, names)?;
+    let repo = Repo::open(place, held, names, &pass.outcome.rescues)?;
     repo.hold_config()?;
     pass.settle_token_host(&repo, Recording::First)?;
     let now = clock::now();
     watchdog::step("finishing what an earlier pass was cut short in");
-    if let Some(finished) = repo.finish_follow(now)? {
-        pass.outcome.rescue_refs.extend(finished.rescue_refs);
-    }
+    repo.finish_follow(now)?;
     watchdog::step("looking at the repository");
     repo.check_ready()?;
     repo.heal_index(now, false)?;
@@ -339,7 +335,7 @@ fn mend_a_copy(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, 
     git::check_files(place, &pass.names())?;
     heal::stale_locks(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
     // What the copy would not show: who owns it, and where its files are.
-    match Repo::open(place, held, pass.names()).and_then(|repo| repo.hold_config()) {
+    match Repo::open(place, held, pass.names(), &pass.outcome.rescues).and_then(|repo| repo.hold_config()) {
         Err(error) if error.kind == Kind::NotReady => return Err(error),
         _ => {}
     }
@@ -354,7 +350,7 @@ fn say_sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<W
     for (lock, _) in heal::stale_locks(place, held, &names.branch, &names.remote, false)? {
         pass.would(format!("remove the stale lock {}", lock.display()));
     }
-    let repo = Repo::open(place, held, names)?;
+    let repo = Repo::open(place, held, names, &pass.outcome.rescues)?;
     repo.hold_config()?;
     repo.keep_writes_in_memory()?;
     pass.settle_token_host(&repo, Recording::Never)?;

@@ -250,7 +250,7 @@ impl Told {
         });
         let rescue_told = |kept: &Kept| {
             json!({
-                "ref": kept.name, "commit": kept.commit.to_string(), "subject": kept.subject,
+                "ref": kept.name.name(), "commit": kept.commit.to_string(), "subject": kept.subject,
                 "age_seconds": kept.since.map(|then| since(then, self.now).as_secs()),
                 "size_bytes": kept.bytes, "get_back": kept.get_back,
             })

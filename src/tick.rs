@@ -8,12 +8,12 @@ use crate::cli::OnDivergence;
 use crate::clock::now;
 use crate::error::{Error, Kind};
 use crate::git::remote::Push as How;
-use crate::git::rescue::What;
 use crate::git::{CommitId, Repo};
 use crate::outcome::Word;
 use crate::pass::Pass;
 use crate::plan::{self, Basis, Plan, Push, Reason, RemoteTip, View};
 use crate::policy::Mode;
+use crate::rescued::RescueKind;
 use crate::state::marker;
 use crate::{dry_run, job_left, look};
 
@@ -85,7 +85,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool
             (Push::FastForward { expected }, Some(ours), _) => (ours, expected, How::FastForward),
             (Push::Overwrite { expected }, Some(ours), _) => {
                 let why = "about to be overwritten by this instance (alpha)";
-                pass.outcome.rescue_refs.push(repo.rescue(What::Remote, expected, now(), why)?);
+                repo.rescue(RescueKind::Remote, expected, now(), why)?;
                 (ours, Some(expected), How::Overwrite)
             }
             (Push::ReplayFirst { replayed, expected }, Some(_), _) => {
@@ -115,7 +115,7 @@ fn pushed(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, held: CommitId, mode
     pass.outcome.remember();
     let how = if pass.outcome.forced { "pushed, overwriting the remote" } else { "pushed" };
     tracing::info!(commit = %ours, "{how}");
-    pass.outcome.rescue_refs.extend(repo.remember_seen(held, now())?);
+    repo.remember_seen(held, now())?;
     repo.has_a_history()?;
     act::clear_marker(pass, repo)?;
     if pass.site_is_stale(repo) && pass.outcome.site_built == Some(true) {

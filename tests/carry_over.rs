@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use gitsync::git::heal::carry_over::Carry;
 use gitsync::git::{Identity, Names, Repo, find};
+use gitsync::rescued::Rescues;
 use gitsync::state::dir::PrivateDir;
 use gitsync::state::lock::{self, Taken};
 use scene::Scene;
@@ -118,7 +119,7 @@ fn what_ends_early_is_kept_and_gone_on_with() {
     let mut time = Duration::ZERO;
     let (mut passes, mut before) = (0, 0);
     while !is_carried(&s) {
-        let repo = Repo::open(&place, &held, names.clone()).unwrap();
+        let repo = Repo::open(&place, &held, names.clone(), &Rescues::default()).unwrap();
         repo.carry_over(Carry::WithTheRemotes, gitsync::clock::now(), Instant::now() + time).unwrap();
         let kept = s.rescues("").len();
         assert!(kept >= before, "{kept} of {before}");

@@ -606,7 +606,11 @@ fn submodules_and_lfs_are_left_as_they_are_and_said_once() {
     let sub = s.upstream();
     s.git_in(&s.rival(), &["-c", "protocol.file.allow=always", "submodule", "add", "-q", sub.to_str().unwrap(), "sub"]);
     s.rival_commits("a submodule").git_in(&s.rival(), &["push", "-q", "origin", "main"]);
-    s.init_sync().exits(0).says("cloned").logs("submodules: their folders are left").logs("gitsync does not apply filter=lfs (Git LFS)");
+    s.init_sync()
+        .exits(0)
+        .says("cloned")
+        .logs("submodules: their folders are left")
+        .logs("gitsync does not apply filter=lfs (Git LFS)");
     s.our_file("big.bin", pointer).work_tree_is_clean();
     assert_eq!(std::fs::read_dir(s.ours().join("sub")).unwrap().count(), 0);
     s.sync().says("up-to-date").logs_not("LFS");

@@ -22,13 +22,13 @@ use serde::{Deserialize, Serialize};
 
 use super::index::entry;
 use super::index_flags::Flagged;
-use super::rescue::What;
 use super::stage::STAGING;
 use super::survey::{Survey, is_staged_alike};
 use super::tree_walk::{Changes, Want, want_of};
 use super::{CommitId, Repo, path_of};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::Dir;
+use crate::rescued::RescueKind;
 
 pub(super) const INTENT: &str = "intent";
 /// What a follow did.
@@ -38,8 +38,6 @@ pub struct Followed {
     pub changed: bool,
     /// Paths replaced, made or removed.
     pub paths: usize,
-    /// The rescue references made.
-    pub rescue_refs: Vec<String>,
 }
 
 /// What a follow would do.
@@ -73,7 +71,6 @@ impl Repo {
     /// goes on from where this one stopped.
     pub fn follow(&self, target: CommitId, why: &str, when: DateTime<Utc>) -> Result<Followed, Error> {
         let old = self.local_tip()?;
-        let mut rescue_refs = Vec::new();
         let changes = self.differing(target)?;
         let in_order = self.is_on_branch_alone()?;
         if changes.is_empty() && old == Some(target) && in_order {
@@ -81,7 +78,7 @@ impl Repo {
         }
         self.check_branch_is_ours_alone()?;
         match old {
-            Some(old) => rescue_refs.extend(self.rescue_commit_unless_in(old, target, when, why)?),
+            Some(old) => self.rescue_commit_unless_in(old, target, when, why)?,
             None => self.check_branch_has_a_place()?,
         }
         let intent = Intent {
@@ -90,8 +87,8 @@ impl Repo {
             target: target.to_string(),
             why: why.to_owned(),
         };
-        let paths = self.carry_out(&intent, target, &changes, when, true, &mut rescue_refs)?;
-        Ok(Followed { changed: true, paths, rescue_refs })
+        let paths = self.carry_out(&intent, target, &changes, when, true)?;
+        Ok(Followed { changed: true, paths })
     }
 
     /// Writes an index made from scratch, as part of a follow of `target`, so that a kill in between is seen.
@@ -151,9 +148,9 @@ impl Repo {
         target: CommitId,
         when: DateTime<Utc>,
         why: &str,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<(), Error> {
         let contained = commit == target || self.descends(target, commit)?;
-        if contained { Ok(None) } else { self.rescue(What::Local, commit, when, why).map(Some) }
+        if contained { Ok(()) } else { self.rescue(RescueKind::Local, commit, when, why) }
     }
 
     /// Whether a follow was cut short. Until it is finished, the work tree may hold two versions: nothing may be committed.
@@ -180,10 +177,9 @@ impl Repo {
             return Ok(None);
         }
         tracing::info!(target = %intent.target, "finishing a follow that an earlier pass was cut short in");
-        let mut rescue_refs = Vec::new();
         let changes = self.differing(target)?;
-        let paths = self.carry_out(&intent, target, &changes, when, false, &mut rescue_refs)?;
-        Ok(Some(Followed { changed: true, paths, rescue_refs }))
+        let paths = self.carry_out(&intent, target, &changes, when, false)?;
+        Ok(Some(Followed { changed: true, paths }))
     }
 
     /// Where the branch is once [`Repo::finish_follow`] has finished a follow that was cut short. Nothing is written.
@@ -311,13 +307,12 @@ impl Repo {
         changes: &Changes,
         when: DateTime<Utc>,
         fresh: bool,
-        rescue_refs: &mut Vec<String>,
     ) -> Result<usize, Error> {
         let staged = self.stage(target, changes, STAGING)?;
         let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let survey = self.survey(&top, target, changes, &staged)?;
         if !survey.unsaved.is_empty() || fresh {
-            rescue_refs.extend(self.rescue_files(&top, target, &survey, when, &intent.why)?);
+            self.rescue_files(&top, target, &survey, when, &intent.why)?;
         }
         if fresh {
             let text = serde_json::to_vec(intent).map_err(io::Error::other).context("writing the intent")?;

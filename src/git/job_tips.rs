@@ -6,17 +6,17 @@
 
 use chrono::{DateTime, Utc};
 
-use super::rescue::What;
 use super::{CommitId, Repo};
 use crate::error::{Context, Error, Kind};
+use crate::rescued::{RescueKind, RescueRef};
 use crate::state::dir::sync_dir;
 
 /// The tips when a job was about to start.
 #[derive(Debug, Default)]
 pub struct JobTips {
-    tips: Vec<(What, CommitId)>,
+    tips: Vec<(RescueKind, CommitId)>,
     /// Rescue references made for this job alone.
-    made: Vec<(String, CommitId)>,
+    made: Vec<(RescueRef, CommitId)>,
 }
 
 impl Repo {
@@ -27,13 +27,13 @@ impl Repo {
     pub fn tips_before_job(&self, when: DateTime<Utc>) -> Result<JobTips, Error> {
         let (local, seen) = (self.local_tip()?, self.last_seen()?);
         let mut before = JobTips::default();
-        for (what, tip, other) in [(What::Local, local, seen), (What::Remote, seen, local)] {
+        for (kind, tip, other) in [(RescueKind::Local, local, seen), (RescueKind::Remote, seen, local)] {
             // One that can't be read nobody can keep.
             let Some(tip) = tip.filter(|tip| self.has_commit(*tip)) else { continue };
-            before.tips.push((what, tip));
+            before.tips.push((kind, tip));
             // Where that can't be told, it is as if it were not: the job is to run in a damaged history too.
             let contained = other.is_some_and(|other| self.contains(other, tip).unwrap_or(false));
-            if !contained && let (name, true) = self.rescue_quietly(what, tip, when, "before the job")? {
+            if !contained && let (name, true) = self.rescue_quietly(kind, tip, when, "before the job")? {
                 before.made.push((name, tip));
             }
         }
@@ -41,37 +41,37 @@ impl Repo {
     }
 
     /// Rescues the tips that neither the branch nor the remote's tip as last seen contains any more, and takes back the
-    /// rescues that turned out needless. Gives the names of those that stay. `who`: what ran, as "the job".
+    /// rescues that turned out needless.  `who`: what ran, as "the job".
     ///
     /// # Errors
     /// Where references can't be read or written, or the job took a tip's objects away.
-    pub fn keep_tips_after_job(&self, before: JobTips, who: &str, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
+    pub fn keep_tips_after_job(&self, before: JobTips, who: &str, when: DateTime<Utc>) -> Result<(), Error> {
         if !self.place.git_dir.join("HEAD").exists() {
             // The repository itself is gone, which the pass says in words of its own.
-            return Ok(Vec::new());
+            return Ok(());
         }
         let now: Vec<CommitId> = [self.local_tip()?, self.last_seen()?].into_iter().flatten().collect();
-        let (mut kept, mut destroyed) = (Vec::new(), Vec::new());
-        for (what, tip) in before.tips {
+        let mut destroyed = Vec::new();
+        for (kind, tip) in before.tips {
             let contained = now.iter().any(|holder| self.contains(*holder, tip).unwrap_or(false));
-            let made = before.made.iter().find(|(_, commit)| *commit == tip).map(|(name, _)| name.as_str());
+            let made = before.made.iter().find(|(_, commit)| *commit == tip).map(|(name, _)| name);
             // The job may have removed that too: a fetch that mirrors and prunes does.
-            let made = made.filter(|name| self.git.refname_to_id(name).is_ok_and(|kept| kept == tip));
+            let made = made.filter(|name| self.git.refname_to_id(name.name()).is_ok_and(|kept| kept == tip));
             match (contained, made) {
-                (true, Some(name)) => self.remove_rescue(name)?,
+                (true, Some(name)) => self.remove_rescue(name.name())?,
                 (true, None) => {}
                 (false, Some(name)) => {
-                    self.tell(what, name, tip, &format!("{who} dropped it"));
-                    kept.push(name.to_owned());
+                    self.tell(kind, name, tip, &format!("{who} dropped it"));
+                    self.rescues_made.add(name.clone());
                 }
                 (false, None) if self.is_still_here(tip)? => {
-                    kept.push(self.rescue(what, tip, when, &format!("{who} dropped it"))?);
+                    self.rescue(kind, tip, when, &format!("{who} dropped it"))?;
                 }
                 (false, None) => destroyed.push(tip.to_string()),
             }
         }
         if destroyed.is_empty() {
-            return Ok(kept);
+            return Ok(());
         }
         let what = format!("{who} removed every reference to {} and its objects", destroyed.join(" and "));
         let next = "fetch it from another clone that has it; see what deletes refs/gitsync/ and prunes";

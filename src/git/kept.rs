@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
-use super::rescue::{What, stamp_of};
 use super::{CommitId, Names, Place, Repo, path_of};
 use crate::error::{Context, Error};
+use crate::rescued::{RescueKind, RescueRef};
 
 /// So many files are named in the command that gets them back.
 const NAMED: usize = 10;
@@ -15,7 +15,7 @@ const NAMED: usize = 10;
 #[derive(Debug)]
 pub struct Kept {
     /// The reference.
-    pub name: String,
+    pub name: RescueRef,
     /// The commit that it keeps.
     pub commit: CommitId,
     /// The first line of the commit's message; `None` where the commit can't be read.
@@ -38,12 +38,12 @@ pub fn kept(place: &Place, names: Names) -> Result<Vec<Kept>, Error> {
 }
 
 impl Repo {
-    fn describe(&self, name: String, commit: CommitId) -> Kept {
+    fn describe(&self, name: RescueRef, commit: CommitId) -> Kept {
         let found = self.git.find_commit(commit).ok();
         let subject = found.and_then(|commit| commit.summary_bytes().map(|text| String::from_utf8_lossy(text).into()));
-        let what = if name.contains("-worktree-") { What::Worktree } else { What::Local };
-        let get_back = self.get_back(what, &name, commit);
-        Kept { subject, since: stamp_of(&name), bytes: self.bytes_changed(commit).ok(), get_back, name, commit }
+        let kind = name.kind().unwrap_or(RescueKind::Local);
+        let get_back = self.get_back(kind, name.name(), commit);
+        Kept { subject, since: name.since(), bytes: self.bytes_changed(commit).ok(), get_back, name, commit }
     }
 
     fn bytes_changed(&self, commit: CommitId) -> Result<u64, Error> {
@@ -72,10 +72,12 @@ impl Repo {
     ///
     /// Commits: those that the branch does not have, on top of it. Files: those that were kept and no others, so that what came in
     /// meanwhile stays; the deletion of a file is not among what a rescue keeps.
-    pub(super) fn get_back(&self, what: What, name: &str, commit: CommitId) -> String {
-        match what {
-            What::Local | What::Remote => format!("git cherry-pick HEAD..{name}"),
-            What::Worktree => self.get_files_back(name, commit).unwrap_or_else(|_| format!("git checkout {name} -- .")),
+    pub(super) fn get_back(&self, kind: RescueKind, name: &str, commit: CommitId) -> String {
+        match kind {
+            RescueKind::Local | RescueKind::Remote => format!("git cherry-pick HEAD..{name}"),
+            RescueKind::Worktree => {
+                self.get_files_back(name, commit).unwrap_or_else(|_| format!("git checkout {name} -- ."))
+            }
         }
     }
 

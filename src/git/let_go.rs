@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ages::{self, Ages};
-use super::rescue::{self, stamp_of};
 use super::{Repo, heal, place};
 use crate::clock::Reading;
 use crate::error::{Context, Error};
 use crate::fs::files;
+use crate::rescued::{RescueRef, time_at_start};
 use crate::state::dir::{PrivateDir, sync_dir};
 
 /// Folders of the private folder in which each entry is a thing that was put aside.
@@ -33,7 +33,7 @@ struct Kept {
 }
 
 enum What {
-    Rescue(String),
+    Rescue(RescueRef),
     Aside(PathBuf),
 }
 
@@ -75,7 +75,7 @@ impl Repo {
     fn drop_kept(&self, kept: &Kept) -> Result<(), Error> {
         match &kept.what {
             What::Rescue(name) => {
-                let mut reference = self.git.find_reference(name).context(format!("reading {name}"))?;
+                let mut reference = self.git.find_reference(name.name()).context(format!("reading {name}"))?;
                 reference.delete().context(format!("removing {name}"))?;
                 tracing::info!(rescue = %name, "let go of a rescue that was kept long enough");
             }
@@ -101,7 +101,7 @@ impl Repo {
         let mut all = Vec::new();
         for (name, commit) in self.rescues()? {
             // A reference whose name we did not make is not ours to remove.
-            let Some(stamp) = stamp_of(&name) else { continue };
+            let Some(stamp) = name.since() else { continue };
             // Moved to another commit by hand it keeps something new.
             all.push(Kept { key: format!("{name} {commit}"), stamp: Some(stamp), what: What::Rescue(name) });
         }
@@ -131,7 +131,7 @@ impl Repo {
     fn aside(&self, path: PathBuf) -> Kept {
         let inner = path.strip_prefix(self.private.path()).unwrap_or(&path);
         let key = inner.as_os_str().as_encoded_bytes().escape_ascii().to_string();
-        let stamp = path.file_name().and_then(|name| rescue::stamp_at_start(&name.to_string_lossy()));
+        let stamp = path.file_name().and_then(|name| time_at_start(&name.to_string_lossy()));
         Kept { key, stamp, what: What::Aside(path) }
     }
 }

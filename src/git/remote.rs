@@ -12,9 +12,9 @@ use super::connectivity::Fault;
 use super::error::is_systems;
 use super::incoming::{History, Incoming, Walk, not_well_formed, not_whole};
 use super::odd::{Beside, is_odd};
-use super::rescue::What;
 use super::{CommitId, Names, Repo};
 use crate::error::{Context, Error, Kind};
+use crate::rescued::RescueKind;
 use crate::state::marker::Destination;
 use crate::transport::{self, Session};
 
@@ -26,15 +26,6 @@ pub struct Remote<'r> {
     repo: &'r Repo,
     fetch: Session,
     push: Option<Session>,
-}
-
-/// What a fetch found.
-#[derive(Clone, Debug, Default)]
-pub struct Fetched {
-    /// The remote's tip, now here with all its history; `None` where the branch is not there.
-    pub tip: Option<CommitId>,
-    /// The rescue that keeps the tip seen before, where the remote rewrote its history.
-    pub rescue_ref: Option<String>,
 }
 
 /// How a push may go about what the remote has.
@@ -181,43 +172,39 @@ impl Repo {
     }
 
     /// Remembers the remote's tip as seen, after keeping the one seen before where the remote's history was rewritten.
-    /// Gives that rescue.
     ///
     /// # Errors
     /// Where references can't be read or written.
-    pub fn remember_seen(&self, tip: CommitId, when: DateTime<Utc>) -> Result<Option<String>, Error> {
+    pub fn remember_seen(&self, tip: CommitId, when: DateTime<Utc>) -> Result<(), Error> {
         let before = self.last_seen()?;
         if before == Some(tip) {
-            return Ok(None);
+            return Ok(());
         }
-        let mut rescue = None;
         if let Some(before) = before
             // A tip seen before that is missing or damaged can't be kept, and must not keep the new one from being seen.
             && self.has_commit(before)
             && !self.descends(tip, before)?
         {
             let why = format!("the remote rewrote '{}'", self.names.branch);
-            rescue = Some(self.rescue(What::Remote, before, when, &why)?);
+            self.rescue(RescueKind::Remote, before, when, &why)?;
         }
         self.objects_to_disk()?;
         self.git
             .reference(&self.tracking_ref(), tip, true, "gitsync: seen")
             .context(format!("moving {}", self.tracking_ref()))?;
-        self.ref_to_disk(&self.tracking_ref())?;
-        Ok(rescue)
+        self.ref_to_disk(&self.tracking_ref())
     }
 
     /// Forgets the remote's tip, after keeping it: the branch is not there any more (init-sync).
     ///
     /// # Errors
     /// Where references can't be read or written.
-    pub fn forget_seen(&self, when: DateTime<Utc>) -> Result<Option<String>, Error> {
-        let Some(before) = self.last_seen()? else { return Ok(None) };
+    pub fn forget_seen(&self, when: DateTime<Utc>) -> Result<(), Error> {
+        let Some(before) = self.last_seen()? else { return Ok(()) };
         let why = format!("the remote has no branch '{}' any more", self.names.branch);
-        let rescue = self.rescue(What::Remote, before, when, &why)?;
+        self.rescue(RescueKind::Remote, before, when, &why)?;
         let mut reference = self.git.find_reference(&self.tracking_ref()).context("reading the remote's last tip")?;
-        reference.delete().context("forgetting the remote's last tip")?;
-        Ok(Some(rescue))
+        reference.delete().context("forgetting the remote's last tip")
     }
 }
 
@@ -273,32 +260,31 @@ impl Remote<'_> {
         self.fetch.tip(&self.repo.branch_ref())
     }
 
-    /// Fetches the branch with its whole history, checks that nothing of it is missing, and remembers the tip as seen.
+    /// Fetches the branch with its whole history, and checks that nothing of it is missing. No reference moves.
     ///
     /// # Errors
     /// [`Kind::Unreachable`] or [`Kind::Refused`], also where what the server sent is not whole, and where the repository
     /// can't be written. Nothing has changed then.
-    pub fn fetch(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
-        self.fetch_deep(when, History::New)
+    pub fn fetch(&self) -> Result<Option<CommitId>, Error> {
+        self.fetch_deep(History::New)
     }
 
     /// [`Remote::fetch`], and with it all history that a shallow clone left out.
     ///
     /// # Errors
     /// As [`Remote::fetch`].
-    pub fn fetch_whole(&self, when: DateTime<Utc>) -> Result<Fetched, Error> {
-        self.fetch_deep(when, History::Whole)
+    pub fn fetch_whole(&self) -> Result<Option<CommitId>, Error> {
+        self.fetch_deep(History::Whole)
     }
 
-    fn fetch_deep(&self, when: DateTime<Utc>, history: History) -> Result<Fetched, Error> {
+    fn fetch_deep(&self, history: History) -> Result<Option<CommitId>, Error> {
         let make = |walk| Incoming::inside(self.repo, walk);
-        let Some((incoming, tip)) = self.download(make, history)? else { return Ok(Fetched::default()) };
+        let Some((incoming, tip)) = self.download(make, history)? else { return Ok(None) };
         incoming.join(self.repo)?;
         if history == History::Whole {
             self.repo.see_whole_history()?;
         }
-        let rescue_ref = self.repo.remember_seen(tip, when)?;
-        Ok(Fetched { tip: Some(tip), rescue_ref })
+        Ok(Some(tip))
     }
 
     /// Fetches the branch without writing to the repository: into a scratch repository whose objects this process, and no

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use super::tree_edit::Edits;
 use super::{CommitId, Repo, path_of};
 use crate::error::{Context, Error};
+use crate::rescued::RescueKind;
 
 /// More unpushed commits than this are not replayed: something else is wrong.
 const MOST: usize = 10_000;
@@ -84,7 +85,7 @@ impl Repo {
     /// Whether one of these commits was reachable from a tip that the remote had and rewrote away: each such tip was rescued.
     fn was_on_the_remote(&self, commits: &[CommitId]) -> Result<bool, Error> {
         for (name, tip) in self.rescues()? {
-            if !name.contains("-remote-") || !self.has_commit(tip) {
+            if name.kind() != Some(RescueKind::Remote) || !self.has_commit(tip) {
                 continue;
             }
             for commit in commits {

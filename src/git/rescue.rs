@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Duration, NaiveDateTime, Utc};
+use chrono::{DateTime, Duration, Utc};
 
 use super::ages::Ages;
 use super::changed::Changed;
@@ -14,44 +14,22 @@ use super::tree_edit::Edits;
 use super::{CommitId, Repo, path_of, shown};
 use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
-
-const PREFIX: &str = "refs/gitsync/rescue/";
-const STAMP: &str = "%Y%m%dT%H%M%SZ";
-
-/// What is rescued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// Commits of the local branch.
-    Local,
-    /// Uncommitted files.
-    Worktree,
-    /// The remote's tip.
-    Remote,
-}
-
-impl What {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Worktree => "worktree",
-            Self::Remote => "remote",
-        }
-    }
-}
+use crate::rescued::{PREFIX, RescueKind, RescueRef};
 
 impl Repo {
-    /// Keeps a commit reachable, and says how to get it back. Gives the reference's name.
+    /// Keeps a commit reachable, and says how to get it back.
     ///
     /// What a reference of the same kind keeps already is not kept twice.
     ///
     /// # Errors
     /// Where the reference can't be written: then the act must not happen.
-    pub fn rescue(&self, what: What, commit: CommitId, when: DateTime<Utc>, why: &str) -> Result<String, Error> {
-        let (name, new) = self.rescue_quietly(what, commit, when, why)?;
+    pub fn rescue(&self, kind: RescueKind, commit: CommitId, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
+        let (name, new) = self.rescue_quietly(kind, commit, when, why)?;
         if new {
-            self.tell(what, &name, commit, why);
+            self.tell(kind, &name, commit, why);
         }
-        Ok(name)
+        self.rescues_made.add(name);
+        Ok(())
     }
 
     /// [`Repo::rescue`] without a word in the log; gives also whether the reference is new.
@@ -60,15 +38,15 @@ impl Repo {
     /// As [`Repo::rescue`].
     pub(super) fn rescue_quietly(
         &self,
-        what: What,
+        kind: RescueKind,
         commit: CommitId,
         when: DateTime<Utc>,
         why: &str,
-    ) -> Result<(String, bool), Error> {
+    ) -> Result<(RescueRef, bool), Error> {
         let ages = Ages::read(&self.private);
         let hex = commit.to_string();
         // Not each that is there: there may be thousands, and as many are made in one pass.
-        for (name, kept) in self.rescues_like(&format!("*-{}-{}", what.word(), &hex[..7]))? {
+        for (name, kept) in self.rescues_like(&format!("*-{}-{}", kind.word(), &hex[..7]))? {
             if kept == commit && is_recent(&ages, &name, kept, when) {
                 return Ok((name, false));
             }
@@ -76,15 +54,15 @@ impl Repo {
         self.objects_to_disk()?;
         let mut stamp = when;
         let name = loop {
-            let name = format!("{PREFIX}{}-{}-{}", stamp.format(STAMP), what.word(), &hex[..7]);
-            match self.git.reference(&name, commit, false, why) {
+            let name = RescueRef::new(kind, stamp, &hex);
+            match self.git.reference(name.name(), commit, false, why) {
                 Ok(_) => break name,
                 // Another commit with the same first digits in the same second: the name must not be taken from it.
                 Err(error) if error.code() == git2::ErrorCode::Exists => stamp += Duration::seconds(1),
                 Err(error) => return Err(Error::git(format!("keeping {hex} as {name}"), &error)),
             }
         };
-        self.ref_to_disk(&name)?;
+        self.ref_to_disk(name.name())?;
         Ok((name, true))
     }
 
@@ -92,17 +70,17 @@ impl Repo {
     ///
     /// # Errors
     /// Where references can't be read.
-    pub fn rescues(&self) -> Result<Vec<(String, CommitId)>, Error> {
+    pub fn rescues(&self) -> Result<Vec<(RescueRef, CommitId)>, Error> {
         self.rescues_like("*")
     }
 
-    fn rescues_like(&self, pattern: &str) -> Result<Vec<(String, CommitId)>, Error> {
+    fn rescues_like(&self, pattern: &str) -> Result<Vec<(RescueRef, CommitId)>, Error> {
         let doing = "reading refs/gitsync/rescue/";
         let mut all = Vec::new();
         for reference in self.git.references_glob(&format!("{PREFIX}{pattern}")).context(doing)? {
             let reference = reference.context(doing)?;
             if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
-                all.push((name.to_owned(), target));
+                all.push((RescueRef::of(name), target));
             }
         }
         all.sort();
@@ -111,28 +89,17 @@ impl Repo {
 }
 
 /// Whether a rescue was made within a day. An older one would be let go before its time, counted from now.
-fn is_recent(ages: &Ages, name: &str, kept: CommitId, when: DateTime<Utc>) -> bool {
+fn is_recent(ages: &Ages, name: &RescueRef, kept: CommitId, when: DateTime<Utc>) -> bool {
     let day = Duration::days(1);
     // The clock may have been set back to the day that is in the name.
     !ages.may_be_kept_for(&format!("{name} {kept}"), day.num_seconds())
-        && stamp_of(name).is_some_and(|stamp| stamp <= when && when - stamp < day)
-}
-
-/// When a rescue was made, by its name.
-pub(super) fn stamp_of(name: &str) -> Option<DateTime<Utc>> {
-    stamp_at_start(name.strip_prefix(PREFIX)?)
-}
-
-/// The time that a name begins with, such as those of rescues and of what is put aside.
-pub(super) fn stamp_at_start(name: &str) -> Option<DateTime<Utc>> {
-    let stamp = name.split(['-', '+']).next()?;
-    NaiveDateTime::parse_from_str(stamp, STAMP).ok().map(|time| time.and_utc())
+        && name.since().is_some_and(|stamp| stamp <= when && when - stamp < day)
 }
 
 impl Repo {
     /// Says that a commit was rescued, and how to get it back.
-    pub(super) fn tell(&self, what: What, name: &str, commit: CommitId, why: &str) {
-        let get_back = self.get_back(what, name, commit);
+    pub(super) fn tell(&self, kind: RescueKind, name: &RescueRef, commit: CommitId, why: &str) {
+        let get_back = self.get_back(kind, name.name(), commit);
         tracing::warn!(rescue = %name, commit = %commit, get_back, "{why}: kept what would have been dropped");
     }
 
@@ -146,12 +113,12 @@ impl Repo {
         survey: &Survey,
         when: DateTime<Utc>,
         why: &str,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<(), Error> {
         let head = self.tip_of("HEAD")?;
         let head_tree = head.map(|head| self.tree_of(head)).transpose()?;
         let staged = self.staged_only(head_tree.as_ref(), target)?;
         if survey.unsaved.is_empty() && staged.is_none() {
-            return Ok(None);
+            return Ok(());
         }
         let mut kept: Vec<(PathBuf, git2::Oid, u32)> = Vec::new();
         for (path, found) in &survey.unsaved {
@@ -160,7 +127,8 @@ impl Repo {
         if staged.is_none()
             && let Some(name) = self.rescued_before(&kept)?
         {
-            return Ok(Some(name));
+            self.rescues_made.add(name);
+            return Ok(());
         }
         let edits = kept.iter().map(|(path, id, mode)| (path.clone(), Some((*id, *mode)))).collect();
         let tree = self.edit_tree(head_tree.as_ref().map(git2::Tree::id), &edits)?;
@@ -176,14 +144,14 @@ impl Repo {
             message.push_str(&format!("{}\n", shown(path)));
         }
         let id = self.write_commit(tree, &parents, &author, &committer, &message)?;
-        self.rescue(What::Worktree, id, when, why).map(Some)
+        self.rescue(RescueKind::Worktree, id, when, why)
     }
 
     /// Keeps files that are new, changed or gone as one rescue. Branch, index and files stay as they are.
     ///
     /// # Errors
     /// Where the repository can't be read or written.
-    pub fn rescue_changed(&self, changed: &Changed, when: DateTime<Utc>, why: &str) -> Result<String, Error> {
+    pub fn rescue_changed(&self, changed: &Changed, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
         let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let mut edits = Edits::new();
         for path in &changed.paths {
@@ -197,7 +165,7 @@ impl Repo {
         let (author, committer) = self.signatures(when)?;
         let message = format!("gitsync: uncommitted files on {}\n\n{why}\n", self.names.branch);
         let id = self.write_commit(tree, head.as_slice(), &author, &committer, &message)?;
-        self.rescue(What::Worktree, id, when, why)
+        self.rescue(RescueKind::Worktree, id, when, why)
     }
 
     /// Writes a file's or link's bytes as they are, and gives the object and its mode; `None` for what is neither.
@@ -263,9 +231,9 @@ impl Repo {
     }
 
     /// A rescue that holds all these versions already: a pass that was killed after it made one need not make another.
-    fn rescued_before(&self, kept: &[(PathBuf, git2::Oid, u32)]) -> Result<Option<String>, Error> {
+    fn rescued_before(&self, kept: &[(PathBuf, git2::Oid, u32)]) -> Result<Option<RescueRef>, Error> {
         for (name, commit) in self.rescues()? {
-            if !name.contains("-worktree-") {
+            if name.kind() != Some(RescueKind::Worktree) {
                 continue;
             }
             let Ok(tree) = self.tree_of(commit) else { continue };

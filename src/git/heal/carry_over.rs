@@ -17,8 +17,8 @@ use crate::error::{Context, Error};
 use crate::fs::files;
 use crate::git::connectivity::{self, Commit, Commits, Depth, Fault, Inspection};
 use crate::git::error::is_systems;
-use crate::git::rescue::What;
 use crate::git::{CommitId, Repo};
+use crate::rescued::RescueKind;
 
 /// After so many objects what was copied is written and gets its references, so that it stays whatever comes.
 const BATCH: usize = 100_000;
@@ -39,14 +39,14 @@ impl Repo {
     ///
     /// # Errors
     /// Where this repository can't be read or written.
-    pub fn carry_over(&self, carry: Carry, when: DateTime<Utc>, until: Instant) -> Result<Vec<String>, Error> {
+    pub fn carry_over(&self, carry: Carry, when: DateTime<Utc>, until: Instant) -> Result<(), Error> {
         let doing = "reading the repository put aside";
         // Several, where a pass was killed in the middle of putting one aside: what one names another may hold. One that was
         // carried over long ago may hold what was lost since.
         let all = broken(&self.private);
         let fresh: Vec<&PathBuf> = all.iter().filter(|old| !old.join(CARRIED).exists()).collect();
         if fresh.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let tips: BTreeSet<CommitId> = fresh.iter().flat_map(|old| old_tips(old)).collect();
         let tips: Vec<CommitId> = tips.into_iter().collect();
@@ -72,7 +72,7 @@ impl Repo {
             tracing::warn!("{}; the next init-sync tries again", error.what);
             false
         });
-        let (held, kept): (Vec<CommitId>, Vec<String>) = copy.kept.into_iter().unzip();
+        let held = copy.kept;
         let here = self.git.odb().context(doing)?;
         let cut = connectivity::shallow_roots(self.git.commondir());
         if let Err(fault) = connectivity::check(&here, &held, &ours.tips, cut) {
@@ -84,7 +84,7 @@ impl Repo {
                 fs::write(old.join(CARRIED), b"").context("noting what was carried over")?;
             }
         }
-        Ok(kept)
+        Ok(())
     }
 
     /// The references from which all that they need is here, and every commit that they reach.
@@ -148,7 +148,7 @@ struct Copy<'r> {
     /// Commits that were copied and that no other one of them descends from.
     heads: BTreeSet<CommitId>,
     /// The commits that got rescue references, and these.
-    kept: Vec<(CommitId, String)>,
+    kept: Vec<CommitId>,
 }
 
 impl Copy<'_> {
@@ -211,7 +211,8 @@ impl Copy<'_> {
         }
         for head in std::mem::take(&mut self.heads) {
             let why = "carried over from the damaged repository";
-            self.kept.push((head, self.repo.rescue(What::Local, head, self.when, why)?));
+            self.repo.rescue(RescueKind::Local, head, self.when, why)?;
+            self.kept.push(head);
         }
         Ok(())
     }

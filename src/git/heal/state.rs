@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Context, Error};
 use crate::fs::files;
-use crate::git::rescue::What;
 use crate::git::{CommitId, Repo};
+use crate::rescued::RescueKind;
 
 impl Repo {
     /// What a merge, a rebase or the like that was left half done would drop is kept, and so is a detached HEAD's commit.
@@ -15,8 +15,7 @@ impl Repo {
     ///
     /// # Errors
     /// Where references can't be read or written.
-    pub fn mend_state(&self, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
-        let mut kept = Vec::new();
+    pub fn mend_state(&self, when: DateTime<Utc>) -> Result<(), Error> {
         let mut heads: BTreeSet<CommitId> = BTreeSet::new();
         let git_dir = &self.place.git_dir;
         // Uncommitted work that git put away when it began, and would have brought back at the end.
@@ -24,7 +23,7 @@ impl Repo {
             let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
             let Ok(stash) = CommitId::from_str(text.trim()) else { continue };
             if self.git.find_commit(stash).is_ok() && !self.is_kept(stash)? {
-                kept.push(self.rescue(What::Worktree, stash, when, "stashed by a work left half done")?);
+                self.rescue(RescueKind::Worktree, stash, when, "stashed by a work left half done")?;
             }
         }
         if self.git.state() != git2::RepositoryState::Clean {
@@ -53,10 +52,10 @@ impl Repo {
         }
         for head in heads {
             if self.has_commit(head) && !self.is_kept(head)? {
-                kept.push(self.rescue(What::Local, head, when, "a work left half done")?);
+                self.rescue(RescueKind::Local, head, when, "a work left half done")?;
             }
         }
-        Ok(kept)
+        Ok(())
     }
 
     /// Puts HEAD on the branch that has no commit yet.
