@@ -2,6 +2,7 @@
 
 use crate::clock::now;
 use crate::error::Error;
+use crate::git::checkout::Ours;
 use crate::git::{CommitId, Repo};
 use crate::outcome::Command;
 use crate::pass::Pass;
@@ -72,7 +73,8 @@ pub fn follow(
     if !matches!(reason, Reason::Heal | Reason::PutAside) {
         pass.site_goes_stale(repo)?;
     }
-    let followed = repo.follow(target, &reason.to_string(), now())?;
+    let ours = if reason == Reason::Replayed { Ours::Replayed } else { Ours::Dropped };
+    let followed = repo.follow(target, ours, &reason.to_string(), now())?;
     pass.files_changed |= followed.changed;
     pass.outcome.local = Some(target.to_string());
     pass.outcome.remember();

@@ -40,6 +40,15 @@ pub struct Followed {
     pub paths: usize,
 }
 
+/// What becomes of local commits that the commit to follow does not contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ours {
+    /// The branch drops them.
+    Dropped,
+    /// The commit to follow holds the same changes on another base.
+    Replayed,
+}
+
 /// What a follow would do.
 #[derive(Clone, Debug, Default)]
 pub struct WouldFollow {
@@ -69,7 +78,7 @@ impl Repo {
     /// # Errors
     /// Where something can't be kept, read or written. Up to the intent nothing has happened; after it, the next pass
     /// goes on from where this one stopped.
-    pub fn follow(&self, target: CommitId, why: &str, when: DateTime<Utc>) -> Result<Followed, Error> {
+    pub fn follow(&self, target: CommitId, ours: Ours, why: &str, when: DateTime<Utc>) -> Result<Followed, Error> {
         let old = self.local_tip()?;
         let changes = self.differing(target)?;
         let in_order = self.is_on_branch_alone()?;
@@ -78,7 +87,9 @@ impl Repo {
         }
         self.check_branch_is_ours_alone()?;
         match old {
-            Some(old) => self.rescue_commit_unless_in(old, target, when, why)?,
+            Some(old) if old == target || self.descends(target, old)? => {}
+            Some(old) if ours == Ours::Replayed => self.rescue_replayed(old, when)?,
+            Some(old) => self.rescue(RescueKind::Local, old, when, why)?,
             None => self.check_branch_has_a_place()?,
         }
         let intent = Intent {
@@ -139,18 +150,6 @@ impl Repo {
     pub fn is_on_branch_alone(&self) -> Result<bool, Error> {
         let on_branch = self.head_branch()?.as_deref() == Some(&self.branch_ref());
         Ok(on_branch && self.git.state() == git2::RepositoryState::Clean)
-    }
-
-    /// Keeps a commit that `target` does not contain.
-    pub(crate) fn rescue_commit_unless_in(
-        &self,
-        commit: CommitId,
-        target: CommitId,
-        when: DateTime<Utc>,
-        why: &str,
-    ) -> Result<(), Error> {
-        let contained = commit == target || self.descends(target, commit)?;
-        if contained { Ok(()) } else { self.rescue(RescueKind::Local, commit, when, why) }
     }
 
     /// Whether a follow was cut short. Until it is finished, the work tree may hold two versions: nothing may be committed.

@@ -32,6 +32,17 @@ impl Repo {
         Ok(())
     }
 
+    /// Keeps commits as they were before they were replayed. Nothing is lost, so there is nothing to get back.
+    ///
+    /// # Errors
+    /// As [`Repo::rescue`].
+    pub(super) fn rescue_replayed(&self, commit: CommitId, when: DateTime<Utc>) -> Result<(), Error> {
+        let (name, _) = self.rescue_quietly(RescueKind::Local, commit, when, "replayed on the remote's commits")?;
+        tracing::info!(rescue = %name, %commit, "kept our commits as they were before the replay");
+        self.rescues_made.add(name);
+        Ok(())
+    }
+
     /// [`Repo::rescue`] without a word in the log; gives also whether the reference is new.
     ///
     /// # Errors

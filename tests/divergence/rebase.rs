@@ -35,6 +35,8 @@ fn after_an_outage_three_ticks_and_a_typo_fix_are_on_the_branch() {
     }
     s.upstream_comes_back().rival_pushes("index.html");
     s.sync().exits(0).says("diverged").marker_is(false);
+    // Nothing is lost, so nothing is said to be got back.
+    s.logs("as they were before the replay").logs_not("get_back").logs_not("WARN");
     s.tick_with("echo 4 >> state/ledger").exits(0).says("pushed").ours_equals_upstream().fsck();
     let log = s.git_ours(&["log", "--format=%s", "-5"]);
     assert_eq!(log.lines().filter(|line| line.starts_with("chore(state): tick")).count(), 4, "{log}");
