@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use crate::error::{Error, Kind};
 use crate::git::changed::Scope;
 use crate::git::{CommitId, Repo};
-use crate::job_step;
 use crate::outcome::{Command, Word};
 use crate::pass::{Pass, some};
 use crate::paths;
@@ -145,7 +144,7 @@ fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     }
     for left_out in changed.left_out {
         pass.would(format!("leave {} out of the commit: it {}", left_out.path.display(), left_out.why));
-        pass.outcome.fail(job_step::left_out_of_commit(&left_out));
+        pass.outcome.fail(left_out.failure());
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use chrono::SecondsFormat;
 
 use crate::clock::now;
 use crate::error::Error;
-use crate::git::changed::Scope;
+use crate::git::changed::{Changed, Scope};
 use crate::git::commit::{First, Store};
 use crate::git::pathspec::Pathspec;
 use crate::git::{CommitId, Repo};
@@ -54,6 +54,9 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     let scope = Scope { paths: &paths, max_file_size };
     let begun = mark.clone().unwrap_or_else(|| mark_now(pass, Some(tip)));
     let changed = repo.changed_under(scope)?;
+    if mark.is_some() {
+        keep_what_is_left_out(pass, repo, &changed)?;
+    }
     if !changed.paths.is_empty() {
         let files = changed.paths.len();
         let named = some(changed.paths.iter());
@@ -78,6 +81,21 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
         return Ok(());
     }
     pass.job_base = begun.base.and_then(|base| CommitId::from_str(&base).ok());
+    Ok(())
+}
+
+/// What can't be committed would be rescued, or brought back, apart from the rest: all of it together becomes a rescue too. A tick
+/// names what it leaves out when it commits.
+fn keep_what_is_left_out(pass: &mut Pass<'_>, repo: &Repo, changed: &Changed) -> Result<(), Error> {
+    if changed.left_out.is_empty() {
+        return Ok(());
+    }
+    if !pass.settings.dry_run {
+        repo.rescue_changed(changed, now(), "what an earlier job has left, of which not all can be committed")?;
+    }
+    if pass.outcome.command != Command::Tick {
+        changed.left_out.iter().for_each(|one| pass.outcome.fail(one.failure()));
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use crate::clock::{Stamp, now};
 use crate::error::Error;
 use crate::git::CommitId;
 use crate::git::Repo;
-use crate::git::changed::{LeftOut, Scope};
+use crate::git::changed::Scope;
 use crate::git::commit::First;
 use crate::git::outside::During;
 use crate::job_left;
@@ -110,7 +110,7 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result
     job_mark::remove(&repo.private)?;
     paths::say(pass, repo, &done);
     for left_out in done.left_out {
-        pass.outcome.fail(left_out_of_commit(&left_out));
+        pass.outcome.fail(left_out.failure());
     }
     match done.commit {
         Some(commit) => {
@@ -123,12 +123,4 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result
         None => tracing::info!("the job failed and changed nothing under --path"),
     }
     Ok(())
-}
-
-/// What is said of a path that is not committed.
-pub fn left_out_of_commit(left_out: &LeftOut) -> Error {
-    Error::person(
-        format!("{} was left out of the commit: it {}", left_out.path.display(), left_out.why),
-        "take it away, ignore it (.gitignore), or change --path; the rest is committed",
-    )
 }

@@ -596,3 +596,46 @@ fn a_tick_commits_a_folder_that_became_a_file_and_back() {
     s.upstream_file("state/sub/c", "2\n").ours_equals_upstream().fsck();
     assert_eq!(s.git_ours(&["status", "--porcelain"]), "");
 }
+
+/// libgit2 takes a backslash in what all paths begin with for an escape.
+#[test]
+fn a_converted_file_with_a_backslash_in_its_name_is_followed() {
+    let s = Scene::new();
+    s.rival_writes(".gitattributes", "*.txt text eol=crlf\n").rival_writes("state/a\\b.txt", "one\n");
+    s.rival_commits("backslash").git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.sync().exits(0).ours_equals_upstream().our_file("state/a\\b.txt", "one\r\n");
+    s.rival_writes("state/a\\b.txt", "two\n").rival_commits("again");
+    s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.sync().exits(0).ours_equals_upstream().our_file("state/a\\b.txt", "two\r\n").work_tree_is_clean().fsck();
+}
+
+/// Numbers in the index spare the next look the reading.
+#[test]
+fn what_is_converted_in_a_new_folder_has_its_numbers_in_the_index() {
+    let s = Scene::new();
+    s.rival_writes(".gitattributes", "* text=auto eol=crlf\n");
+    for number in 0..40 {
+        s.rival_writes(&format!("big/a/{number}"), "line\n");
+    }
+    s.rival_commits("many").git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    s.sync().exits(0).ours_equals_upstream().our_file("big/a/7", "line\r\n").work_tree_is_clean();
+    let entries = s.git_ours(&["ls-files", "--debug", "big"]);
+    assert_eq!(entries.matches("size: 6").count(), 40, "{entries}");
+    // Converted by a setting that came later: no phantom changes.
+    s.git_ours(&["config", "core.autocrlf", "true"]);
+    std::fs::remove_dir_all(s.ours().join("big")).unwrap();
+    s.rival_pushes("page").sync().exits(0).work_tree_is_clean();
+}
+
+#[test]
+fn names_that_differ_in_case_alone_are_refused_where_git_folds_case() {
+    let s = Scene::new();
+    s.git_ours(&["config", "core.ignorecase", "true"]);
+    s.rival_writes("state/b", "low\n").rival_writes("state/B", "up\n").rival_writes("state/Z", "z\n");
+    s.rival_commits("cases").git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    let ours = s.our_tip();
+    s.sync().exits(1).logs("differs in case alone").logs("core.ignorecase false");
+    assert_eq!(s.our_tip(), ours);
+    s.fsck().git_ours(&["config", "core.ignorecase", "false"]);
+    s.sync().exits(0).ours_equals_upstream().work_tree_is_clean().fsck();
+}

@@ -29,6 +29,16 @@ pub struct LeftOut {
     pub why: String,
 }
 
+impl LeftOut {
+    /// The failure of a pass that left it out.
+    pub fn failure(&self) -> Error {
+        Error::person(
+            format!("{} was left out of the commit: it {}", self.path.display(), self.why),
+            "take it away, ignore it (.gitignore), or change --path; the rest is committed",
+        )
+    }
+}
+
 /// What a commit may take in.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
@@ -140,7 +150,12 @@ impl Repo {
         let mut usable = BTreeSet::new();
         for spec in matcher.included() {
             let base = spec.base();
+            let found = top.find(&base).context(format!("looking at {}", shown(&base)))?;
+            let link_for_folder = spec.is_folder() && found.is_some_and(|found| found.kind == FileKind::Link);
             if let Some(why) = self.unusable(top, &base, tree.as_ref())? {
+                left_out.insert(LeftOut { path: base, why });
+            } else if link_for_folder {
+                let why = "is a symbolic link, where --path names a folder: not followed".to_owned();
                 left_out.insert(LeftOut { path: base, why });
             } else if let Some(above) = self.blocked_on_the_way(&base) {
                 blocked.insert(above);

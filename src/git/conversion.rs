@@ -30,10 +30,8 @@ impl Repo {
     /// What of a tree is converted on checkout.
     pub(super) fn conversions<'r>(&'r self, tree: &git2::Tree<'r>) -> Result<Conversions<'r>, Error> {
         let config = self.config()?;
-        let is = |key: &str, words: &[&str]| {
-            config.get_string(key).is_ok_and(|value| words.contains(&value.to_ascii_lowercase().as_str()))
-        };
-        let by_setting = is("core.autocrlf", &["true", "yes", "on", "1"]) || is("core.eol", &["crlf"]);
+        let eol = config.get_string("core.eol").unwrap_or_default();
+        let by_setting = config.get_bool("core.autocrlf").unwrap_or(false) || eol.eq_ignore_ascii_case("crlf");
         let outside = special::attribute_files(self, &config);
         let by_rules = outside.iter().any(|file| may_convert(file));
         Ok(Conversions {

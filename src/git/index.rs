@@ -18,7 +18,7 @@ pub(super) const INDEX_BEFORE: &str = "index-before";
 /// A path that was changed.
 pub(super) struct Placed {
     pub(super) path: PathBuf,
-    /// The staged file that took its place; `None` where nothing did, or where libgit2 wrote it into a folder that was moved.
+    /// The staged file that took its place; `None` where nothing did.
     pub(super) new: Option<Found>,
     /// Whether it came with its folder, so that its numbers are still those of then.
     pub(super) moved_within: bool,

@@ -62,7 +62,7 @@ impl Repo {
         for path in wanted {
             let is_blob = matches!(changes.get(path), Some(Want::Blob(_)));
             if is_blob && moved.as_ref().is_some_and(|folder| path.starts_with(folder)) {
-                placed.push(Placed { path: path.clone(), new: staged.plain.get(path).copied(), moved_within: true });
+                placed.push(Placed { path: path.clone(), new: staged.found.get(path).copied(), moved_within: true });
                 continue;
             }
             let doing = || format!("putting {} in place", shown(path));
@@ -76,7 +76,7 @@ impl Repo {
                         moved = Some(folder);
                         placed.push(Placed {
                             path: path.clone(),
-                            new: staged.plain.get(path).copied(),
+                            new: staged.found.get(path).copied(),
                             moved_within: true,
                         });
                         continue;

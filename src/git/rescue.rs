@@ -165,14 +165,26 @@ impl Repo {
     pub fn rescue_changed(&self, changed: &Changed, when: DateTime<Utc>, why: &str) -> Result<(), Error> {
         let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let mut edits = Edits::new();
-        for path in &changed.paths {
+        let left_out = changed.left_out.iter().map(|one| &one.path);
+        for path in changed.paths.iter().chain(left_out) {
             let found = top.find(path).context(format!("looking at {}", shown(path)))?;
-            let kept = found.map(|found| self.keep_bytes(&top, path, &found)).transpose()?;
-            edits.insert(path.clone(), kept.flatten());
+            match found.map(|found| self.keep_bytes(&top, path, &found)).transpose()? {
+                // A folder or a FIFO: no commit holds it.
+                Some(None) => {}
+                kept => {
+                    edits.insert(path.clone(), kept.flatten());
+                }
+            }
         }
         let head = self.tip_of("HEAD")?;
         let head_tree = head.map(|head| self.tree_of(head)).transpose()?;
         let tree = self.edit_tree(head_tree.as_ref().map(git2::Tree::id), &edits)?;
+        for (name, commit) in self.rescues()? {
+            if name.kind() == Some(RescueKind::Worktree) && self.tree_of(commit).is_ok_and(|kept| kept.id() == tree) {
+                self.rescues_made.add(name);
+                return Ok(());
+            }
+        }
         let (author, committer) = self.signatures(when)?;
         let message = format!("gitsync: uncommitted files on {}\n\n{why}\n", self.names.branch);
         let id = self.write_commit(tree, head.as_slice(), &author, &committer, &message)?;

@@ -31,7 +31,9 @@ const BOOLEANS: &[&str] = &[
 /// # Errors
 /// [`Kind::NotReady`], naming file and key.
 pub(crate) fn check_booleans(place: &Place, config: &git2::Config) -> Result<(), Error> {
-    for key in BOOLEANS {
+    let input = config.get_string("core.autocrlf").is_ok_and(|value| value.eq_ignore_ascii_case("input"));
+    let autocrlf = (!input).then_some("core.autocrlf");
+    for key in BOOLEANS.iter().copied().chain(autocrlf) {
         if let Err(error) = config.get_bool(key)
             && error.code() != git2::ErrorCode::NotFound
         {

@@ -1,6 +1,6 @@
 //! Signatures, which gitsync does not make.
 
-use super::Repo;
+use super::{Repo, settings};
 use crate::error::Error;
 
 impl Repo {
@@ -16,7 +16,10 @@ impl Repo {
             Ok(false) => return Ok(()),
             Err(error) if error.code() == git2::ErrorCode::NotFound => return Ok(()),
             Ok(true) => "commit.gpgsign is true in git's configuration, and gitsync signs no commits".to_owned(),
-            Err(error) => format!("commit.gpgsign in git's configuration can't be read: {}", error.message()),
+            Err(error) => {
+                let refused = settings::refused(&self.place, &error);
+                return Err(refused.unwrap_or_else(|| Error::git("reading commit.gpgsign", &error)));
+            }
         };
         let next = format!(
             "`git -C {} config commit.gpgsign false` allows unsigned commits in this repository",

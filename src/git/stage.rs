@@ -12,7 +12,7 @@ use super::{CommitId, Repo, shown};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::{Dir, Found, last};
 use crate::fs::files;
-use crate::fs::walk::Walk;
+use crate::fs::walk::{Reached, Walk};
 use crate::watchdog::step;
 
 pub(super) const STAGING: &str = "staging";
@@ -27,8 +27,8 @@ const FOR_TWO_THREADS: usize = 2_000;
 /// Files of a commit, in a folder of the private folder.
 pub(super) struct Staged {
     pub(super) dir: Dir,
-    /// What was written as it is, with its numbers.
-    pub(super) plain: BTreeMap<PathBuf, Found>,
+    /// The numbers of each file that was written.
+    pub(super) found: BTreeMap<PathBuf, Found>,
     /// What git converted, so that its bytes are not those of the blob.
     pub(super) converted: BTreeSet<PathBuf>,
 }
@@ -50,8 +50,15 @@ impl Repo {
                 plain.push((path.as_path(), *entry));
             }
         }
-        staged.plain = self.write_plain(&staged.dir, &plain)?;
+        staged.found = self.write_plain(&staged.dir, &plain)?;
         self.check_out(&tree, &staged.converted, name)?;
+        let mut walk = Walk::below(&staged.dir).context("opening the staging folder")?;
+        for path in &staged.converted {
+            let doing = || format!("looking at {} in the staging folder", shown(path));
+            if let Reached::There(folder) = walk.parent_of(path).context(doing())? {
+                staged.found.extend(folder.look(last(path)).context(doing())?.map(|found| (path.clone(), found)));
+            }
+        }
         Ok(staged)
     }
 
@@ -79,7 +86,7 @@ impl Repo {
         files::remove_folder(&folder).context("emptying the staging folder")?;
         std::fs::create_dir(&folder).context("making the staging folder")?;
         let dir = Dir::open(&folder).context("opening the staging folder")?;
-        Ok(Staged { dir, plain: BTreeMap::new(), converted: BTreeSet::new() })
+        Ok(Staged { dir, found: BTreeMap::new(), converted: BTreeSet::new() })
     }
 
     /// Writes blobs as they are.
@@ -110,6 +117,9 @@ impl Repo {
         let staging = self.private.file(name);
         let mut checkout = git2::build::CheckoutBuilder::new();
         checkout.force().recreate_missing(true).disable_pathspec_match(true).update_index(false).refresh(false);
+        // libgit2 takes the backslash out of what all paths begin with, and then finds none of them. These two are no files, and begin
+        // with nothing in common.
+        checkout.path("\u{1}").path("\u{2}");
         for path in paths {
             self.check_linked_rules(tree, path, &staging)?;
             // Asked for by exact path; one that the commit does not have is no error and gives no file.

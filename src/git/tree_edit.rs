@@ -52,6 +52,7 @@ impl Repo {
         let tree = self.raw_commit(commit)?.tree;
         let known = known.and_then(|known| self.raw_commit(known).ok()).map(|known| known.tree);
         let odb = self.git.odb().context("reading the tree to follow")?;
+        let folds_case = self.config()?.get_bool("core.ignorecase").unwrap_or(false);
         let mut open = vec![(PathBuf::new(), tree, known)];
         while let Some((at, id, known)) = open.pop() {
             if known == Some(id) {
@@ -74,6 +75,11 @@ impl Repo {
             let known: BTreeMap<&[u8], git2::Oid> =
                 known_entries.iter().filter(|entry| entry.is_folder()).map(|entry| (entry.name, entry.id)).collect();
             if let Some((name, why)) = out_of_order(&entries) {
+                return Err(unfit(commit, &at.join(path_of(name)), why));
+            }
+            if folds_case && let Some(name) = same_but_for_case(&entries) {
+                let why = "another name in its folder differs in case alone, and core.ignorecase is true here (`git config \
+                           core.ignorecase false`, unless the file system folds case)";
                 return Err(unfit(commit, &at.join(path_of(name)), why));
             }
             for entry in entries {
@@ -121,6 +127,12 @@ fn out_of_order<'t>(entries: &[RawEntry<'t>]) -> Option<(&'t [u8], &'static str)
         }
     }
     None
+}
+
+/// The first name that differs from another in case alone. libgit2's index takes the two for one then.
+fn same_but_for_case<'t>(entries: &[RawEntry<'t>]) -> Option<&'t [u8]> {
+    let mut names = std::collections::HashSet::new();
+    entries.iter().find(|entry| !names.insert(entry.name.to_ascii_lowercase())).map(|entry| entry.name)
 }
 
 /// The tree of one folder after its edits; `None` where it is empty.

@@ -627,3 +627,16 @@ fn an_object_store_that_is_borrowed_from_and_away_is_named() {
     fs::rename(s.root().join("unmounted"), &store).unwrap();
     s.init_sync().exits(0).says("up-to-date");
 }
+
+/// git refuses each of these; not every pass comes to need them.
+#[test]
+fn bad_booleans_are_refused_in_a_pass_that_does_not_need_them_too() {
+    for key in ["core.filemode", "core.autocrlf", "core.symlinks", "core.trustctime"] {
+        let s = Scene::new();
+        s.git_ours(&["config", key, "maybe"]);
+        s.sync().exits(1).logs(&format!("{key} = maybe in "));
+        nothing_is_put_aside(&s);
+        s.git_ours(&["config", key, if key == "core.autocrlf" { "input" } else { "true" }]);
+        s.sync().exits(0);
+    }
+}

@@ -202,7 +202,7 @@ fn the_message_the_paths_and_the_size_are_those_of_the_tick_that_was_killed() {
     let mut tick = s.gitsync(&["tick", "--path", "page", "--path", "large", "--max-file-size", "1kB"]);
     tick.args(["--message", "by {time} the killed one", "--", "sh", "-c", job]);
     s.run_this(tick);
-    s.sync().exits(0).says("ahead");
+    s.sync().exits(1).says("ahead").logs("large was left out of the commit");
     assert_eq!(s.git_ours(&["show", "--format=", "--name-only", "main"]), "page");
     let subject = s.git_ours(&["log", "-1", "--format=%s"]);
     assert!(subject.starts_with("by 20") && subject.ends_with(" the killed one"), "{subject}");
@@ -246,4 +246,42 @@ fn what_may_not_be_committed_unsigned_is_one_rescue() {
     let rescues = s.rescues("worktree");
     assert_eq!(rescues.len(), 1, "{rescues:?}");
     assert!(has_whole_job(&s, &rescues[0]));
+}
+
+/// What no commit may hold stays with the rest in one rescue, and is named.
+#[test]
+fn what_cannot_all_be_committed_is_one_rescue_too() {
+    let job = "head -c 3000 /dev/zero > state/changed; echo job > audit/added; rm state/deleted; kill -KILL $PPID";
+    for pass in ["sync", "init-sync", "tick"] {
+        let s = ready();
+        let mut tick = s.gitsync(&["tick", "--max-file-size", "1kB", "--", "sh", "-c", job]);
+        s.run_this(s.isolated("true"));
+        let _ = tick.status();
+        s.rival_writes("state/changed", "theirs\n").rival_commits("theirs");
+        s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+        s.env("GIT_SYNC_MAX_FILE_SIZE", "1kB").env("GIT_SYNC_TICK_COMMAND", "true");
+        s.run(&[pass]).exits(if pass == "tick" { 0 } else { 1 });
+        if pass != "tick" {
+            s.logs("state/changed was left out of the commit");
+        }
+        let whole = |rescue: &String| {
+            let diff = s.git_ours(&["diff", "--name-status", &format!("{rescue}^"), rescue]);
+            diff == "A\taudit/added\nM\tstate/changed\nD\tstate/deleted"
+        };
+        assert!(s.rescues("worktree").iter().any(whole), "{pass}: {:?}", s.rescues("worktree"));
+        s.fsck();
+    }
+}
+
+#[test]
+fn a_folder_that_the_job_removed_whole_is_named_and_kept_with_the_rest() {
+    let s = ready();
+    let _ = s.tick_with("rm -rf state; echo job > audit/added; kill -KILL $PPID");
+    s.rival_pushes("docs.txt").sync().exits(1).logs("state was left out of the commit");
+    let rescues = s.rescues("worktree");
+    assert_eq!(rescues.len(), 1, "{rescues:?}");
+    assert_eq!(
+        s.git_ours(&["diff", "--name-status", &format!("{}^", rescues[0]), &rescues[0]]),
+        "A\taudit/added\nD\tstate/changed\nD\tstate/deleted"
+    );
 }

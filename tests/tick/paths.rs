@@ -476,3 +476,17 @@ fn a_public_dir_that_no_path_commits_may_lie_among_them() {
     tick_with_paths(&s, &["state", ":!way"]);
     s.exits(2).logs("which each tick commits");
 }
+
+#[test]
+fn a_link_where_a_folder_is_named_is_said() {
+    let s = Scene::new();
+    std::os::unix::fs::symlink("../out", s.rival().join("linked")).unwrap();
+    s.rival_commits("a link").git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    std::fs::create_dir(s.root().join("out")).unwrap();
+    s.arg("--path")
+        .arg("linked/")
+        .tick_with("echo 1 > linked/a")
+        .exits(1)
+        .logs("linked was left out")
+        .logs("symbolic link");
+}
