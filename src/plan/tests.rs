@@ -1,4 +1,4 @@
-//! Each plan as a table: every remote, state and mode there is.
+//! Each plan as a table, for every combination of remote, state and mode.
 
 use super::*;
 use crate::error::Error;
