@@ -140,13 +140,13 @@ mod tests {
         }
     }
 
-    /// The job's environment has it, so a script may compare it.
+    /// The job's environment has these words, so a script may compare them.
     #[test]
     fn the_words_of_the_modes() {
         assert_eq!([Mode::Alpha, Mode::NonAlpha].map(Mode::word), ["alpha", "non-alpha"]);
     }
 
-    /// The page cannot lie: its table is read and compared with the code, cell by cell.
+    /// Compares the table in the docs with the code, cell by cell.
     #[test]
     fn the_table_in_the_docs_is_this_table() {
         let page = include_str!("../docs/how-it-decides.md");
