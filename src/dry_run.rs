@@ -165,7 +165,7 @@ fn describe_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
 
 /// Prints a tick's push. Returns the result word that the tick would have.
 pub fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: &Plan<CommitId>, mode: Mode) -> Word {
-    let reported = plan.reports_why(&before_job);
+    let reported = plan.says_why(&before_job);
     let mut view = before_job;
     if let Some(target) = plan.follows() {
         view = view.after_follow(target);

@@ -404,7 +404,7 @@ impl<C: Copy> Plan<C> {
 
     /// Whether this plan, made from `view`, already reports why nothing is pushed. That is not so for a remote that could not be
     /// reached: the push asks it again.
-    pub fn reports_why(&self, view: &View<C>) -> bool {
+    pub fn says_why(&self, view: &View<C>) -> bool {
         let fails = self.steps.iter().any(|step| matches!(step, Step::Fail(_)));
         fails && !matches!(view.remote, RemoteTip::Unavailable(_))
     }

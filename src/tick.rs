@@ -46,7 +46,7 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Error> {
 
 /// Pushes what the remote does not have, including commits of earlier ticks. If that fails, the failure is added to the outcome.
 fn push_or_fail(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: &Plan<CommitId>) -> Word {
-    let reported = plan.reports_why(&before_job);
+    let reported = plan.says_why(&before_job);
     push(pass, repo, before_job, reported).unwrap_or_else(|error| {
         pass.outcome.push_failed(error);
         Word::PushFailed
