@@ -1,4 +1,4 @@
-//! What a pass does for each step of its plan. In a dry run the step is said instead.
+//! Applies each step of a plan. In a dry run the step is printed instead.
 
 use crate::clock::now;
 use crate::error::Error;
@@ -10,13 +10,17 @@ use crate::plan::{Basis, MarkReason, Plan, Reason, Step, View};
 use crate::state::marker::{self, Marker};
 use crate::{dry_run, job_step};
 
-/// Applies a plan, or says it.
+/// Applies a plan, or prints it in a dry run.
 ///
 /// # Errors
-/// What keeps a step from its end; the steps after it are not begun.
+/// The error of the step that failed; the steps after it are not begun.
 pub fn apply(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>, plan: &Plan<CommitId>) -> Result<(), Error> {
     plan.steps.iter().try_for_each(|step| {
-        if pass.settings.dry_run { dry_run::say(pass, repo, basis, step) } else { perform(pass, repo, basis, step) }
+        if pass.settings.dry_run {
+            dry_run::describe(pass, repo, basis, step)
+        } else {
+            perform(pass, repo, basis, step)
+        }
     })
 }
 
@@ -53,7 +57,7 @@ fn perform(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>, step: &
 /// Makes branch, index and files equal to a commit.
 ///
 /// # Errors
-/// What keeps the follow from its end.
+/// If the follow could not be finished.
 pub fn follow(
     pass: &mut Pass<'_>,
     repo: &Repo,
@@ -97,7 +101,7 @@ pub fn follow(
         Reason::Heal | Reason::PutAside => {}
     }
     if !matches!(reason, Reason::Heal | Reason::PutAside | Reason::Replayed) {
-        // Where the remote took commits back, its tip is remembered only now.
+        // If the remote took commits back, its tip is recorded only now.
         repo.remember_seen(target, now())?;
     }
     if reason != Reason::Replayed && reason != Reason::Heal {
@@ -128,13 +132,13 @@ fn set_marker(repo: &Repo, view: &View<CommitId>, reason: MarkReason) -> Result<
     Ok(())
 }
 
-/// Takes the marker away: the remote has our commit, or was followed.
+/// Removes the marker, because the remote has our commit or was followed.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn clear_marker(pass: &Pass<'_>, repo: &Repo) -> Result<(), Error> {
     if pass.clears_marker(repo)? && marker::remove(&repo.private)? {
-        tracing::info!("no force push is pending any more: local and remote are at one, or the remote was followed");
+        tracing::info!("no force push is pending any more: local and remote are in sync, or the remote was followed");
     }
     Ok(())
 }

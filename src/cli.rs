@@ -1,10 +1,10 @@
-//! Flags and environment → [`Config`]. Nothing else in the program reads either.
+//! Turns flags and environment variables into a [`Config`]. Nothing else in the program reads either.
 //!
-//! A flag wins over its environment variable; a variable that is set to nothing counts as unset, because that is what
-//! `${NAME:-}` in a compose file makes of one that nobody filled in.
+//! A flag wins over its environment variable. A variable set to the empty string counts as unset: `${NAME:-}` in a compose
+//! file gives that for a variable that nobody has set.
 //!
-//! Each subcommand has the flags that mean something to it (`scope`), and reads the variables of these flags. Others may
-//! be set, and may say anything: a container has one environment for all subcommands.
+//! Each subcommand accepts only the flags it uses (`scope`), and reads only their variables. Other variables may be set to
+//! anything: a container has one environment for all subcommands.
 
 mod config;
 mod help;
@@ -32,16 +32,16 @@ pub use values::{LogFormat, Of, OnDivergence, Output, Publish};
 pub enum Asked {
     /// One pass.
     Pass(outcome::Command),
-    /// Where this instance stands, and whether that is good enough.
+    /// The status, with a health check if `--max-age` is given.
     Status(Option<Healthy>),
 }
 
-/// What `gitsync status --max-age` takes for healthy.
+/// What `gitsync status --max-age` counts as healthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Healthy {
-    /// What must not be older.
+    /// Which runs are checked.
     pub of: Of,
-    /// Than this.
+    /// How old the last good one may be.
     pub max_age: Duration,
 }
 
@@ -71,7 +71,7 @@ impl Subcommand {
     }
 }
 
-/// The subcommands that a flag, by its id, means something to. They have it in their help; others refuse it.
+/// The subcommands that have the flag with this id. Their help lists it; the others refuse it.
 fn scope(id: &str) -> &'static [Subcommand] {
     use Subcommand::{InitSync, Status, Sync, Tick};
     match id {
@@ -95,25 +95,25 @@ fn scope(id: &str) -> &'static [Subcommand] {
     }
 }
 
-/// Whether a subcommand reads the variable of a flag: where it has the flag, and in two cases more.
+/// Whether a subcommand reads the variable of a flag: if it has the flag, and in two more cases.
 fn reads_variable(subcommand: Subcommand, id: &str) -> bool {
-    // A secret in the URL, and what a public dir must not hold.
+    // The URL may hold a secret, and the public dir must not contain one of the paths.
     let more = matches!(id, "remote_url" | "paths") && Subcommand::PASSES.contains(&subcommand);
     more || scope(id).contains(&subcommand)
 }
 
-/// Where a variable is looked up.
+/// Looks up an environment variable.
 type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// Reads the command line and the environment.
 ///
 /// # Errors
-/// What clap has to say: the help and the version too, which are printed and end with exit code 0.
+/// What clap reports. That includes the help and the version, which are printed and end with exit code 0.
 pub fn read(args: impl IntoIterator<Item = OsString>, env: Env<'_>) -> Result<(Asked, Config), clap::Error> {
     let flags = Config::augment_args(clap::Command::new("gitsync"));
     let line = Line::new(args.into_iter().collect(), &flags);
-    // Some thousand small pieces, read once in a process that lives for milliseconds: taking them apart would be a part of
-    // what a poll costs.
+    // These are some thousand small allocations in a process that lives for milliseconds. Freeing them one by one would be a
+    // measurable part of a poll's time.
     let mut command = ManuallyDrop::new(definition(flags, &line, env));
     let parsed = command.try_get_matches_from_mut(&line.args);
     let is_help = parsed.as_ref().is_err_and(|error| !error.use_stderr());
@@ -141,7 +141,7 @@ pub fn read(args: impl IntoIterator<Item = OsString>, env: Env<'_>) -> Result<(A
     Ok((asked, config))
 }
 
-/// What clap gets to know for this command line: the subcommand with its flags; without one, the program's pages.
+/// The clap definition for this command line: the subcommand with its flags, or the program's help if there is no subcommand.
 fn definition(flags: clap::Command, line: &Line, env: Env<'_>) -> clap::Command {
     let Some(subcommand) = line.subcommand else {
         let program = help::program();
@@ -156,34 +156,34 @@ fn definition(flags: clap::Command, line: &Line, env: Env<'_>) -> clap::Command 
     if subcommand == Subcommand::Tick { command.arg(job()) } else { command }
 }
 
-/// The id of what stands after `--`.
+/// The id of the arguments after `--`.
 const JOB: &str = "job";
 
 fn job() -> Arg {
     Arg::new(JOB)
         .value_name("COMMAND")
         .help("The job: a program and its arguments")
-        .long_help("The job: a program and its arguments. Without one it is --tick-command.")
+        .long_help("The job: a program and its arguments. Without it --tick-command is run.")
         .help_heading("Job and commit")
         .last(true)
         .num_args(0..)
         .value_parser(clap::value_parser!(OsString))
 }
 
-/// A flag as one subcommand has it; `None`: as the program's page shows it.
+/// A flag as one subcommand has it, or with `None` as the program's help shows it.
 fn for_subcommand(arg: Arg, subcommand: Option<Subcommand>, detail: Detail, env: Env<'_>) -> Arg {
     let id = arg.get_id().as_str();
     let hidden = subcommand.is_some_and(|subcommand| !scope(id).contains(&subcommand));
     let is_read = subcommand.is_some_and(|subcommand| reads_variable(subcommand, id));
     let patient = subcommand == Some(Subcommand::InitSync) && id == "network_timeout";
-    // clap takes a variable that is set to nothing for a value.
+    // clap takes an empty variable for a value.
     let is_empty = arg.get_env().and_then(OsStr::to_str).and_then(env).is_some_and(|value| value.is_empty());
     let (short, takes_value) = (detail == Detail::Short, arg.get_action().takes_values());
     let is_long = arg.get_default_values().iter().any(|value| value.to_string_lossy().contains(' '));
     let arg = arg.hide(hidden).hide_env_values(true).hide_env(short).hide_possible_values(short && takes_value);
     let arg = arg.hide_default_value(short && is_long);
     let arg = if patient { arg.default_value("1h") } else { arg };
-    // The full help reads no variable, but names each.
+    // The full help names every variable, and does not read them.
     if short && (is_empty || !is_read) { arg.env(Resettable::Reset) } else { arg }
 }
 
@@ -191,7 +191,7 @@ fn bad_variable(name: &str, value: &str, why: &str) -> String {
     format!("{name} is '{value}': {why}")
 }
 
-/// Whether the result is wanted as JSON, for a command line that could not be read as a whole.
+/// Whether the result is wanted as JSON, for a command line that could not be parsed.
 pub fn wants_json(args: &[OsString], env: Env<'_>) -> bool {
     let args: Vec<&OsString> = ours(args).collect();
     let apart = args.windows(2).filter(|pair| pair[0] == "--output").map(|pair| pair[1].clone());
@@ -200,7 +200,7 @@ pub fn wants_json(args: &[OsString], env: Env<'_>) -> bool {
     given.or_else(|| env("GIT_SYNC_OUTPUT")).is_some_and(|value| value == "json")
 }
 
-/// The result object for a command line that could not be read: the keys of any other, and no command.
+/// The result object for a command line that could not be parsed: it has the same keys as any other, and `command` is null.
 pub fn usage_json(error: &str, now: chrono::DateTime<chrono::Utc>) -> String {
     let mut object = Outcome::new(outcome::Command::Sync, now).json();
     object["command"] = serde_json::Value::Null;

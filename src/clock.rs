@@ -1,4 +1,4 @@
-//! The one place where clocks are read, so that a step is given its time instead of taking it.
+//! The only place where clocks are read. Other code is given the time as an argument.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The time of day, UTC.
 #[must_use]
 pub fn now() -> DateTime<Utc> {
-    // The one lawful place.
+    // Other code has to call this function (see clippy.toml).
     #[allow(clippy::disallowed_methods)]
     Utc::now()
 }
@@ -19,7 +19,7 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// A time as the system stamps files with it, for comparing with such stamps.
+/// A time to compare with the timestamps of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     seconds: i64,
@@ -27,10 +27,10 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// One that no file changed from now on is below.
+    /// The time now, rounded so that no file changed from now on has an earlier timestamp.
     #[must_use]
     pub fn begin() -> Self {
-        // The system stamps files by a clock that lags by some milliseconds.
+        // The kernel takes the timestamps of files from a clock that lags by some milliseconds.
         #[cfg(target_os = "linux")]
         let clock = rustix::time::ClockId::RealtimeCoarse;
         #[cfg(not(target_os = "linux"))]
@@ -38,7 +38,7 @@ impl Stamp {
         Self::of(clock)
     }
 
-    /// One that no file changed before now is above.
+    /// The time now; no file changed before now has a later timestamp.
     #[must_use]
     pub fn end() -> Self {
         Self::of(rustix::time::ClockId::Realtime)
@@ -50,35 +50,35 @@ impl Stamp {
         Self { seconds: now.tv_sec.into(), nanoseconds: now.tv_nsec.into() }
     }
 
-    /// When a file was last changed, its content or anything else of it.
+    /// When a file's content or metadata last changed.
     #[must_use]
     pub fn changed(found: &rustix::fs::Stat) -> Self {
         #[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast)]
         Self { seconds: found.st_ctime as i64, nanoseconds: found.st_ctime_nsec as i64 }
     }
 
-    /// Whether this is not before another; some file systems stamp whole seconds.
+    /// Whether this is not before `other`. Some file systems keep whole seconds only.
     #[must_use]
     pub fn is_since(self, other: Self) -> bool {
         self >= other || (self.nanoseconds == 0 && self.seconds >= other.seconds)
     }
 }
 
-/// What the clocks say at one moment.
+/// The readings of the clocks at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {
-    /// The time of day, UTC. Anybody may set it to anything.
+    /// The time of day, UTC. It may be set to anything.
     pub wall: DateTime<Utc>,
-    /// How long the machine has been running, where that can be told.
+    /// How long the machine has been running, if that is known.
     pub boot: Option<Boot>,
 }
 
 /// How long a machine has been running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
-    /// Which run of the machine that is. Containers have that of their host.
+    /// The id of this boot. Containers have that of their host.
     pub id: String,
-    /// Seconds since it began, sleep included. Setting the clock does not move it.
+    /// Seconds since the boot, including sleep. Setting the clock does not change them.
     pub seconds: i64,
 }
 

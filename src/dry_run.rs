@@ -1,8 +1,8 @@
-//! `--dry-run`: the plan that the pass would apply, said and not applied.
+//! `--dry-run`: prints the plan that the pass would apply, and does not apply it.
 //!
-//! Nothing below the repository is written: no lock file is made, no reference moves, nothing is fetched into it. What has to be
-//! fetched to judge goes into a scratch repository outside, which is removed again; no job and no build is run. The checks, the
-//! look and the plan are the pass's own.
+//! Nothing in the repository is written: no lock file is created, no ref moves, nothing is fetched into it. What has to be fetched
+//! for the plan goes into a scratch repository elsewhere, which is removed again. Neither job nor build is run. The checks, the
+//! look and the plan are the same code as in a pass.
 
 use std::path::PathBuf;
 
@@ -15,10 +15,10 @@ use crate::paths;
 use crate::plan::{self, Basis, Plan, Push, Reason, Step, View};
 use crate::policy::Mode;
 
-/// What init-sync mends once the repository is open.
+/// Prints what init-sync would heal once the repository is open.
 ///
 /// # Errors
-/// What would keep the pass from its end.
+/// The error that would end the pass early.
 pub fn mend(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     repo.keep_writes_in_memory()?;
     match finish_follow(pass, repo) {
@@ -32,9 +32,13 @@ pub fn mend(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     Ok(())
 }
 
+/// Prints that the pass would finish a follow, if a killed pass has left one unfinished.
+///
+/// # Errors
+/// If the repository can't be read.
 pub fn finish_follow(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     if let Some(target) = repo.unfinished_follow()? {
-        pass.would(format!("finish the follow of {target} that an earlier pass was cut short in"));
+        pass.would(format!("finish following {target}, which a killed pass has begun"));
         pass.replaced.extend(repo.would_follow(target)?.paths);
         pass.settled_on = Some(target);
         repo.assume_tip(target);
@@ -42,9 +46,13 @@ pub fn finish_follow(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     Ok(())
 }
 
+/// Prints that the pass would make the index again, if it is missing or damaged.
+///
+/// # Errors
+/// If the repository can't be read.
 pub fn make_index_again(pass: &mut Pass<'_>, repo: &Repo, thoroughly: bool) -> Result<(), Error> {
     if let Some(head) = repo.index_to_make_again(thoroughly)? {
-        pass.would("make the index again from HEAD, and bring back the files that it names");
+        pass.would("make the index again from HEAD, and restore the files that it names");
         repo.assume_index_of(head)?;
         pass.replaced.extend(repo.would_follow(head)?.paths);
         pass.settled_on = Some(head);
@@ -52,21 +60,26 @@ pub fn make_index_again(pass: &mut Pass<'_>, repo: &Repo, thoroughly: bool) -> R
     Ok(())
 }
 
-/// Says a step.
+/// Prints a step.
 ///
 /// # Errors
-/// What would keep the step from its end.
-pub fn say(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>, step: &Step<CommitId>) -> Result<(), Error> {
+/// The error that the step would have.
+pub fn describe(
+    pass: &mut Pass<'_>,
+    repo: &Repo,
+    basis: Basis<'_, CommitId>,
+    step: &Step<CommitId>,
+) -> Result<(), Error> {
     match step {
-        Step::Follow { target, reason } => say_follow(pass, repo, basis.view, *target, *reason, step)?,
-        Step::Build if pass.builds_site() => say_site(pass, repo, step),
+        Step::Follow { target, reason } => describe_follow(pass, repo, basis.view, *target, *reason, step)?,
+        Step::Build if pass.builds_site() => describe_site(pass, repo, step),
         Step::Build if pass.outcome.command != Command::InitSync => {}
         Step::Build | Step::EmptySite if pass.settings.public_dir.is_none() => {}
         Step::Build | Step::EmptySite => {
             pass.may_publish(repo)?;
             pass.would(Step::<CommitId>::EmptySite.to_string());
         }
-        Step::Commit => say_commit(pass, repo)?,
+        Step::Commit => describe_commit(pass, repo)?,
         Step::RunJob => {
             repo.check_unsigned("the job would not be run")?;
             pass.would(step.to_string());
@@ -86,7 +99,7 @@ pub fn say(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>, step: &
     Ok(())
 }
 
-fn say_follow(
+fn describe_follow(
     pass: &mut Pass<'_>,
     repo: &Repo,
     view: &View<CommitId>,
@@ -115,17 +128,17 @@ fn say_follow(
     Ok(())
 }
 
-fn say_site(pass: &mut Pass<'_>, repo: &Repo, step: &Step<CommitId>) {
+fn describe_site(pass: &mut Pass<'_>, repo: &Repo, step: &Step<CommitId>) {
     pass.would(step.to_string());
     if let Err(failure) = pass.may_publish(repo) {
         pass.outcome.fail(failure);
     }
 }
 
-fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
+fn describe_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     let settings = pass.settings;
     let changed = repo.changed_under(Scope { paths: &settings.paths, max_file_size: settings.max_file_size })?;
-    // What the commit that was followed has is as it has it by then.
+    // Files of the commit that the pass would have followed are unchanged by then.
     let has = |path: &PathBuf| pass.settled_on.map_or(Ok(false), |commit| repo.has_path(commit, path));
     let mut paths = Vec::new();
     for path in changed.paths {
@@ -140,7 +153,7 @@ fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
         pass.would_commit = true;
     }
     if pass.settled_on.is_none() {
-        paths::say_unmatched(pass, &changed.unmatched, false);
+        paths::warn_unmatched(pass, &changed.unmatched, false);
     }
     for left_out in changed.left_out {
         pass.would(format!("leave {} out of the commit: it {}", left_out.path.display(), left_out.why));
@@ -149,9 +162,9 @@ fn say_commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says a tick's push. The word that the tick would say.
+/// Prints a tick's push. Returns the result word that the tick would have.
 pub fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: &Plan<CommitId>, mode: Mode) -> Word {
-    let said = plan.says_why(&before_job);
+    let reported = plan.says_why(&before_job);
     let mut view = before_job;
     if let Some(target) = plan.follows() {
         view = view.after_follow(target);
@@ -164,7 +177,7 @@ pub fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: 
     pass.would(push.to_string());
     let word = push.word(&view, mode);
     if let Push::Refuse(failure) = push
-        && !said
+        && !reported
     {
         pass.outcome.push_failed(failure);
     }

@@ -1,6 +1,6 @@
-//! The one error: what happened, to what, and what to do next. Its kind decides the exit code.
+//! The error type: what happened, to what, and what to do next. Its kind decides the exit code.
 //!
-//! A failure is built where it is known, and passed on as it is; [`Context`] says what was being done.
+//! An error is built where the failure is understood, and passed on unchanged; [`Context`] adds what was being done.
 
 use std::fmt;
 use std::io;
@@ -8,31 +8,31 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-/// What an error asks for.
+/// What kind of failure this is, and so who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The remote can't be reached now, or its answer did not come. Exit 75.
+    /// The remote can't be reached, or did not answer. Exit 75.
     Unreachable,
-    /// The remote's branch moved between our look and our push. Exit 75.
+    /// The remote's branch moved between our fetch and our push. Exit 75.
     LostRace,
-    /// Somebody else is at work: another git process, another pass, an earlier job. Exit 75.
+    /// Something else is at work: another git process, another pass, an earlier job. Exit 75.
     Busy,
-    /// The system had no more of something for now: file descriptors, memory, a disk that reads. Exit 75.
+    /// The system ran out of a resource: file descriptors, memory, a readable disk. Exit 75.
     Exhausted,
-    /// Anything else that the next pass may find gone. Exit 75.
+    /// Any other failure that may be gone at the next pass. Exit 75.
     Retry,
-    /// The remote answered, and refuses. Exit 1.
+    /// The remote answered, and refused. Exit 1.
     Refused,
-    /// The repository is not in a state to work in: a person, or init-sync, has to put it right. Exit 1.
+    /// gitsync can't work in the repository as it is: a person, or init-sync, has to repair it. Exit 1.
     NotReady,
-    /// Objects or references that must be there seem to be missing or damaged. A suspicion: libgit2 says the same where it
-    /// ran out of file descriptors. [`crate::git::damage::prove`] reads again before anything is put aside. Exit 1.
+    /// Objects or refs seem to be missing or damaged. This is only a suspicion: libgit2 reports the same when it runs out of
+    /// file descriptors. [`crate::git::damage::prove`] reads again before anything is put aside. Exit 1.
     Corrupt,
-    /// What a commit of the remote holds can't be brought about here. The remote's to mend; local state stays. Exit 1.
+    /// The files of a remote commit can't be checked out here. It has to be mended on the remote; local state stays. Exit 1.
     Unfit,
-    /// Anything else that a retry alone won't help: a job that failed, a file system that refused. Exit 1.
+    /// Any other failure that a retry alone won't help: a failed job, a file system that refused. Exit 1.
     Person,
-    /// The command line or the environment asks for something that can't be. Exit 2.
+    /// The command line or the environment asks for something that can't be done. Exit 2.
     Usage,
 }
 
@@ -46,9 +46,9 @@ impl Kind {
         }
     }
 
-    /// The rank among several failures of a pass, whose gravest gives the exit code: what needs a person outranks what passes
-    /// by itself.
-    pub fn gravity(self) -> u8 {
+    /// The rank among several failures of a pass: the most severe one gives the exit code. A failure that needs a person
+    /// outranks one that goes away by itself.
+    pub fn severity(self) -> u8 {
         match self.exit_code() {
             75 => 0,
             1 => 1,
@@ -57,35 +57,35 @@ impl Kind {
     }
 }
 
-/// One error.
+/// An error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What it asks for.
+    /// Its kind, which decides the exit code.
     pub kind: Kind,
-    /// What happened, to what: one sentence without a full stop, free of secrets.
+    /// What happened, to what: one sentence without a full stop and without secrets.
     pub what: String,
     /// What to do next.
     pub next: String,
 }
 
-/// What to do where the system does not allow it.
+/// The next step after a permission error.
 pub(crate) const MAY_NOT: &str = "give the user that runs gitsync the right to do so";
 
-/// What to do on a full disk.
+/// The next step when the disk is full.
 pub(crate) const MAKE_ROOM: &str = "make room on the disk; nothing is lost and the next pass goes on from here";
 
-/// What to do where the system's words say that it had no more of something.
-pub(crate) fn exhausted(words: &str) -> Option<&'static str> {
-    let of = |names: &[&str]| names.iter().any(|name| words.contains(name));
-    if of(&["Too many open files"]) {
+/// The next step if an error text says that the system ran out of a resource.
+pub(crate) fn exhausted(text: &str) -> Option<&'static str> {
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    if says(&["Too many open files"]) {
         return Some(
-            "allow it more file descriptors (`ulimit -n`), or let `git gc` make one pack of many; nothing is damaged",
+            "allow it more file descriptors (`ulimit -n`), or run `git gc` to join the packs; nothing is damaged",
         );
     }
-    if of(&["Cannot allocate memory", "Out of memory", "out of memory"]) {
-        return Some("give it more memory, or run less beside it; nothing is damaged, the next pass tries again");
+    if says(&["Cannot allocate memory", "Out of memory", "out of memory"]) {
+        return Some("give it more memory, or run less next to it; nothing is damaged, the next pass tries again");
     }
-    if of(&["Input/output error"]) {
+    if says(&["Input/output error"]) {
         return Some("look at the disk and the system's log; the next pass reads again");
     }
     None
@@ -97,22 +97,22 @@ impl Error {
         Self { kind, what: what.into(), next: next.into() }
     }
 
-    /// Passing trouble.
+    /// An error that may be gone at the next pass.
     pub fn retry(what: impl Into<String>, next: impl Into<String>) -> Self {
         Self::new(Kind::Retry, what, next)
     }
 
-    /// Somebody has to look.
+    /// An error that needs a person.
     pub fn person(what: impl Into<String>, next: impl Into<String>) -> Self {
         Self::new(Kind::Person, what, next)
     }
 
-    /// The command line is at fault.
+    /// An error of the command line or the environment.
     pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
         Self::new(Kind::Usage, what, next)
     }
 
-    /// Says what was being done when the file system refused.
+    /// An error from an I/O error; `doing` says what was being done. The next step depends on the errno.
     pub fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         let text = format!("{doing}: {error}");
         if let Some(next) = exhausted(&text) {
@@ -132,12 +132,12 @@ impl Error {
         Self::io(format!("{doing} {}", path.display()), error)
     }
 
-    /// Whether a later pass may succeed without anybody doing anything.
+    /// Whether a later pass may succeed although nobody does anything.
     pub fn is_passing(&self) -> bool {
         self.kind.exit_code() == 75
     }
 
-    /// The error that an [`io::Error`] carries.
+    /// The [`Error`] that an [`io::Error`] carries, if any.
     pub(crate) fn within(error: &io::Error) -> Option<Self> {
         error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()).cloned()
     }
@@ -145,19 +145,19 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // git2 makes a C string of what a stream fails with, and unwraps.
+        // git2 makes a C string of a stream's error text, and panics on a NUL.
         f.write_str(&format!("{}; {}", self.what, self.next).replace('\0', "\u{fffd}"))
     }
 }
 
 impl std::error::Error for Error {}
 
-/// Says what was being done, or in what, when something failed.
+/// Adds to an error what was being done.
 pub trait Context<T> {
-    /// Puts `what` before what happened.
+    /// Puts `what` and a colon before the error's text.
     ///
     /// # Errors
-    /// The failure, with that before it.
+    /// The error, with `what` before its text.
     fn context(self, what: impl fmt::Display) -> Result<T, Error>;
 }
 

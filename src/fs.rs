@@ -1,4 +1,4 @@
-//! Files and folders: read without waiting, written whole, no link followed.
+//! Files and folders: reading never blocks, files are replaced as a whole, and no links are followed.
 
 pub(crate) mod atomic;
 pub mod dir;

@@ -1,7 +1,7 @@
-//! `gitsync init-sync`: at start-up, always the remote's latest, in either mode.
+//! `gitsync init-sync`: at start-up, brings the repository to the remote's latest commit, in either mode.
 //!
-//! It makes the repository exist, heals what was left, follows the remote and builds the site. It is what a person runs
-//! when something is wrong, so it takes a repository in whatever state it is, and loses nothing of it.
+//! It creates the repository if there is none, heals it, follows the remote and builds the site. It is also what a person runs
+//! when something is wrong, so it accepts a repository in any state, and loses nothing of it.
 
 use std::path::{Path, PathBuf};
 
@@ -21,10 +21,10 @@ use crate::state::lock::Held;
 use crate::state::token_host::Recording;
 use crate::{dry_run, job_left, look, transport};
 
-/// Where the repository is or will be. Its folder and an empty `.git` are made, so that there is a place for the lock.
+/// Where the repository is or will be. If there is none, creates its folder and an empty `.git`, which the lock needs.
 ///
 /// # Errors
-/// A usage error where there is neither a repository nor a URL to make one from.
+/// A usage error if there is neither a repository nor a URL to clone from.
 pub fn place(settings: &Config, here: &Path) -> Result<Place, Error> {
     match git::find(settings.repo.as_deref(), here) {
         Ok(place) => {
@@ -35,7 +35,7 @@ pub fn place(settings: &Config, here: &Path) -> Result<Place, Error> {
         Err(error) => {
             let folder = match free_place(settings, here, error) {
                 Ok(folder) => folder,
-                // Another init-sync may have begun the repository since the first look.
+                // Another init-sync may have created the repository since the first look.
                 Err(failure) => return git::find(settings.repo.as_deref(), here).map_err(|_| failure),
             };
             let git_dir = folder.join(".git");
@@ -45,10 +45,10 @@ pub fn place(settings: &Config, here: &Path) -> Result<Place, Error> {
     }
 }
 
-/// The folder to make a repository in, where `error` says that there is none to be used.
+/// The folder to create a repository in, after `error` said that there is no usable one.
 ///
 /// # Errors
-/// That error where there is a repository of another kind, and a usage error where there is no URL.
+/// `error` if there is a repository of another kind; a usage error if there is no URL.
 pub fn free_place(settings: &Config, here: &Path, error: Error) -> Result<PathBuf, Error> {
     let folder = settings.repo.as_deref().map_or_else(|| here.to_owned(), |repo| here.join(repo));
     let bare = folder.join("HEAD").is_file() && folder.join("objects").is_dir();
@@ -61,29 +61,31 @@ pub fn free_place(settings: &Config, here: &Path, error: Error) -> Result<PathBu
     Ok(folder)
 }
 
-/// A repository that an earlier init-sync put aside and did not come to replace has its configuration there.
+/// Whether there is a repository without HEAD. If an earlier init-sync was killed after it had put the repository aside, the
+/// configuration is in the private folder.
 fn holds_repository(git_dir: &Path) -> bool {
     git_dir.join("objects").exists() || PrivateDir::of(git_dir).file("broken").exists()
 }
 
 fn no_url(folder: &Path) -> Error {
     Error::usage(
-        format!("there is no repository in {} and no URL to make one from", folder.display()),
+        format!("there is no repository in {} and no URL to clone from", folder.display()),
         "set --remote-url, GIT_SYNC_REMOTE_URL or GITHUB_REPOSITORY",
     )
 }
 
-/// The pass, or with `--dry-run` what it would do: then `place` is a scratch copy of the repository, and may be mended.
+/// Does the pass. With `--dry-run` it prints what it would do; `place` is then a scratch copy of the repository, which may be
+/// changed.
 ///
 /// # Errors
-/// What keeps the pass from its end.
+/// The error that ends the pass early.
 pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Error> {
     git::check_files(place, &pass.names())?;
     misplaced::set_aside_misplaced(place, &pass.names(), held)?;
     heal::clear_leftovers(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
     let mut fresh = heal::make_or_mend(place, held, &pass.settings.branch, now())?;
     if fresh && pass.settings.dry_run {
-        pass.would("make a repository, fetch the remote, and check its branch out");
+        pass.would("create a repository, fetch the remote, and check out its branch");
     }
     let mut repo = match open(pass, place, held) {
         Err(error) if error.kind == Kind::Corrupt && !fresh => {
@@ -96,18 +98,18 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Erro
     if !fresh {
         pass.outcome.local_before = repo.local_tip().ok().flatten().map(|id| id.to_string());
     }
-    let brought = match bring(pass, &repo, fresh) {
+    let followed = match mend_and_follow(pass, &repo, fresh) {
         Err(failure) if failure.kind == Kind::Corrupt && !fresh => {
-            // What it holds open would be missing to the second reading.
+            // Close its file descriptors first: the second reading may need them.
             drop(repo);
             put_aside_if_damaged(pass, place, held, &failure.what)?;
             repo = open(pass, place, held)?;
-            bring(pass, &repo, true)
+            mend_and_follow(pass, &repo, true)
         }
         other => other,
     };
-    let word = brought?;
-    // What a build has put in the way is said by the next pass; nothing here waits for it.
+    let word = followed?;
+    // A build may have put a special file in the way. The next pass reports it; here it must not block us.
     if pass.outcome.site_built.is_some() && repo.check_files().is_err() {
         return Ok(word);
     }
@@ -118,10 +120,10 @@ pub fn run(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Erro
     Ok(word)
 }
 
-/// Puts the repository aside and begins a new one, if what failed proves to be damage of its own.
+/// Puts the repository aside and creates a new one, if the failure proves to be damage of the repository.
 ///
 /// # Errors
-/// What failed, where everything can be read after all, and what keeps the repository from being put aside.
+/// The suspicion, if everything can be read after all; or if the repository can't be put aside.
 fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: &str) -> Result<(), Error> {
     tracing::warn!("{suspicion}; reading everything again");
     let original = pass.copied_from.as_ref().unwrap_or(place);
@@ -129,7 +131,7 @@ fn put_aside_if_damaged(pass: &Pass<'_>, place: &Place, held: &Held, suspicion: 
         Some(damage) => aside::begin_anew(place, held, &pass.settings.branch, now(), &damage),
         None => {
             let what = format!("{suspicion}; read again, everything is sound, and nothing was put aside");
-            let next = "the next pass tries again; if it comes again, run it with -vv for more";
+            let next = "the next pass tries again; if this error comes again, run it with -vv for more";
             Err(Error::new(Kind::Exhausted, what, next))
         }
     }
@@ -149,10 +151,10 @@ fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Error> 
     };
     let (clean, secret) = transport::split_url_secret(wanted);
     if secret.is_some() {
-        // This pass may use it; the configuration must not keep it.
+        // This pass may use the secret, but it must not stay in the configuration.
         pass.url_secret = secret;
         if stored.as_deref() == Some(wanted) {
-            tracing::warn!("a token was found in the remote's stored URL and taken out; give it by --token-file");
+            tracing::warn!("a token was found in the remote's stored URL and removed; give it by --token-file");
         }
     }
     let clean = absolute(&clean);
@@ -161,7 +163,7 @@ fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Error> 
     }
     repo.set_remote(&clean)?;
     if repo.clean_push_url()? {
-        tracing::warn!("a token was found in the remote's stored push URL and taken out; give it by --token-file");
+        tracing::warn!("a token was found in the remote's stored push URL and removed; give it by --token-file");
     }
     repo.set_identity()?;
     repo.hold_config()?;
@@ -169,7 +171,7 @@ fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Error> 
     Ok(repo)
 }
 
-/// A relative path is relative to where the command was given.
+/// Makes a relative path absolute; it is relative to the folder in which the command was run.
 fn absolute(url: &str) -> String {
     let path = !url.contains("://") && !url.split('/').next().unwrap_or_default().contains(':');
     if path && !url.starts_with('/') && Path::new(url).exists() {
@@ -178,14 +180,14 @@ fn absolute(url: &str) -> String {
     url.to_owned()
 }
 
-/// Brings branch, index and files to the remote's state.
-fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
+/// Heals what is left of earlier passes, then brings branch, index and files to the remote's state.
+fn mend_and_follow(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
     if pass.settings.dry_run {
         dry_run::mend(pass, repo)?;
     } else {
         match repo.finish_follow(now()) {
             Ok(_) => {}
-            // The follow below brings everything to the remote's state, and keeps what it replaces.
+            // The follow below brings everything to the remote's state, and rescues what it replaces.
             Err(error) if matches!(error.kind, Kind::NotReady | Kind::Corrupt) => repo.drop_intent()?,
             Err(error) => return Err(error),
         }
@@ -199,9 +201,10 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
     let mut view = look::look(pass, repo)?;
     job_left::keep_whole(pass, repo, &view)?;
     match (&view.remote, view.local) {
-        // What is here serves. The time for the network is up.
+        // The local state stays in use. There is no network time left to carry anything over.
         (RemoteTip::Unavailable(_), Some(_)) => {}
-        // A repository was put aside, in this pass or an earlier one. On nothing, a commit would begin a history of its own.
+        // A repository may have been put aside, in this pass or an earlier one. Its newest commit is used: without a commit, the
+        // next tick would begin a separate history.
         (RemoteTip::Unavailable(_), None) => {
             carry_over(pass, repo, Carry::WithoutTheRemotes)?;
             view.put_aside = repo.newest_put_aside()?;
@@ -217,7 +220,7 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
     job_left::settle(pass, repo, &view)?;
     if plan.word == Word::EmptyRemote {
         repo.has_a_history()?;
-        tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push makes it");
+        tracing::info!(branch = %repo.names.branch, "the remote has no such branch yet; the first tick's push creates it");
     }
     match plan.word {
         Word::State(SyncState::UpToDate) if pass.files_changed => Ok(Word::Reset),
@@ -225,8 +228,8 @@ fn bring(pass: &mut Pass<'_>, repo: &Repo, fresh: bool) -> Result<Word, Error> {
     }
 }
 
-/// Brings what repositories put aside still hold into this one. It takes of the time for the network: a pass has no other
-/// that it may spend so long before it is ready.
+/// Copies what repositories that were put aside still hold into this one. It uses the time for the network: no other limit of a
+/// pass is long enough.
 fn carry_over(pass: &mut Pass<'_>, repo: &Repo, carry: Carry) -> Result<(), Error> {
     pass.in_network_time("carrying over what was put aside", |until| repo.carry_over(carry, now(), until))
 }

@@ -1,9 +1,9 @@
-//! What an earlier job has left uncommitted: it is committed before anything else, so that it stays whole (guarantee G11).
+//! What an earlier job has left uncommitted is committed before anything else, so that it stays together (guarantee G11).
 //!
-//! A tick that was killed in its job, or an earlier step of a workflow that did the job, leaves changed, new and deleted files
+//! A tick that was killed during its job, or an earlier step of a workflow that ran the job, leaves changed, new and deleted files
 //! under `--path`. If the remote has moved meanwhile, following it would rescue the changed ones, leave the new ones to the next
-//! commit, and bring the deleted ones back. So they become one commit on the local branch, and that commit is replayed on the
-//! remote's tip, or is left to the rule whole.
+//! commit, and restore the deleted ones. So they become one commit on the local branch. That commit is replayed on the remote's
+//! tip; if there is a conflict, the rule decides about it as a whole.
 
 use chrono::SecondsFormat;
 
@@ -21,7 +21,7 @@ use crate::state::job_mark::{self, JobMark};
 /// Marks that the job begins.
 ///
 /// # Errors
-/// Those of the file system: then the job must not run.
+/// If the file system fails. The job must not run then.
 pub fn mark_begun(pass: &Pass<'_>, repo: &Repo) -> Result<(), Error> {
     job_mark::set(&repo.private, &mark_now(pass, repo.local_tip()?))
 }
@@ -38,11 +38,11 @@ fn mark_now(pass: &Pass<'_>, base: Option<CommitId>) -> JobMark {
     }
 }
 
-/// Commits what an earlier job has left: in a tick whatever lies under `--path`, in the other passes what the mark of a killed
-/// tick names. In a dry run the commit stays in memory.
+/// Commits what an earlier job has left: in a tick everything uncommitted under `--path`, in the other passes what the mark of a
+/// killed tick names. In a dry run the commit stays in memory.
 ///
 /// # Errors
-/// What keeps it from being committed.
+/// If it can't be committed.
 pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
     let mark = job_mark::read(&repo.private).filter(|mark| mark.branch == repo.names.branch);
     let is_tick = pass.outcome.command == Command::Tick;
@@ -62,7 +62,7 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
         let named = some(changed.paths.iter());
         repo.check_unsigned("nothing was committed, what was written stays in the work tree")?;
         if mark.is_none() && !pass.settings.dry_run {
-            // A kill after the commit would leave a commit that the rule takes for any other.
+            // Without the mark, a kill after the commit would leave a commit that the rule treats like any other.
             job_mark::set(&repo.private, &begun)?;
         }
         let when = now();
@@ -99,16 +99,17 @@ fn keep_what_is_left_out(pass: &mut Pass<'_>, repo: &Repo, changed: &Changed) ->
     Ok(())
 }
 
-/// Whether the local branch can take a commit. A tick that would have to sign it says so; the other passes go on.
+/// Whether a commit may be made on the local branch. If it would have to be signed, a tick fails later with an error; the other
+/// passes go on without the commit.
 fn may_commit(pass: &Pass<'_>, repo: &Repo) -> Result<bool, Error> {
     let is_tick = pass.outcome.command == Command::Tick;
     Ok(repo.is_on_branch_alone()? && (is_tick || repo.check_unsigned("").is_ok()))
 }
 
-/// The paths to look at and the largest file, in bytes.
+/// The paths to commit, and the size of the largest file to commit, in bytes.
 fn scope(pass: &Pass<'_>, mark: Option<&JobMark>) -> (Vec<Pathspec>, u64) {
     let settings = pass.settings;
-    // One that this version can't read names nothing.
+    // A path that this version can't parse is skipped.
     let read =
         |mark: &JobMark| mark.paths.iter().filter_map(|path| Pathspec::parse(path.as_ref()).ok()).collect::<Vec<_>>();
     let marked = mark.map(read);
@@ -120,11 +121,11 @@ fn scope(pass: &Pass<'_>, mark: Option<&JobMark>) -> (Vec<Pathspec>, u64) {
     (paths, settings.max_file_size)
 }
 
-/// Keeps as one rescue what an earlier job has left, where it can't be committed on the local branch and the follow that comes
-/// would replace a part of it: the branch has no commit yet, or HEAD is elsewhere.
+/// Keeps what an earlier job has left as one rescue, if it can't be committed on the local branch (the branch has no commit yet,
+/// or HEAD is elsewhere) and the coming follow would replace part of it.
 ///
 /// # Errors
-/// Where it can't be kept: then the follow must not begin.
+/// If it can't be kept. The follow must not begin then.
 pub fn keep_whole(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result<(), Error> {
     let mark = job_mark::read(&repo.private);
     let is_tick = pass.outcome.command == Command::Tick;
@@ -143,13 +144,13 @@ pub fn keep_whole(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Re
     Ok(())
 }
 
-/// Ends the business of what was left: the remote was looked at, and the rule was acted on.
+/// Removes the mark after the remote was asked and the pass has acted on the rule.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn settle(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result<(), Error> {
     pass.job_base = None;
-    // While the remote is away, a later pass has to know what the commit was made on.
+    // If the remote could not be reached, a later pass still has to know which commit it was made on.
     if pass.settings.dry_run || matches!(view.remote, RemoteTip::Unavailable(_)) {
         return Ok(());
     }

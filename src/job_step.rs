@@ -1,6 +1,6 @@
-//! A tick's own two steps: run the job, and commit what it wrote.
+//! Two steps of a tick: run the job, and commit what it wrote.
 //!
-//! What the job wrote is committed whether the job failed or not: state is evidence.
+//! What the job wrote is committed even if the job failed: state is evidence.
 
 use std::io;
 
@@ -20,10 +20,10 @@ use crate::plan::{Basis, View};
 use crate::process::job::{Ended, Program};
 use crate::state::job_mark;
 
-/// Runs the job, and sees that what it left of the repository can be worked in.
+/// Runs the job, and checks that the repository is still usable after it.
 ///
 /// # Errors
-/// Where nothing can be committed after it. That the job itself failed is in the outcome.
+/// If nothing can be committed after the job. A failure of the job itself is added to the outcome.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result<(), Error> {
     repo.check_unsigned("the job was not run")?;
     job_left::mark_begun(pass, repo)?;
@@ -34,13 +34,13 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Resu
     let head = repo.place.git_dir.join("HEAD").symlink_metadata();
     if head.is_err_and(|error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())) {
         return Err(Error::person(
-            format!("the job took away the repository's {}", repo.place.git_dir.display()),
-            "run `gitsync init-sync --remote-url URL`: it fetches anew; what lies in the folder is kept as a rescue",
+            format!("the job removed the repository's {}", repo.place.git_dir.display()),
+            "run `gitsync init-sync --remote-url URL`: it fetches again; the files in the folder are kept as a rescue",
         ));
     }
-    // A job may have taken the folder away; the lock on `.git` still keeps others out.
+    // A job may have removed the private folder. The lock on `.git` still keeps others out.
     repo.private.create().map_err(|error| {
-        let next = "take away what is there now; what the job wrote is in the work tree, and the next tick commits it";
+        let next = "remove what is there now; what the job wrote is in the work tree, and the next tick commits it";
         Error::person(format!("after the job: {error}"), next)
     })?;
     let ready = repo.check_files().and_then(|()| repo.read_config_again()).and_then(|()| repo.check_ready());
@@ -77,12 +77,12 @@ fn start(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result
         Ended::Exited(0) => {}
         ended => {
             let next = match ended {
-                // A shell's own words; a program may have meant something else by the number.
+                // These are a shell's exit codes; another program may mean something else by the number.
                 Ended::Exited(126 | 127) if settings.tick_argv.is_empty() => {
-                    "see whether the shell found each command of --tick-command, in PATH or from the repository, and whether \
-                     it is executable; what it wrote is committed all the same"
+                    "check that the shell finds each command of --tick-command, in PATH or relative to the repository, and that \
+                     it is executable; what the job wrote is still committed"
                 }
-                _ => "look at what it said above; what it wrote is committed all the same",
+                _ => "see its output above; what the job wrote is still committed",
             };
             pass.outcome.fail(Error::person(format!("the job {ended}"), next));
         }
@@ -90,10 +90,10 @@ fn start(pass: &mut Pass<'_>, repo: &Repo, basis: Basis<'_, CommitId>) -> Result
     Ok(())
 }
 
-/// Commits what is new, changed or gone under `--path`.
+/// Commits what is new, changed or deleted under `--path`.
 ///
 /// # Errors
-/// What keeps it from being committed.
+/// If it can't be committed.
 pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result<(), Error> {
     if pass.outcome.site_built.is_some() {
         repo.check_files().map_err(|error| Error {
@@ -108,7 +108,7 @@ pub fn commit(pass: &mut Pass<'_>, repo: &Repo, view: &View<CommitId>) -> Result
     let scope = Scope { paths: &settings.paths, max_file_size: settings.max_file_size };
     let done = repo.commit_under(scope, &message, when, first)?;
     job_mark::remove(&repo.private)?;
-    paths::say(pass, repo, &done);
+    paths::warn(pass, repo, &done);
     for left_out in done.left_out {
         pass.outcome.fail(left_out.failure());
     }

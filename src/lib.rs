@@ -1,15 +1,14 @@
 //! gitsync keeps a git repository that a machine works in, and its remote, in sync, unattended.
 //!
-//! A **pass** is one run of one subcommand ([`init_sync`], [`sync`], [`tick`]). It takes the repository's lock ([`state`]), finishes what an
-//! earlier pass was killed in, asks the remote for its tip, lets the [`policy`] decide, acts, and says one word
-//! ([`outcome`]). A scheduler runs passes; nothing here loops. A pass may be killed at any moment: each step is either not
-//! begun, or finished by the next pass.
+//! A **pass** is one run of one subcommand ([`init_sync`], [`sync`], [`tick`]). It takes the repository's lock ([`state`]), finishes
+//! what a killed pass has left unfinished, asks the remote for its tip, lets the [`policy`] decide, acts, and prints one result
+//! word ([`outcome`]). A scheduler runs the passes; nothing here loops. A pass may be killed at any moment: the next pass finishes
+//! any step that was begun.
 //!
-//! What a pass may do to a repository is in [`git`], with a promise to each verb; [`transport`] is how it reaches the remote;
-//! [`process`] and [`publish`] run the machine's work and put its site up; [`watchdog`] ends what overstays.
+//! [`git`] has the operations on the repository, each with its guarantees; [`transport`] reaches the remote; [`process`] runs the
+//! job and the build; [`publish`] publishes the site; [`watchdog`] ends a pass that exceeds its limits.
 //!
-//! The crate is a program first. The library is there for the program's own examples and tests, and promises no stable
-//! interface.
+//! The crate is a program first. The library exists for the program's own examples and tests; its interface is not stable.
 
 mod act;
 pub mod cli;

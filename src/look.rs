@@ -1,7 +1,7 @@
-//! The look that every plan is made from: both tips, how they stand to each other, and what else decides.
+//! Collects what every plan is made from: both tips, their relation, and everything else that decides.
 //!
-//! A dry run and a pass look by this very code. For a dry run what is fetched stays in a scratch repository, and what is
-//! replayed stays in memory.
+//! A dry run and a pass share this code. In a dry run, what is fetched stays in a scratch repository, and what is replayed stays
+//! in memory.
 
 use crate::cli::OnDivergence;
 use crate::clock::now;
@@ -13,10 +13,11 @@ use crate::plan::{RemoteTip, View};
 use crate::policy::{self, SyncState};
 use crate::state::marker;
 
-/// Asks for the remote's tip, fetches what is not here, and judges.
+/// Asks for the remote's tip, fetches what is missing, and compares the two sides.
 ///
 /// # Errors
-/// Those of the repository, and of a remote that is not configured. One that is away or refuses is part of the view.
+/// If the repository can't be read, or the remote is not configured. A remote that can't be reached or that refuses is no error
+/// here, but part of the view.
 pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, Error> {
     let before = repo.last_seen()?;
     let local = repo.local_tip()?;
@@ -31,7 +32,7 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, Error> {
         (RemoteTip::At(tip), Some(before)) if local != Some(*tip) => !repo.contains(*tip, before)?,
         _ => false,
     };
-    let (view, relation) = judge(pass, repo, remote, Before { tip: before, rewritten })?;
+    let (view, relation) = compare(pass, repo, remote, Before { tip: before, rewritten })?;
     if let Some(relation) = relation {
         pass.outcome.ahead = Some(relation.ahead);
         pass.outcome.behind = Some(relation.behind);
@@ -48,30 +49,30 @@ pub fn look(pass: &mut Pass<'_>, repo: &Repo) -> Result<View<CommitId>, Error> {
     Ok(view)
 }
 
-/// Judges again what an earlier look saw of the remote, after our side has changed.
+/// Compares the two sides again after our side has changed, with the remote as an earlier [`look`] saw it.
 ///
 /// # Errors
-/// Those of the repository.
+/// If the repository can't be read.
 pub fn again(pass: &mut Pass<'_>, repo: &Repo, seen: &View<CommitId>) -> Result<View<CommitId>, Error> {
-    // By what was seen before the first look: a job that pushed by itself has moved the last tip that was seen.
+    // Use the tip that was known before the first look: a job that pushed by itself has moved the tracking ref since.
     let before = Before { tip: seen.before, rewritten: seen.rewritten };
-    Ok(judge(pass, repo, seen.remote.clone(), before)?.0)
+    Ok(compare(pass, repo, seen.remote.clone(), before)?.0)
 }
 
-/// The remote's tip, with all that it needs here.
+/// Asks for the remote's tip and, if it is not completely here, fetches it.
 fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId>, Error> {
     let Heads { local, remote: before } = known;
     let dry_run = pass.settings.dry_run;
-    // At start-up what is here is read through as well.
+    // init-sync also checks the objects that are here already.
     let command = pass.outcome.command;
     let is_whole = |tip| match command {
         Command::InitSync => Ok(repo.has_whole(tip)? && repo.check_whole(tip).is_ok()),
         Command::Sync | Command::Tick => repo.has_whole(tip),
     };
-    // A branch that is gone is another matter than one that was mistyped; init-sync takes the two alike.
+    // A branch that is gone is treated differently from one that was mistyped, except in init-sync.
     let is_known = local.is_some() && before.is_some() && command != Command::InitSync;
     let create_branch = pass.settings.create_branch;
-    // One session for both, so that a fetch can go by the tip just told.
+    // One session for both, so that the fetch uses the tip just received.
     let found = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
         Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => remote.fetch_beside(),
         Some(tip) if Some(tip) != local && !is_whole(tip)? => remote.fetch(),
@@ -79,8 +80,8 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
         tip => Ok(tip),
     });
     let tip = found?;
-    // What was seen before says that commits were taken back. It is remembered until that was acted on: a pass that is killed
-    // before would leave the next one to push them again.
+    // The tip seen before shows that the remote took commits back. It is kept until the pass has acted on that: otherwise, if this
+    // pass is killed, the next one would push those commits again.
     if let Some(tip) = tip.filter(|_| !dry_run)
         && !took_back(repo, local, tip, before)?
     {
@@ -89,15 +90,15 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
     Ok(tip)
 }
 
-/// What is known of the remote from before this pass asked it.
+/// What was known about the remote before this pass asked it.
 #[derive(Clone, Copy)]
 struct Before {
     tip: Option<CommitId>,
-    /// Whether its history was rewritten since.
+    /// Whether its history has been rewritten since.
     rewritten: bool,
 }
 
-fn judge(
+fn compare(
     pass: &mut Pass<'_>,
     repo: &Repo,
     remote: RemoteTip<CommitId>,
@@ -146,17 +147,19 @@ fn judge(
         view.unforceable = repo.began_beside(ours, theirs)?;
         view.replayed = replayed(pass, repo, &view, ours, theirs)?;
         if view.unforceable {
-            tracing::warn!("our history began here while the remote's could not be had: it is not forced over that");
+            tracing::warn!(
+                "our history was begun here while the remote could not be reached: it is not forced over the remote's"
+            );
         }
     }
     if pass.outcome.command == Command::Tick {
-        let away = matches!(view.remote, RemoteTip::Unavailable(_));
-        view.marked = is_marked(repo, Heads { local, remote: if away { last_seen } else { tip } })?;
+        let unavailable = matches!(view.remote, RemoteTip::Unavailable(_));
+        view.marked = is_marked(repo, Heads { local, remote: if unavailable { last_seen } else { tip } })?;
     }
     Ok((view, relation))
 }
 
-/// Whether the remote, now at `tip`, took commits back that local has.
+/// Whether the remote, which is now at `tip`, took commits back that local has.
 fn took_back(repo: &Repo, local: Option<CommitId>, tip: CommitId, before: Option<CommitId>) -> Result<bool, Error> {
     match (local, before) {
         (Some(local), Some(before)) if local != tip => repo.holds_taken_back(local, tip, before),
@@ -164,7 +167,7 @@ fn took_back(repo: &Repo, local: Option<CommitId>, tip: CommitId, before: Option
     }
 }
 
-/// Whether a marker allows to overwrite the remote's tip of `heads` with the local one.
+/// Whether a marker allows overwriting the remote's tip of `heads` by the local one.
 fn is_marked(repo: &Repo, heads: Heads) -> Result<bool, Error> {
     let Some(marker) = marker::read(&repo.private) else { return Ok(false) };
     let remote_tip = heads.remote.map(|id| id.to_string());
@@ -175,7 +178,7 @@ fn is_marked(repo: &Repo, heads: Heads) -> Result<bool, Error> {
     }
 }
 
-/// Whether local is, before anything else, what an earlier job has left, committed on a commit that the remote has.
+/// Whether the local commits after `pass.job_base`, which the remote has, are what an earlier job has left.
 fn is_job_left(pass: &Pass<'_>, repo: &Repo, local: Option<CommitId>, tip: Option<CommitId>) -> Result<bool, Error> {
     match (pass.job_base, local, tip) {
         (Some(base), Some(local), Some(tip)) => {
@@ -185,29 +188,29 @@ fn is_job_left(pass: &Pass<'_>, repo: &Repo, local: Option<CommitId>, tip: Optio
     }
 }
 
-/// How the two stand to one another, with the history that it takes to know.
+/// The relation of the two commits. In a shallow clone, fetches the history that this needs.
 fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) -> Result<Relation, Error> {
     let relation = repo.relation(ours, theirs)?;
-    let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
-    if !parted || !repo.history_is_cut() || pass.outcome.command == Command::InitSync {
+    let diverged = !relation.local_is_ancestor && !relation.remote_is_ancestor;
+    if !diverged || !repo.history_is_cut() || pass.outcome.command == Command::InitSync {
         return Ok(relation);
     }
-    tracing::info!(branch = %repo.names.branch, "this is a shallow clone: fetching the history that it takes to judge");
+    tracing::info!(branch = %repo.names.branch, "this is a shallow clone: fetching the history that the comparison needs");
     if pass.settings.dry_run {
         pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole_beside())?;
     } else {
         pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole())?;
     }
     let relation = repo.relation(ours, theirs)?;
-    let parted = !relation.local_is_ancestor && !relation.remote_is_ancestor;
-    if parted && repo.history_is_cut() {
-        let what = "history is cut here (a shallow clone), so that it can't be known whether the histories parted";
-        return Err(Error::new(Kind::NotReady, what, "fetch it whole: `git fetch --unshallow`"));
+    let diverged = !relation.local_is_ancestor && !relation.remote_is_ancestor;
+    if diverged && repo.history_is_cut() {
+        let what = "history is cut off here (a shallow clone), so it is unknown whether the histories diverged";
+        return Err(Error::new(Kind::NotReady, what, "fetch all of it: `git fetch --unshallow`"));
     }
     Ok(relation)
 }
 
-/// With `--on-divergence rebase`, our unpushed commits on the remote's; `None` where the policy is to decide.
+/// With `--on-divergence rebase`, our unpushed commits replayed on the remote's tip; `None` if the policy decides.
 fn replayed(
     pass: &Pass<'_>,
     repo: &Repo,
@@ -217,7 +220,7 @@ fn replayed(
 ) -> Result<Option<CommitId>, Error> {
     match pass.settings.on_divergence {
         _ if view.unfit.is_some() => Ok(None),
-        // What a job has left stays whole, whatever the rule is for other commits.
+        // What a job has left is replayed whatever `--on-divergence` says, so that it stays together.
         _ if view.job_left => repo.replay(ours, theirs, now()),
         _ if pass.outcome.command == Command::InitSync => Ok(None),
         OnDivergence::Policy => Ok(None),

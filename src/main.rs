@@ -1,6 +1,6 @@
-//! The `gitsync` program: read the command line, set up logs, run one pass, print the result, exit.
+//! The `gitsync` program: it reads the command line, sets up logging, runs one pass, prints the result and exits.
 //!
-//! Nothing else knows color-eyre or ends the process.
+//! No other file uses color-eyre or ends the process.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -16,8 +16,8 @@ use gitsync::watchdog;
 use gitsync::watchdog::{End, Limit, PATIENCE, Watch};
 use gitsync::{report, status, transport};
 
-/// A pass goes as deep as the folders do. Where the stack that we were given (`ulimit -s`) is less than this, in bytes, a thread
-/// with one of its own runs it: the answer to a stack that is too small would be SIGSEGV.
+/// A pass recurses as deep as the folders are nested. If the stack limit (`ulimit -s`) is less than this, in bytes, the pass runs in
+/// a thread with a larger stack: overflowing a small one would end in SIGSEGV.
 const SMALL_STACK: u64 = 4 << 20;
 
 fn main() -> color_eyre::Result<()> {
@@ -31,12 +31,12 @@ fn main() -> color_eyre::Result<()> {
 
 fn run() -> color_eyre::Result<()> {
     color_eyre::config::HookBuilder::default().display_env_section(false).install()?;
-    // Only here and in cli.rs is the environment looked at.
+    // The environment is read only here and in cli.rs.
     #[allow(clippy::disallowed_methods)]
     let env = |name: &str| std::env::var_os(name);
     let args: Vec<OsString> = std::env::args_os().collect();
     let read = cli::read(args.clone(), &env);
-    // A URL with a token may stand where no argument belongs, and a token in a variable that is no switch: from here on they are
+    // An error about the command line may quote a URL with a token, or a variable's value that is a token: from here on they are
     // masked.
     let network = transport::Env::read(&env);
     transport::wipe_own_secrets();
@@ -65,18 +65,18 @@ fn run() -> color_eyre::Result<()> {
     };
     let logs = report::log::begin(name, &settings).map_err(|error| {
         eprintln_quietly(&error);
-        Error::usage(error, "mend RUST_LOG, or unset it and use -v")
+        Error::usage(error, "correct RUST_LOG, or unset it and use -v")
     });
     let command = match asked {
         Asked::Pass(command) => command,
         Asked::Status(healthy) => {
-            let (_watch, begun) = match watch_status(&settings) {
+            let (_watch, started) = match watch_status(&settings) {
                 Ok(watch) => (Some(watch), logs),
                 Err(error) => (None, Err(unwatched(error))),
             };
-            let told = status::tell(begun, healthy, &settings, clock::now());
-            report::say(&told.lines(settings.output));
-            exit(told.exit_code())
+            let status = status::look(started, healthy, &settings, clock::now());
+            report::print_line(&status.lines(settings.output));
+            exit(status.exit_code())
         }
     };
     if let Err(failure) = logs {
@@ -86,7 +86,7 @@ fn run() -> color_eyre::Result<()> {
     }
     #[allow(clippy::disallowed_methods)]
     if let Some(unknown) = cli::unknown_variables(std::env::vars_os()) {
-        tracing::warn!(next = "take it away, or give it the name of a variable in `gitsync --help`", "{unknown}");
+        tracing::warn!(next = "unset it, or correct its name; `gitsync --help` lists the variables", "{unknown}");
     }
     let watch = match watch(command, &settings) {
         Ok(watch) => watch,
@@ -97,16 +97,16 @@ fn run() -> color_eyre::Result<()> {
         }
     };
     watch.guard_this_thread(PATIENCE);
-    // What the transports started ends with us, whatever ends us. Nothing else here starts programs beside them.
+    // Programs that the transports started end with this process, however it ends. Nothing else starts programs at the same time.
     let _adopting = programs::adopt_orphans();
     let _children = watch.on_kill(Box::new(programs::kill_children));
-    // Each wait has a limit of its own; this one is for what nobody thought of, such as a stderr that nobody reads.
+    // Each wait has a limit of its own. This one is for unforeseen ones, such as a stderr that nobody reads.
     let _whole = watch.limit("its own end", clock::instant() + settings.longest());
     let outcome = gitsync::run::run(command, &settings, network, &watch);
     finish(&outcome, settings.output)
 }
 
-/// The watchdog: what it says when it ends the process is said as any pass says it.
+/// Starts the watchdog. When it ends the process, it reports that like the outcome of any pass.
 fn watch(command: Command, settings: &Config) -> std::io::Result<Watch> {
     let output = settings.output;
     let (started, clock) = (clock::now(), clock::instant());
@@ -137,13 +137,13 @@ fn watch(command: Command, settings: &Config) -> std::io::Result<Watch> {
     })
 }
 
-/// Without the watchdog nothing would keep to its limits.
+/// The error for a watchdog that can't be started. Without it, nothing would enforce the limits.
 fn unwatched(error: std::io::Error) -> Error {
     let next = "allow it more threads or file descriptors (`ulimit -u`, `ulimit -n`); the next pass tries again";
     Error::retry(format!("the watchdog can't be started: {error}"), next)
 }
 
-/// The health check has nobody to wait for either.
+/// Starts the watchdog for `status`: a health check must not hang either.
 fn watch_status(settings: &Config) -> std::io::Result<Limit> {
     let settings = settings.clone();
     let watch = Watch::start(move |end| {
@@ -154,27 +154,27 @@ fn watch_status(settings: &Config) -> std::io::Result<Limit> {
             }
             End::Stalled { step } => (stalled(&step), 75),
             End::Overstayed { waiting_for } => {
-                let what = format!("the time of the look at the repository was up while waiting for {waiting_for}");
-                (Error::retry(what, "see whether the disk answers"), 75)
+                let what = format!("the time for reading the repository was up while waiting for {waiting_for}");
+                (Error::retry(what, "check whether the disk responds"), 75)
             }
         };
-        let told = status::tell(Err(failure), None, &settings, clock::now());
-        report::say(&told.lines(settings.output));
+        let status = status::look(Err(failure), None, &settings, clock::now());
+        report::print_line(&status.lines(settings.output));
         exit(code)
     })?;
     watch.guard_this_thread(PATIENCE);
-    // A disk that does not answer is no stall.
+    // A disk that does not respond does not count as a stall, so it needs this limit.
     Ok(watch.limit_exactly("the disk", clock::instant() + 5 * PATIENCE))
 }
 
 fn stalled(step: &str) -> Error {
     Error::retry(
         format!("no progress for {} while {step}", humantime::format_duration(PATIENCE)),
-        "see whether a FIFO, a socket or a dead mount stands where git looks for a file; the next pass goes on from here",
+        "check whether there is a FIFO, a socket or a dead mount where git expects a file; the next pass goes on from here",
     )
 }
 
-/// Prints the result and ends the process; once, whoever comes first.
+/// Prints the result and ends the process. Only the first caller does so.
 fn finish(outcome: &Outcome, output: Output) -> ! {
     static ONCE: Mutex<()> = Mutex::new(());
     let _only = ONCE.lock();

@@ -1,6 +1,6 @@
-//! What a pass has to say at its end: one result word, one exit code, and the facts behind them.
+//! The outcome of a pass: one result word, one exit code, and the facts behind them.
 //!
-//! Everything that the specification foresees is a value here, failures included; only what nobody foresaw is left to
+//! Everything that the specification foresees is a value here, including failures. Only unforeseen errors are left to
 //! color-eyre in `main.rs`.
 
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::error::{Error, Kind};
 use crate::policy::SyncState;
 use crate::rescued::Rescues;
 
-/// What the pass of this process has found, for the end that a signal or the watchdog makes of it.
+/// What this process's pass has found so far. Read when a signal or the watchdog ends the pass.
 static SO_FAR: Mutex<Option<Outcome>> = Mutex::new(None);
 
 /// A subcommand that is a pass.
@@ -44,19 +44,19 @@ pub enum Word {
     Cloned,
     /// init-sync: the repository was made equal to the remote.
     Reset,
-    /// init-sync: the remote has no such branch yet.
+    /// init-sync: the remote does not have the branch yet.
     EmptyRemote,
-    /// init-sync: the remote is out of reach; local state serves.
+    /// init-sync: the remote can't be reached; the local state stays in use.
     Offline,
-    /// sync: the state it found; init-sync: `up-to-date`, nothing differed.
+    /// sync: the state it found; init-sync: `up-to-date` if nothing differed.
     State(SyncState),
-    /// sync, tick: one of the same kind waits already.
+    /// sync, tick: another one of the same kind is already waiting for the lock.
     Skipped,
-    /// tick: nothing changed and nothing was left to push.
+    /// tick: nothing to commit and nothing to push.
     NoChanges,
     /// tick: the remote has our commit.
     Pushed,
-    /// tick: the commit is kept, the push is retried.
+    /// tick: the push failed; the commit is kept, and the next tick retries the push.
     PushFailed,
     /// The pass failed.
     Error,
@@ -87,7 +87,7 @@ pub struct Outcome {
     pub command: Command,
     /// The result, once known.
     pub result: Word,
-    /// The state found when the remote was asked.
+    /// The state, if the remote answered.
     pub state: Option<SyncState>,
     /// The local branch's commit before the pass, as 40 hex digits.
     pub local_before: Option<String>,
@@ -95,19 +95,19 @@ pub struct Outcome {
     pub local: Option<String>,
     /// The remote branch's commit as last seen in this pass.
     pub remote: Option<String>,
-    /// Commits that local has and the remote has not, when the remote was asked.
+    /// The number of commits that local has and the remote does not, if the remote answered.
     pub ahead: Option<usize>,
-    /// Commits that the remote has and local has not, when the remote was asked.
+    /// The number of commits that the remote has and local does not, if the remote answered.
     pub behind: Option<usize>,
     /// The commit this tick made.
     pub commit: Option<String>,
-    /// Whether the remote took our commit in this pass.
+    /// Whether the remote accepted our push in this pass.
     pub pushed: bool,
     /// Whether that push overwrote another history.
     pub forced: bool,
     /// What was put under `refs/gitsync/rescue/` in this pass.
     pub rescues: Rescues,
-    /// Whether the site was built and published; null where no build was due.
+    /// Whether the site was built and published; `None` if no build was due.
     pub site_built: Option<bool>,
     /// The job's exit status; 128+N when signal N ended it.
     pub job_exit_code: Option<i32>,
@@ -115,7 +115,7 @@ pub struct Outcome {
     pub started: DateTime<Utc>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
-    /// What a dry run says that the pass would do.
+    /// In a dry run, the steps that the pass would take.
     pub plan: Option<Vec<String>>,
     /// The exit code of a pass that a signal ended.
     pub ended_by: Option<i32>,
@@ -124,7 +124,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// An outcome of which only the beginning is known.
+    /// An outcome at the beginning of a pass, with nothing known yet.
     pub fn new(command: Command, started: DateTime<Utc>) -> Self {
         Self {
             command,
@@ -149,42 +149,41 @@ impl Outcome {
         }
     }
 
-    /// Keeps what is known by now of both sides for [`Outcome::so_far`]: where a pass is ended from outside, its own outcome is
-    /// out of reach.
+    /// Keeps a copy for [`Outcome::so_far`]. A pass that is ended by a signal or the watchdog can't reach its own outcome.
     pub fn remember(&self) {
         *SO_FAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.clone());
     }
 
-    /// What a pass that is ended from outside says: state, tips, commit and rescues as last remembered.
+    /// The outcome of a pass that is ended by a signal or the watchdog: state, tips, commit and rescues as last remembered.
     pub fn so_far(command: Command, started: DateTime<Utc>) -> Self {
         let known = SO_FAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let known = known.unwrap_or_else(|| Self::new(command, started));
         Self { command, started, result: Word::Error, ..known }
     }
 
-    /// Takes a failure into the outcome and logs it: here and nowhere else, so that each is logged once.
+    /// Adds a failure to the outcome and logs it. Failures are logged only here, so that each is logged once.
     pub fn fail(&mut self, failure: Error) {
         tracing::error!(next = %failure.next, "{}", failure.what);
         self.failures.push(failure);
     }
 
-    /// Takes in why the push is not, or did not come about. What the pass has said already is not said again.
+    /// Adds the reason why the push failed, or was not tried. A failure that the outcome already has is not added again.
     pub fn push_failed(&mut self, failure: Error) {
         if self.failures.contains(&failure) {
             return;
         }
-        let said = if failure.is_passing() { "push failed, will retry" } else { "push failed" };
-        self.fail(Error { what: format!("{said}: {}", failure.what), ..failure });
+        let message = if failure.is_passing() { "push failed, will retry" } else { "push failed" };
+        self.fail(Error { what: format!("{message}: {}", failure.what), ..failure });
     }
 
-    /// 0, or the code of the gravest failure: what needs a person outranks what passes by itself.
+    /// 0, or the code of the most severe failure: one that needs a person outranks one that goes away by itself.
     pub fn exit_code(&self) -> i32 {
         self.ended_by.unwrap_or_else(|| {
-            self.failures.iter().map(|f| f.kind).max_by_key(|kind| kind.gravity()).map_or(0, Kind::exit_code)
+            self.failures.iter().map(|f| f.kind).max_by_key(|kind| kind.severity()).map_or(0, Kind::exit_code)
         })
     }
 
-    /// The failures in one text, or nothing.
+    /// The failures as one text, or `None`.
     pub fn error(&self) -> Option<String> {
         let all: Vec<String> = self.failures.iter().map(|f| f.to_string()).collect();
         (!all.is_empty()).then(|| all.join(" | "))
@@ -221,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_needs_a_person_outranks_what_passes() {
+    fn a_failure_that_needs_a_person_outranks_a_passing_one() {
         let mut outcome = Outcome::new(Command::Tick, DateTime::<Utc>::UNIX_EPOCH);
         assert_eq!(outcome.exit_code(), 0);
         outcome.fail(Error::retry("the network is away", "nothing"));

@@ -1,5 +1,4 @@
-//! What every pass does before, after and around its own story: the lock, what an earlier pass left half done, the time
-//! for the network, the site, the record.
+//! What all passes share: the settings, the outcome so far, the time for the network, running commands, the token's host.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -23,48 +22,48 @@ use crate::watchdog;
 use crate::watchdog::Watch;
 use crate::{report, transport};
 
-/// Without a byte for so long, a transfer is over.
+/// A transfer ends after this time without a byte.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A command that a pass runs: the job or the build.
 #[derive(Debug)]
 pub struct Task<'t> {
-    /// What it is called in the log: `job` or `build`.
+    /// Its name in the log: `job` or `build`.
     pub label: &'static str,
     /// What to run.
     pub program: Program,
     /// How long it may take.
     pub timeout: Duration,
-    /// The remote's tip that it is told.
+    /// The remote's tip, for its environment.
     pub remote: Option<CommitId>,
-    /// The mode that it is told.
+    /// The mode, for its environment.
     pub mode: Mode,
-    /// The folder to build into, where that is not the public dir itself.
+    /// The folder to build into, if that is not the public dir itself.
     pub public_dir: Option<&'t Path>,
 }
 
-/// One pass under way.
+/// A running pass.
 pub struct Pass<'a> {
-    /// What the command line says.
+    /// The settings from the command line and the environment.
     pub settings: &'a Config,
     /// The watchdog of this process.
     pub watch: &'a Watch,
-    /// What has been found and done so far.
+    /// What the pass has found and done so far.
     pub outcome: Outcome,
-    /// What the transports know of the environment.
+    /// The environment variables that the transports use.
     pub network: transport::Env,
     network_left: Duration,
-    /// Where tokens may go.
+    /// The host that tokens may be sent to.
     token_host: TokenHost,
-    /// The user and the secret of the given URL, or of a stored one that init-sync took it out of.
+    /// The user and the secret from the given URL, or from a stored URL that init-sync has removed them from.
     pub url_secret: Option<(String, String)>,
-    /// The public dir, where there is one.
+    /// The public dir, if one is given.
     pub site: Option<Site>,
     /// Whether a follow of this pass changed, or in a dry run would change, anything.
     pub files_changed: bool,
-    /// The commit that a dry run's work tree would equal by now, where it would have followed one.
+    /// In a dry run, the commit that the pass would have followed by now, if any.
     pub settled_on: Option<CommitId>,
-    /// What the local branch was at before what an earlier job has left was committed.
+    /// The local branch's commit before this pass committed what an earlier job has left.
     pub job_base: Option<CommitId>,
     /// The paths that a dry run would replace before the job runs.
     pub replaced: BTreeSet<PathBuf>,
@@ -72,12 +71,12 @@ pub struct Pass<'a> {
     pub would_commit: bool,
     /// When the job ran, if it did.
     pub job_ran: Option<During>,
-    /// The repository, where a dry run works on a copy of it.
+    /// In a dry run that works in a copy, the repository itself.
     pub copied_from: Option<Place>,
 }
 
 impl<'a> Pass<'a> {
-    /// A pass that has found and done nothing yet.
+    /// A new pass, which has found and done nothing yet.
     pub fn new(command: Command, settings: &'a Config, network: transport::Env, watch: &'a Watch) -> Self {
         Self {
             settings,
@@ -98,27 +97,27 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// A sentence of a dry run's plan.
+    /// Adds a step to a dry run's plan and logs it. `what` continues a sentence that begins with "would".
     pub fn would(&mut self, what: impl Into<String>) {
         let what = what.into();
         tracing::info!(dry_run = true, "would {what}");
         self.outcome.plan.get_or_insert_default().push(what);
     }
 
-    /// Lets go of rescues, and of what was put aside, after `--keep-rescues`.
+    /// Removes rescues, and what was put aside, that are older than `--keep-rescues`.
     pub fn let_go_of_old(&self, repo: &Repo) {
         if let Err(error) = repo.let_go(self.settings.keep_rescues, &clock::reading()) {
-            tracing::warn!(next = %error.next, "not all that was kept long enough could be let go: {}", error.what);
+            tracing::warn!(next = %error.next, "not all old rescues could be removed: {}", error.what);
         }
     }
 
-    /// Finds out where the tokens of this pass may go, and records it; before any job can have changed the configuration.
+    /// Decides where the tokens of this pass may be sent, and records it, before any job can have changed the configuration.
     ///
-    /// A container sets `GIT_SYNC_REMOTE_URL` for every pass. init-sync keeps a secret in it out of the configuration; the
-    /// other passes use it too.
+    /// A container sets `GIT_SYNC_REMOTE_URL` for every pass. init-sync does not store a secret that the URL contains, so the
+    /// other passes take it from the variable too.
     ///
     /// # Errors
-    /// Where the record can't be read or written.
+    /// If the record can't be read or written.
     pub fn settle_token_host(&mut self, repo: &Repo, recording: Recording) -> Result<(), Error> {
         let given = self.settings.remote_url.as_deref();
         if let Some(secret) = given.and_then(|url| transport::split_url_secret(url).1) {
@@ -143,10 +142,10 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Whether a pass that brings local and remote in sync takes a marker away.
+    /// Whether there is a marker that a pass has to remove once local and remote are in sync.
     ///
     /// # Errors
-    /// Where the remote's configuration can't be read.
+    /// If the remote's configuration can't be read.
     pub fn clears_marker(&self, repo: &Repo) -> Result<bool, Error> {
         let Some(marker) = marker::read(&repo.private) else { return Ok(false) };
         Ok(match self.outcome.command {
@@ -155,7 +154,7 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// The names that the settings give.
+    /// The branch, remote and identity from the settings.
     pub fn names(&self) -> Names {
         let who = &self.settings.identity;
         Names {
@@ -170,10 +169,11 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Does something with the remote within what is left of the pass's time for the network.
+    /// Runs `what` with the remote, within what is left of the pass's time for the network. `phrase` can follow "while waiting
+    /// for".
     ///
     /// # Errors
-    /// Those of `what`.
+    /// If the remote can't be set up, or `what` fails.
     pub fn with_remote<T>(
         &mut self,
         repo: &Repo,
@@ -199,7 +199,7 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Does something within what is left of the pass's time for the network, which ends at the time that it is given.
+    /// Runs `what` within what is left of the pass's time for the network. `what` gets the time when that ends.
     pub fn in_network_time<T>(&mut self, phrase: &str, what: impl FnOnce(Instant) -> T) -> T {
         let began = clock::instant();
         let ends = began + self.network_left;
@@ -209,15 +209,15 @@ impl<'a> Pass<'a> {
             watchdog::step("talking to the remote");
             what(ends)
         };
-        watchdog::step("looking at the histories");
+        watchdog::step("comparing the histories");
         self.network_left = self.network_left.saturating_sub(began.elapsed());
         done
     }
 
-    /// Does what runs a command in the repository, and rescues the tips that the command drops. `who`: as "the job".
+    /// Runs `what`, which runs a command in the repository, and rescues the tips that the command drops. `who`: such as "the job".
     ///
     /// # Errors
-    /// Those of `what`, and where the tips can't be read or kept beforehand.
+    /// If `what` fails, or if the tips can't be read or kept beforehand.
     pub fn keeping_tips<T>(
         &mut self,
         repo: &Repo,
@@ -228,16 +228,18 @@ impl<'a> Pass<'a> {
         let record = token_host::before_job(&repo.private);
         let done = what(self);
         if repo.place.git_dir.is_dir() {
-            // The next pass would take the host from the configuration, which a job can change as well.
+            // Without the record, the next pass would take the host from the configuration, which a job can change.
             match token_host::put_back(&repo.private, record.as_deref()) {
                 Ok(false) => {}
                 Ok(true) => {
-                    tracing::warn!("{who} changed the record of the host that tokens are for; it is written again")
+                    tracing::warn!("{who} changed the record of the host that tokens are for; it is restored")
                 }
-                Err(error) => self.outcome.fail(Error::io("writing the host that tokens are for again", &error)),
+                Err(error) => {
+                    self.outcome.fail(Error::io("restoring the record of the host that tokens are for", &error))
+                }
             }
         }
-        // A FIFO where git looks for its references would hold us. What comes next says so, and the next pass keeps the tips.
+        // A FIFO in the place of a ref would block us. The next step reports it, and the next pass keeps the tips.
         if repo.check_files().is_ok()
             && let Err(error) = repo.keep_tips_after_job(before, who, clock::now())
         {
@@ -246,25 +248,25 @@ impl<'a> Pass<'a> {
         done
     }
 
-    /// Runs a command with what it may know of the pass.
+    /// Runs a command with the variables that describe the pass.
     ///
     /// # Errors
-    /// Where it can't be started.
+    /// If it can't be started.
     pub fn run_task(&self, repo: &Repo, task: Task<'_>) -> Result<Ended, Error> {
         let Task { label, program, timeout, remote, mode, public_dir } = task;
         let mut job = Job::new(label, program, &repo.place.work_dir, timeout, repo.private.path(), self.watch);
         let head = repo.local_tip()?.map(|id| id.to_string()).unwrap_or_default();
-        let mut tell = |name: &str, value: OsString| job.env.push((name.into(), value));
-        tell("GITSYNC_COMMAND", self.outcome.command.word().into());
-        tell("GITSYNC_BRANCH", self.settings.branch.clone().into());
-        tell("GITSYNC_HEAD", head.into());
-        tell("GITSYNC_REMOTE_HEAD", remote.map(|id| id.to_string()).unwrap_or_default().into());
-        tell("GITSYNC_MODE", mode.word().into());
+        let mut set = |name: &str, value: OsString| job.env.push((name.into(), value));
+        set("GITSYNC_COMMAND", self.outcome.command.word().into());
+        set("GITSYNC_BRANCH", self.settings.branch.clone().into());
+        set("GITSYNC_HEAD", head.into());
+        set("GITSYNC_REMOTE_HEAD", remote.map(|id| id.to_string()).unwrap_or_default().into());
+        set("GITSYNC_MODE", mode.word().into());
         let public_dir = public_dir.or_else(|| self.site.as_ref().map(Site::public_dir));
-        tell("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
-        // GITHUB_TOKEN is passed on: jobs use it.
-        // What a git hook, a rebase or a CI step has in its environment about the repository that it runs in: git in the job
-        // would work there instead of in the job's current folder. Configuration given so is the user's, and stays.
+        set("GITSYNC_PUBLIC_DIR", public_dir.map(|path| path.as_os_str().to_owned()).unwrap_or_default());
+        // GITHUB_TOKEN is passed on: jobs use it. Variables that name a repository, as in a git hook, a rebase or a CI step, are
+        // removed: git in the job would work in that repository instead of the job's current folder. Configuration in variables
+        // is the user's, and stays.
         let elsewhere = transport::REPOSITORY_VARIABLES.iter().filter(|name| !name.starts_with("GIT_CONFIG"));
         job.env_remove = transport::OWN_VARIABLES.iter().chain(elsewhere).map(OsString::from).collect();
         job.redact = Some(&transport::redact::known);
@@ -273,10 +275,10 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Of the paths that a sentence is about so many are named.
+/// How many paths a message names at most.
 const NAMED: usize = 10;
 
-/// The first of some paths, for people.
+/// The first few of some paths, for a message.
 pub fn some<'p>(paths: impl IntoIterator<Item = &'p PathBuf>) -> String {
     let some: Vec<String> = paths.into_iter().take(NAMED).map(|path| path.display().to_string()).collect();
     some.join(", ")

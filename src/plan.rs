@@ -1,8 +1,8 @@
-//! What a pass will do, as a value before it is an act.
+//! Decides what a pass will do, as a value, before anything is done.
 //!
-//! A look at the repository and the remote gives a [`View`]; the functions here make a [`Plan`] of it. A dry run prints the
-//! plan, a pass applies it, so that the two cannot disagree. Everything here is pure, and generic over what names a commit
-//! (`C`): the model check explores this very code.
+//! Looking at the repository and the remote gives a [`View`]; the functions here turn it into a [`Plan`]. A dry run prints the
+//! plan and a pass applies it, so the two can't disagree. Everything here is pure, and generic over the type of a commit id
+//! (`C`), so that the model checker explores the same code.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::policy::{self, Action, Mode, SyncState};
 pub enum RemoteTip<C> {
     /// The remote has no such branch, and had none when it was last asked.
     Absent,
-    /// The branch was there at the last look, and is gone.
+    /// The branch existed when the remote was last asked, and is gone now.
     Gone,
     /// The branch is at this commit.
     At(C),
@@ -28,36 +28,37 @@ pub enum RemoteTip<C> {
 pub struct View<C> {
     /// The commit of the local branch; `None` while it is unborn.
     pub local: Option<C>,
-    /// The remote's tip as an earlier pass saw it.
+    /// The remote's tip as last seen (the tracking ref).
     pub last_seen: Option<C>,
     /// The remote's branch now.
     pub remote: RemoteTip<C>,
-    /// How the two stand to each other. An unborn local branch is behind, an absent remote one is behind us.
+    /// The relation of the two. If only the local branch is unborn, it is behind; if only the remote's branch is absent, local is
+    /// ahead.
     pub state: SyncState,
-    /// Our unpushed commits replayed on the remote's tip, where `--on-divergence rebase` asks for it or they are what an
-    /// earlier job has left, and where it can be done.
+    /// Our unpushed commits replayed on the remote's tip, if `--on-divergence rebase` asks for that or they are what an earlier
+    /// job has left, and if there was no conflict.
     pub replayed: Option<C>,
     /// Whether a force push is pending for this branch, this remote and these tips.
     pub marked: bool,
-    /// Whether our history began here while the remote's could not be had: it is never forced over the remote's.
+    /// Whether our history was begun here while the remote could not be reached. It is never forced over the remote's.
     pub unforceable: bool,
-    /// Why the remote's commit can't be followed here, where that is so.
+    /// Why the remote's commit can't be followed here, if it can't.
     pub unfit: Option<Error>,
-    /// The newest commit of the branch that a repository put aside still has; looked for at start-up, where there is no
-    /// local commit and the remote can't be had.
+    /// The newest commit of the branch in a repository that was put aside. init-sync looks for it if there is no local commit and
+    /// the remote can't be reached.
     pub put_aside: Option<C>,
     /// The remote's tip as it was last seen before this pass asked.
     pub before: Option<C>,
     /// Whether the remote's history was rewritten since it was last seen.
     pub rewritten: bool,
-    /// Whether the remote took commits back that local has: it is at an ancestor of ours, and the two count as diverged.
+    /// Whether the remote took commits back that local has. It is then at an ancestor of ours, but the two count as diverged.
     pub taken_back: bool,
     /// Whether our unpushed commits are what an earlier job has left, on a commit that the remote has.
     pub job_left: bool,
 }
 
 impl<C: Copy + PartialEq> View<C> {
-    /// The remote's commit, where it has the branch.
+    /// The remote's commit, if it has the branch.
     pub fn tip(&self) -> Option<C> {
         match self.remote {
             RemoteTip::At(tip) => Some(tip),
@@ -65,7 +66,7 @@ impl<C: Copy + PartialEq> View<C> {
         }
     }
 
-    /// The mode of a tick: a pending force push counts as alpha for what it was marked for.
+    /// The mode of a tick: a pending force push counts as alpha.
     pub fn tick_mode(&self, mode: Mode) -> Mode {
         if self.marked { Mode::Alpha } else { mode }
     }
@@ -75,7 +76,7 @@ impl<C: Copy + PartialEq> View<C> {
         self.local.is_none() && matches!(self.remote, RemoteTip::Absent | RemoteTip::Gone)
     }
 
-    /// What there is once the local branch has followed `target`.
+    /// The view after the local branch has followed `target`.
     #[must_use]
     pub fn after_follow(self, target: C) -> Self {
         let state = match self.tip() {
@@ -86,7 +87,7 @@ impl<C: Copy + PartialEq> View<C> {
         Self { local: Some(target), state, replayed: None, ..self }
     }
 
-    /// What there is once `commit` was made on the local branch.
+    /// The view after `commit` was made on the local branch.
     #[must_use]
     pub fn after_commit(self, commit: C) -> Self {
         let state = match self.state {
@@ -97,10 +98,10 @@ impl<C: Copy + PartialEq> View<C> {
     }
 }
 
-/// What a plan was made from, and by which rule.
+/// What a plan was made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Basis<'v, C> {
-    /// What was seen.
+    /// The view.
     pub view: &'v View<C>,
     /// The mode that the plan was made for.
     pub mode: Mode,
@@ -115,11 +116,11 @@ pub enum Reason {
     AcceptRemote,
     /// Our commits were replayed on the remote's.
     Replayed,
-    /// init-sync follows the remote whatever the state is.
+    /// init-sync follows the remote, whatever the state is.
     StartUp,
-    /// init-sync heals the work tree where there is no remote commit to follow.
+    /// init-sync heals the work tree, without a remote commit to follow.
     Heal,
-    /// init-sync, with the remote away, stands on what a repository put aside still has.
+    /// init-sync can't reach the remote, and takes the newest commit of a repository that was put aside.
     PutAside,
 }
 
@@ -132,16 +133,16 @@ pub enum MarkReason {
     Gone,
 }
 
-/// One thing that a pass does. Each is safe to be killed in; the next pass goes on from there.
+/// One step of a pass. A pass may be killed during any step; the next pass goes on from there.
 #[derive(Clone, Debug)]
 pub enum Step<C> {
-    /// Both sides have the same commit: nothing is to do.
+    /// Do nothing: both sides have the same commit.
     Rest,
     /// Leave our commits to the next tick's push.
     LeaveForTick,
-    /// Put HEAD on the branch, which has no commit yet (init-sync).
+    /// Point HEAD at the branch, which has no commit yet (init-sync).
     StandOnUnborn,
-    /// Make branch, index and every tracked file equal to `target`, and keep what that would drop.
+    /// Make branch, index and every tracked file equal to `target`, and rescue what that would drop.
     Follow {
         /// The commit.
         target: C,
@@ -150,23 +151,23 @@ pub enum Step<C> {
     },
     /// Write the force-push-pending marker.
     SetMarker(MarkReason),
-    /// Remove the force-push-pending marker, where there is one.
+    /// Remove the force-push-pending marker, if there is one.
     ClearMarker,
     /// Run the job.
     RunJob,
-    /// Build the site and publish it, where one is to be built.
+    /// Build the site and publish it, if there is a build command.
     Build,
-    /// Empty the public dir, where there is one.
+    /// Empty the public dir, if there is one.
     EmptySite,
     /// Commit what changed under `--path`.
     Commit,
-    /// Say what is wrong and go on.
+    /// Log a warning and go on.
     Warn(Error),
-    /// Record a failure and go on with the steps that are left.
+    /// Record a failure and go on with the remaining steps.
     Fail(Error),
 }
 
-/// What a pass will do, and the word that it then says if nothing fails on the way.
+/// What a pass will do, and its result word if nothing fails on the way.
 #[derive(Clone, Debug)]
 pub struct Plan<C> {
     /// The result word.
@@ -175,17 +176,17 @@ pub struct Plan<C> {
     pub steps: Vec<Step<C>>,
 }
 
-/// What a tick does about the remote once its commit is made.
+/// What a tick does about the remote after its commit.
 #[derive(Clone, Debug)]
 pub enum Push<C> {
-    /// The remote has what we have.
+    /// Nothing: the remote has what we have.
     Nothing,
-    /// Push by fast-forward, if the remote still is at `expected`.
+    /// Push by fast-forward, if the remote is still at `expected`.
     FastForward {
-        /// The tip that was seen; `None`: the branch is to be made.
+        /// The tip that was seen; `None` if the push creates the branch.
         expected: Option<C>,
     },
-    /// Keep the remote's tip as a rescue, then overwrite it, if it still is `expected`.
+    /// Keep the remote's tip as a rescue, then overwrite it, if it is still `expected`.
     Overwrite {
         /// The tip that was seen.
         expected: C,
@@ -201,7 +202,7 @@ pub enum Push<C> {
     Refuse(Error),
 }
 
-/// The failure of a non-alpha pass whose branch is gone from the remote.
+/// The error of a non-alpha pass whose branch is gone from the remote.
 #[must_use]
 pub fn branch_is_gone(branch: &str, remote: &str) -> Error {
     Error::person(
@@ -213,8 +214,8 @@ pub fn branch_is_gone(branch: &str, remote: &str) -> Error {
     )
 }
 
-/// Plans `gitsync sync`. `gone`: what to say in non-alpha where the branch is gone; `stale`: whether the site is to be built
-/// again although nothing is followed.
+/// Plans `gitsync sync`. `gone`: the error for non-alpha if the branch is gone; `stale`: whether the site has to be built even
+/// if nothing is followed.
 #[must_use]
 pub fn sync<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error, stale: bool) -> Plan<C> {
     let word = Word::State(view.state);
@@ -235,10 +236,10 @@ pub fn sync<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error, stale:
     plan
 }
 
-/// Plans a tick up to its commit; [`push`] plans the rest, from a view of what is there then.
+/// Plans a tick up to its commit; [`push`] plans the rest, from a new view.
 ///
-/// A remote out of reach does not keep a tick with a local commit from its work. Without one, the job's first commit would be
-/// a history of its own.
+/// With a local commit, a tick does its work even if the remote can't be reached. Without one it does not: the job's first commit
+/// would begin a separate history.
 #[must_use]
 pub fn tick<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error) -> Plan<C> {
     let mut steps = match &view.remote {
@@ -250,7 +251,7 @@ pub fn tick<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error) -> Pla
         RemoteTip::Gone if mode == Mode::NonAlpha => vec![Step::Fail(gone)],
         _ => match reconcile(view, mode) {
             Ok(steps) => steps,
-            // The remote's fault: our own state goes on.
+            // The fault is in the remote's commit, so the tick goes on with local state.
             Err(unfit) if view.local.is_some() => vec![Step::Fail(unfit)],
             Err(unfit) => return Plan { word: Word::Error, steps: vec![Step::Fail(unfit)] },
         },
@@ -259,8 +260,8 @@ pub fn tick<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error) -> Pla
     Plan { word: Word::NoChanges, steps }
 }
 
-/// Plans `gitsync init-sync`. `fresh`: whether there was no repository to speak of. A word of `up-to-date` becomes `reset`
-/// where the follow finds that files differ.
+/// Plans `gitsync init-sync`. `fresh`: whether the repository was created in this pass. The caller changes the word `up-to-date`
+/// to `reset` if the follow finds that files differ.
 #[must_use]
 pub fn init_sync<C: Copy + PartialEq>(view: &View<C>, fresh: bool) -> Plan<C> {
     let heal = |view: &View<C>| match (view.local, view.put_aside) {
@@ -271,8 +272,8 @@ pub fn init_sync<C: Copy + PartialEq>(view: &View<C>, fresh: bool) -> Plan<C> {
     let (word, mut steps) = match &view.remote {
         RemoteTip::Unavailable(failure) => {
             let steps = heal(view);
-            let stands = failure.is_passing() && !steps.is_empty();
-            if !stands {
+            let has_local_state = failure.is_passing() && !steps.is_empty();
+            if !has_local_state {
                 return Plan {
                     word: Word::Error,
                     steps: with(if view.local.is_none() { steps } else { Vec::new() }, Step::Fail(failure.clone())),
@@ -287,7 +288,7 @@ pub fn init_sync<C: Copy + PartialEq>(view: &View<C>, fresh: bool) -> Plan<C> {
         }
         RemoteTip::At(tip) => {
             if let Some(unfit) = &view.unfit {
-                // The remote's fault: what is here is put in order, and ticks go on with it.
+                // The fault is in the remote's commit. The local state is healed, and ticks go on with it.
                 return Plan { word: Word::Error, steps: with(heal(view), Step::Fail(unfit.clone())) };
             }
             let (target, reason) = match (view.job_left, view.state, view.local, view.replayed) {
@@ -303,7 +304,7 @@ pub fn init_sync<C: Copy + PartialEq>(view: &View<C>, fresh: bool) -> Plan<C> {
             (word, vec![Step::Follow { target, reason }, Step::ClearMarker])
         }
     };
-    // On a branch without a commit there is nothing to build from: the first tick makes the commit and the site.
+    // On a branch without a commit there is nothing to build from: the first tick makes the commit and builds the site.
     let has_commit = view.local.is_some() || steps.iter().any(|step| matches!(step, Step::Follow { .. }));
     steps.push(if has_commit { Step::Build } else { Step::EmptySite });
     Plan { word, steps }
@@ -314,7 +315,7 @@ fn with<C>(mut steps: Vec<Step<C>>, step: Step<C>) -> Vec<Step<C>> {
     steps
 }
 
-/// What the rule says about a remote that could be asked; or why its commit can't be followed.
+/// The steps that the rule demands if the remote answered; or the reason why its commit can't be followed.
 fn reconcile<C: Copy + PartialEq>(view: &View<C>, mode: Mode) -> Result<Vec<Step<C>>, Error> {
     if matches!(view.remote, RemoteTip::Gone) {
         return Ok(vec![Step::SetMarker(MarkReason::Gone)]);
@@ -344,8 +345,8 @@ fn reconcile<C: Copy + PartialEq>(view: &View<C>, mode: Mode) -> Result<Vec<Step
     })
 }
 
-/// Plans a tick's push. `gone`, `lost_race`: what to say where the branch is gone, and where the remote has commits that this
-/// instance has not and may not overwrite.
+/// Plans a tick's push. `gone`: the error if the branch is gone. `lost_race`: the error if the remote has commits that this
+/// instance does not have and may not overwrite.
 #[must_use]
 pub fn push<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error, lost_race: Error) -> Push<C> {
     let Some(ours) = view.local else { return Push::Nothing };
@@ -358,12 +359,12 @@ pub fn push<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error, lost_r
         (RemoteTip::At(tip), _) => *tip,
     };
     match (view.state, view.replayed, &view.unfit, mode) {
-        // Behind: an earlier push came through after all, and somebody pushed on top of it.
+        // Behind: an earlier push succeeded after all, and somebody has pushed on top of it.
         (SyncState::UpToDate | SyncState::Behind, ..) => Push::Nothing,
         (SyncState::Ahead, ..) => Push::FastForward { expected: Some(tip) },
-        // Ours contains the remote's: nothing is overwritten.
+        // Our history contains the remote's: nothing is overwritten.
         (SyncState::Diverged, _, _, Mode::Alpha) if view.taken_back => Push::FastForward { expected: Some(tip) },
-        // Nothing is forced over a commit that nobody could look at here.
+        // A commit that can't be checked out here is never overwritten.
         (SyncState::Diverged, _, Some(unfit), _) => Push::Refuse(unfit.clone()),
         (SyncState::Diverged, Some(replayed), None, _) => Push::ReplayFirst { replayed, expected: tip },
         (SyncState::Diverged, None, None, Mode::Alpha) if !view.unforceable => Push::Overwrite { expected: tip },
@@ -372,7 +373,7 @@ pub fn push<C: Copy + PartialEq>(view: &View<C>, mode: Mode, gone: Error, lost_r
 }
 
 impl<C> Push<C> {
-    /// The word of a tick whose push comes about as planned.
+    /// The word of a tick whose push succeeds as planned.
     pub fn word(&self, view: &View<C>, mode: Mode) -> Word {
         match self {
             Self::Nothing if matches!((&view.remote, mode), (RemoteTip::Gone, Mode::NonAlpha)) => Word::Error,
@@ -383,17 +384,17 @@ impl<C> Push<C> {
     }
 }
 
-/// The failure of a push that may not overwrite what the remote has.
+/// The error of a push that may not overwrite what the remote has.
 #[must_use]
 pub fn has_other_commits(branch: &str) -> Error {
     Error::retry(
-        format!("the remote's '{branch}' has commits that we have not"),
-        "the next pass looks anew and decides",
+        format!("the remote's '{branch}' has commits that we do not have"),
+        "the next pass fetches them and decides",
     )
 }
 
 impl<C: Copy> Plan<C> {
-    /// The commit that the local branch is at after this plan, where the plan moves it.
+    /// The commit that this plan moves the local branch to, if it does.
     pub fn follows(&self) -> Option<C> {
         self.steps.iter().find_map(|step| match step {
             Step::Follow { target, .. } => Some(*target),
@@ -401,8 +402,8 @@ impl<C: Copy> Plan<C> {
         })
     }
 
-    /// Whether this plan, made from `view`, has said already why nothing is pushed. A remote that could not be asked is asked
-    /// again.
+    /// Whether this plan, made from `view`, already reports why nothing is pushed. That is not so for a remote that could not be
+    /// reached: the push asks it again.
     pub fn says_why(&self, view: &View<C>) -> bool {
         let fails = self.steps.iter().any(|step| matches!(step, Step::Fail(_)));
         fails && !matches!(view.remote, RemoteTip::Unavailable(_))
@@ -417,7 +418,7 @@ impl fmt::Display for Reason {
             Self::Replayed => "replaying on the remote",
             Self::StartUp => "following the remote at start-up",
             Self::Heal => "healing at start-up, without the remote's commit",
-            Self::PutAside => "standing on the newest commit that could be read; the remote can't be had",
+            Self::PutAside => "using the newest commit that could be read; the remote can't be reached",
         })
     }
 }
@@ -441,7 +442,7 @@ impl<C: fmt::Display> fmt::Display for Step<C> {
                 f.write_str("keep local, and mark that the next tick's push may overwrite the remote")
             }
             Self::SetMarker(MarkReason::Gone) => {
-                f.write_str("mark that the next tick's push makes the remote's branch again")
+                f.write_str("mark that the next tick's push creates the remote's branch again")
             }
             Self::ClearMarker => f.write_str("forget the pending force push"),
             Self::RunJob => f.write_str("run the job"),

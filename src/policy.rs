@@ -1,9 +1,9 @@
-//! The rule: which side wins.
+//! The rule that decides which side wins.
 //!
-//! Four states, two modes, eight cells; the table of `docs/how-it-decides.md` is held against this file by a test.
-//! This module is pure and imports nothing, so that what decides over somebody's data can be read in one minute.
+//! There are four states and two modes, so eight cells. A test compares the table in `docs/how-it-decides.md` with this file.
+//! This module is pure and imports nothing: the code that decides about somebody's data can be read in a minute.
 
-/// How the local branch and the remote branch stand to one another, judged from the commit graph alone.
+/// The relation of the local branch to the remote branch, decided from the commit graph alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncState {
     /// Both sides name the same commit.
@@ -16,7 +16,7 @@ pub enum SyncState {
     Diverged,
 }
 
-/// Which side is dominant when the histories part.
+/// Which side is dominant when the histories diverge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// This instance: its state overrides the remote's.
@@ -32,15 +32,15 @@ pub enum Action {
     Rest,
     /// Make branch, index and every tracked file equal to the remote's commit.
     FollowRemote,
-    /// Leave it: the next tick pushes.
+    /// Do nothing now: the next tick pushes.
     LeaveForTick,
-    /// Keep what we have, and mark that the next tick's push may overwrite.
+    /// Keep local, and mark that the next tick's push may overwrite the remote.
     KeepLocal,
 }
 
-/// Names the state from the three facts that the commit graph gives.
+/// The state, from three facts about the commit graph.
 ///
-/// A commit is its own ancestor, so `same` is asked first.
+/// A commit is its own ancestor, so `same` is checked first.
 pub fn state(same: bool, local_is_ancestor: bool, remote_is_ancestor: bool) -> SyncState {
     match (same, local_is_ancestor, remote_is_ancestor) {
         (true, _, _) => SyncState::UpToDate,
@@ -61,8 +61,9 @@ pub fn decide(state: SyncState, mode: Mode) -> Action {
     }
 }
 
-/// The state where the remote took commits back (a reset to an older commit and a force push). `local_holds_them`: whether local
-/// still has one of these. Its history was rewritten then, and the rule decides, instead of a push that brings them back.
+/// The state after the remote took commits back (a reset to an older commit and a force push). `local_holds_them`: whether local
+/// still has one of these. Then the remote's history was rewritten, and the rule decides, instead of a push that brings the
+/// commits back.
 #[must_use]
 pub fn state_after_taking_back(state: SyncState, local_holds_them: bool) -> SyncState {
     match state {
@@ -139,13 +140,13 @@ mod tests {
         }
     }
 
-    /// The job's environment has it, so a script may compare it.
+    /// The job's environment has these words, so a script may compare them.
     #[test]
     fn the_words_of_the_modes() {
         assert_eq!([Mode::Alpha, Mode::NonAlpha].map(Mode::word), ["alpha", "non-alpha"]);
     }
 
-    /// The page cannot lie: its table is read and compared with the code, cell by cell.
+    /// Compares the table in the docs with the code, cell by cell.
     #[test]
     fn the_table_in_the_docs_is_this_table() {
         let page = include_str!("../docs/how-it-decides.md");

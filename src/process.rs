@@ -1,4 +1,4 @@
-//! Everything that starts a program: process groups, jobs, what they leave running, their output.
+//! Starting programs: process groups, jobs, the processes they leave running, and their output.
 
 pub mod group;
 pub mod job;

@@ -1,21 +1,20 @@
-//! The site: staged, then swapped in whole.
+//! Publishing the site: it is staged, then swapped in as a whole.
 //!
-//! The rule: whoever reads the public dir sees the old site or the new one, no missing and no half-written page; a build that
-//! fails changes nothing; and nothing outside the public dir and the private folder is written or removed, whatever links
-//! the build, the job or the public dir hold.
+//! The rules: a reader of the public dir sees the old site or the new one, with no missing and no half-written page. A failed
+//! build changes nothing. Nothing outside the public dir and the private folder is written or removed, whatever links the build,
+//! the job or the public dir contain.
 //!
 //! The build writes into a folder inside the private folder ([`Site::stage`]). [`Site::publish`] makes it readable for a web
 //! server and swaps it in:
 //!
-//! - by one rename that exchanges the two folders, where both are on one file system and the public dir is no mount point.
-//!   What was the site stays in the private folder until the next one is staged, so that a reader who was on his way through
-//!   it arrives.
-//! - file by file, where the folder itself can't be renamed, as the root of a volume can't be. All that is new or changed is
-//!   first brought onto the volume, then renamed into place: the new, the changed, and at last what is no more is removed.
-//!   What has not changed is not touched and keeps its time.
+//! - by one rename that exchanges the two folders, if both are on one file system and the public dir is not a mount point.
+//!   The old site stays in the private folder until the next one is staged, for readers that still have it open.
+//! - file by file, if the folder itself can't be renamed, such as the root of a volume. All new and changed files are first
+//!   brought onto the volume, then renamed into place, the new ones before the changed ones. Last, files that are not part of the
+//!   site any more are removed. Unchanged files are not touched and keep their modification times.
 //!
-//! Nothing is synced to disk: the site can be built again. The caller keeps a note from before the build until after the
-//! publish, and builds again when it finds one; what a killed publish left is removed by the next [`Site::stage`].
+//! The caller keeps a note from before the build until after the publish, and builds again when it finds one. What a killed
+//! publish left is removed by the next [`Site::stage`].
 
 mod command;
 mod files;
@@ -35,24 +34,24 @@ pub use rules::{Surroundings, check};
 use crate::error::Error;
 use crate::fs::dir::{Dir, FileKind};
 
-/// What a staging folder is called in the private folder; where a left-over can't be removed, a number follows.
+/// The name of the staging folder in the private folder. If an old one can't be removed, a number is added.
 const STAGING: &str = "site-staging";
 
 /// How the site gets into the public dir.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Way {
-    /// Built aside, then exchanged as a whole, or file by file where that can't be.
+    /// Built in a staging folder, then exchanged as a whole, or file by file if that is not possible.
     #[default]
     Whole,
-    /// Built aside, then file by file even where an exchange could be: for a public dir that another container or service
-    /// has mounted or entered, which would go on to see the folder that was exchanged away.
+    /// Built in a staging folder, then published file by file even if an exchange is possible: for a public dir that another
+    /// container or service has mounted or opened. After an exchange it would still see the old folder.
     FileByFile,
-    /// The build writes into the public dir itself, for builds that need their old output. A reader may see half a page,
-    /// and a failed build leaves what it leaves.
+    /// The build writes into the public dir itself, for builds that need their old output. A reader may see half a page, and a
+    /// failed build may leave an incomplete site.
     InPlace,
 }
 
-/// A public dir that may be published to, as [`check`] found it.
+/// A public dir that may be published to, checked by [`check`].
 #[derive(Clone, Debug)]
 pub struct Site {
     public_dir: PathBuf,
@@ -60,16 +59,16 @@ pub struct Site {
     way: Way,
 }
 
-/// A folder to build into. Dropped without having been published, it is removed.
+/// A folder to build into. If it is dropped without having been published, the folder is removed.
 #[derive(Debug)]
 pub struct Staged {
     path: PathBuf,
-    /// The private folder, and the name in it; none for a build in place.
+    /// The private folder and the name in it; `None` for a build in place.
     aside: Option<(PathBuf, OsString)>,
 }
 
 impl Staged {
-    /// The folder, absolute: what `{public_dir}` and `GITSYNC_PUBLIC_DIR` stand for in the build.
+    /// The absolute path of the folder: the value of `{public_dir}` and `GITSYNC_PUBLIC_DIR` in the build.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -79,7 +78,7 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         if let Some((private_dir, name)) = self.aside.take() {
-            // What can't be removed now is tried again by the next stage.
+            // If it can't be removed now, the next `stage` tries again.
             let _ = Dir::reach(&private_dir).and_then(|private| private.remove(&name));
         }
     }
@@ -92,8 +91,8 @@ fn nothing_built(at: &Path) -> Error {
     )
 }
 
-/// A site could not be staged or published. The old one is still up, unless the site goes in file by file: then some of it
-/// may be new.
+/// The error for a site that could not be staged or published. The old site is still there; in a file-by-file publish, part of
+/// it may be new.
 fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
     let what = what.into();
     move |source| {
@@ -102,24 +101,24 @@ fn failed<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Erro
             io::ErrorKind::PermissionDenied => "let this user write there; the next pass tries again",
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room; the next pass tries again",
             io::ErrorKind::ReadOnlyFilesystem => "mount it writable; the next pass tries again",
-            _ => "see what is there; the next pass tries again",
+            _ => "check what is there; the next pass tries again",
         };
         Error::person(format!("could not {what}: {source}"), next)
     }
 }
 
 impl Site {
-    /// Where readers look, absolute and without links.
+    /// The public dir, absolute and without links.
     #[must_use]
     pub fn public_dir(&self) -> &Path {
         &self.public_dir
     }
 
-    /// An empty folder to build into, after removing what killed passes left. For [`Way::InPlace`] it is the public dir as
-    /// it is, made where it is missing.
+    /// Removes what killed passes left, and creates an empty folder to build into. For [`Way::InPlace`] that is the public dir as
+    /// it is; it is created if it is missing.
     ///
     /// # Errors
-    /// When the folder can't be made.
+    /// If the folder can't be created.
     pub fn stage(&self) -> Result<Staged, Error> {
         if self.way == Way::InPlace {
             let _ = self.open_public()?;
@@ -128,11 +127,11 @@ impl Site {
         self.stage_aside()
     }
 
-    /// Swaps in what was built.
+    /// Swaps in the site that was built.
     ///
     /// # Errors
-    /// When nothing was built, or when something in the way can't be read, written or removed. Where the site goes in file
-    /// by file, some of it may then be new; the next publish completes it.
+    /// If nothing was built, or if something can't be read, written or removed. In a file-by-file publish, part of the site may
+    /// then be new; the next publish completes it.
     pub fn publish(&self, staged: Staged) -> Result<(), Error> {
         if self.way == Way::InPlace {
             return self.open_public()?.make_readable(false).map_err(failed(self.about("make readable")));
@@ -146,7 +145,7 @@ impl Site {
         self.swap_in(staged)
     }
 
-    /// Takes the site down: the public dir is there and empty afterwards.
+    /// Takes the site down: afterwards the public dir exists and is empty.
     ///
     /// # Errors
     /// As [`Site::publish`].
@@ -173,13 +172,13 @@ impl Site {
         Ok(Staged { path: self.private_dir.join(&name), aside: Some((self.private_dir.clone(), name)) })
     }
 
-    /// Removes what could not be removed when a site had gone in file by file. What was exchanged away stays: readers may be in
-    /// it.
+    /// Removes staging folders that a file-by-file publish could not remove. After an exchange the old site stays: readers may
+    /// still have it open.
     pub fn tidy(&self) {
         if self.way != Way::Whole
             && let Ok(private) = Dir::reach(&self.private_dir)
         {
-            // What can't be read now is looked for again by the next pass.
+            // If the folder can't be read now, the next pass tries again.
             let _ = self.remove_staged(&private);
         }
     }
@@ -198,7 +197,7 @@ impl Site {
 
     fn open_staged(&self, staged: &Staged) -> Result<Dir, Errno> {
         let (private_dir, name) = staged.aside.as_ref().ok_or(Errno::NOENT)?;
-        // By name, not by a handle from before the build: builds like to replace the folder they write to.
+        // By name, not by a handle from before the build: some builds replace the folder that they write to.
         Dir::reach(private_dir)?.sub_by_force(name)
     }
 
@@ -211,15 +210,15 @@ impl Site {
         folder.make_readable(true).map_err(failed("make what was built readable"))?;
         if self.way == Way::Whole && self.exchange(&staged).map_err(failed(self.about("exchange")))? {
             tracing::debug!(target: "gitsync::publish", "the site was exchanged as a whole");
-            // What lies there now is the old site, and readers may still be in it.
+            // The staging folder now holds the old site, which readers may still have open.
             staged.aside = None;
             return Ok(());
         }
-        tracing::debug!(target: "gitsync::publish", "the site goes in file by file");
+        tracing::debug!(target: "gitsync::publish", "publishing the site file by file");
         files::publish(&folder, &self.open_public()?).map_err(|(what, error)| failed(self.about(&what))(error))
     }
 
-    /// Whether the folders could be exchanged, and have been.
+    /// Exchanges the folders. Returns false if that is not possible here.
     fn exchange(&self, staged: &Staged) -> Result<bool, Errno> {
         let Some((private_dir, name)) = &staged.aside else { return Ok(false) };
         let (Some(parent), Some(public)) = (self.public_dir.parent(), self.public_dir.file_name()) else {
@@ -227,7 +226,7 @@ impl Site {
         };
         let private = Dir::reach(private_dir)?;
         let parent = Dir::reach_or_make(parent)?;
-        // A power loss must leave the old site or the new one: not the new one's names with empty pages.
+        // A power loss must leave the old site or the new one, not the new names with empty pages.
         private.sub_by_force(name)?.sync_all()?;
         let exchanged = match parent.look(public)?.map(|it| it.kind) {
             None => private.rename(name, &parent, public),
@@ -236,13 +235,13 @@ impl Site {
         };
         match exchanged {
             Ok(()) => {
-                // Before the note goes that the site is stale.
+                // The caller removes the note that the site is stale only after this.
                 parent.sync()?;
                 private.sync()?;
                 Ok(true)
             }
             // Another file system or mount, a mount point, a file system that can't exchange, a folder from a lower layer
-            // of an overlay, a parent that we may not write to.
+            // of an overlay, or a parent that we may not write to.
             Err(error) if folder::cannot_be_moved(error) => Ok(false),
             Err(error) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! An outcome told to whoever listens.
+//! Reports an outcome: the result on stdout, the log, metrics.
 
 pub mod github;
 pub mod log;
@@ -12,20 +12,20 @@ use crate::transport::Progress;
 
 /// Prints the result: one line on stdout.
 pub fn print(outcome: &Outcome, output: Output) {
-    say(&match output {
+    print_line(&match output {
         Output::Text => outcome.result.word().to_owned(),
         Output::Json => outcome.json().to_string(),
     });
 }
 
-/// Prints to stdout. A reader that has gone away is no reason to fail.
-pub fn say(text: &str) {
+/// Prints a line to stdout. A closed stdout is no reason to fail.
+pub fn print_line(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{text}");
     let _ = stdout.flush();
 }
 
-/// How long transfers are told of: a bar for a person at a terminal, else a line every few seconds.
+/// How the progress of long transfers is shown: as a bar at a terminal, else as a line every few seconds.
 pub fn progress(settings: &Config) -> Progress {
     if settings.verbosity() < 0 {
         Progress::Quiet

@@ -1,6 +1,6 @@
 //! One pass from the lock to the record: the only file that knows every subcommand.
 //!
-//! A dry run takes the same way: it makes neither a folder nor a lock file, and its steps are said instead of applied.
+//! A dry run uses the same code, but creates neither a folder nor a lock file, and prints its steps instead of applying them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -25,14 +25,14 @@ use crate::state::token_host::Recording;
 use crate::watchdog::{self, Watch};
 use crate::{dry_run, init_sync, site, sync, tick, transport, upkeep};
 
-/// The private folder of the repository whose lock this process has, for [`record_end`].
+/// The private folder of the repository whose lock this process holds, for [`record_end`].
 static LOCKED: Mutex<Option<PrivateDir>> = Mutex::new(None);
 
-/// Records a pass that is ended from outside, by a signal or by the watchdog; one that waited for the lock only leaves none.
+/// Records a pass that is ended by a signal or by the watchdog. A pass that was still waiting for the lock is not recorded.
 pub fn record_end(outcome: &Outcome) {
     let locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(private) = locked.as_ref() {
-        // Not precious, and the process is about to end.
+        // A failure is ignored: the record is not precious, and the process is about to end.
         let _ = Record::keep(private, outcome, clock::now());
     }
 }
@@ -42,23 +42,23 @@ pub fn run(command: Command, settings: &Config, network: transport::Env, watch: 
     let clock = clock::instant();
     let _answers = transport::end_answers_later();
     let mut pass = Pass::new(command, settings, network, watch);
-    let (told, locked) = match settings.metrics_file.as_deref().map_or(Ok(()), metrics::check) {
-        Ok(()) => go(&mut pass, clock),
+    let (result, locked) = match settings.metrics_file.as_deref().map_or(Ok(()), metrics::check) {
+        Ok(()) => lock_and_run(&mut pass, clock),
         Err(failure) => (Err(failure), None),
     };
     watch.end_if_asked();
-    match told {
+    match result {
         Ok(word) => pass.outcome.result = word,
         Err(failure) => pass.outcome.fail(failure),
     }
     pass.outcome.duration_ms = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
     if let Some((place, private, _held)) = &locked {
-        // From here on this record is the one.
+        // The record is written here. A pass that is ended after this must not write another.
         *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = None;
         watchdog::step("recording the pass");
         match Record::keep(private, &pass.outcome, clock::now()) {
-            Ok(record) => tell_metrics(&pass, place, private, &record),
-            // Not precious, and the pass did what it did.
+            Ok(record) => write_metrics(&pass, place, private, &record),
+            // The record is not precious, and the pass itself is complete.
             Err(error) => tracing::warn!("status.json could not be written: {error}"),
         }
     }
@@ -67,32 +67,32 @@ pub fn run(command: Command, settings: &Config, network: transport::Env, watch: 
 
 type Locked = Option<(Place, PrivateDir, Held)>;
 
-/// The lock is given back by the caller, after the record is written.
-fn go(pass: &mut Pass<'_>, clock: Instant) -> (Result<Word, Error>, Locked) {
+/// Takes the lock and does the pass. The lock is returned, so that the caller releases it after the record is written.
+fn lock_and_run(pass: &mut Pass<'_>, clock: Instant) -> (Result<Word, Error>, Locked) {
     if pass.settings.dry_run {
         pass.outcome.plan = Some(Vec::new());
         return (plan_only(pass), None);
     }
-    match enter(pass) {
+    match find_and_lock(pass) {
         Ok(Some((place, private, held))) => {
             *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(private.clone());
-            let told = match work(pass, &place, &private, &held, clock) {
+            let result = match work(pass, &place, &private, &held, clock) {
                 Err(failure) if failure.kind == Kind::Corrupt => Err(second_look(pass, &place, failure)),
-                told => told,
+                result => result,
             };
-            let told = told.map_err(|failure| git::settings::named(&place, failure));
-            if told.is_err() {
+            let result = result.map_err(|failure| git::settings::named(&place, failure));
+            if result.is_err() {
                 heal::drop_half_written(&place, &held);
             }
-            (told, Some((place, private, held)))
+            (result, Some((place, private, held)))
         }
         Ok(None) => (Ok(Word::Skipped), None),
         Err(failure) => (Err(failure), None),
     }
 }
 
-/// Finds the repository and takes its lock; `None` where another of our kind waits for it already.
-fn enter(pass: &mut Pass<'_>) -> Result<Option<(Place, PrivateDir, Held)>, Error> {
+/// Finds the repository and takes its lock. `None` if another pass of the same kind is already waiting for it.
+fn find_and_lock(pass: &mut Pass<'_>) -> Result<Option<(Place, PrivateDir, Held)>, Error> {
     let settings = pass.settings;
     let command = pass.outcome.command;
     let here = current_folder()?;
@@ -123,18 +123,19 @@ fn enter(pass: &mut Pass<'_>) -> Result<Option<(Place, PrivateDir, Held)>, Error
     match taken {
         Taken::Held(held) => Ok(Some((place, private, held))),
         Taken::Skipped => {
-            tracing::info!("skipped: another {} waits for the lock already", command.word());
+            tracing::info!("skipped: another {} is already waiting for the lock", command.word());
             Ok(None)
         }
         Taken::Busy(holder) => Err(lock_was_busy(pass, holder)),
     }
 }
 
-/// Refuses a public dir before a repository is begun for it. Where there is one already, its private folder has the say.
+/// If there is no repository yet, checks the public dir before one is created. If there is one, the check needs its private folder
+/// and comes later.
 fn check_site_of_new(pass: &Pass<'_>, here: &Path) -> Result<(), Error> {
     let repo = pass.settings.repo.as_deref();
     let Some(work_dir) = git::find(repo, here).err().and_then(|error| {
-        // What keeps it from being begun is said by who begins it.
+        // If no repository can be created here, the code that creates it reports that.
         init_sync::free_place(pass.settings, here, error).ok()
     }) else {
         return Ok(());
@@ -146,24 +147,24 @@ fn check_site_of_new(pass: &Pass<'_>, here: &Path) -> Result<(), Error> {
     }
 }
 
-/// The failure of a pass that could not have the lock.
+/// The error of a pass that did not get the lock in time.
 fn lock_was_busy(pass: &Pass<'_>, holder: Option<lock::Holder>) -> Error {
     let holder = holder.map_or_else(|| "another gitsync".to_owned(), |holder| holder.to_string());
     let waited = humantime::format_duration(pass.settings.lock_wait);
     Error::new(
         Kind::Busy,
-        format!("{holder} has held the lock for all the {waited} we waited"),
+        format!("{holder} has held the lock for the whole {waited} that we waited"),
         "the next pass tries again; raise --lock-wait if passes take that long",
     )
 }
 
-/// What keeps a pass from the lock.
+/// The error of a pass that could not take the lock.
 fn lock_refused(private: &PrivateDir, command: Command, error: &std::io::Error) -> Error {
     let doing = "taking the lock (.git/gitsync/lock)";
     let said = rustix::io::Errno::from_io_error(error);
     let is_no_file = matches!(said, Some(rustix::io::Errno::ISDIR | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO));
     if is_no_file || error.kind() == std::io::ErrorKind::InvalidInput {
-        let next = "run `gitsync init-sync`: it moves aside what stands in the place of a file";
+        let next = "run `gitsync init-sync`: it moves aside what is in the place of a file";
         return Error::new(Kind::NotReady, format!("{doing}: {error}"), next);
     }
     let (lock, queue) = (private.file("lock"), private.file(&format!("waiting-{}", command.word())));
@@ -176,13 +177,13 @@ fn work(pass: &mut Pass<'_>, place: &Place, private: &PrivateDir, held: &Held, c
         tracing::debug!(waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), "have the lock");
     }
     let until = clock::instant() + pass.settings.lock_wait;
-    watchdog::step("ending what an earlier job has left running");
+    watchdog::step("ending processes that an earlier job has left running");
     job::end_orphans(private.path(), until)?;
     if let Some(site) = &pass.site {
         pass.check_site_is_ours(site, private)?;
         site.tidy();
     }
-    watchdog::step("mending the repository");
+    watchdog::step("healing the repository");
     match pass.outcome.command {
         Command::InitSync => init_sync::run(pass, place, held),
         Command::Sync | Command::Tick => sync_or_tick(pass, place, held),
@@ -197,7 +198,7 @@ fn sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word,
     repo.hold_config()?;
     pass.settle_token_host(&repo, Recording::First)?;
     let now = clock::now();
-    watchdog::step("finishing what an earlier pass was cut short in");
+    watchdog::step("finishing the follow of a killed pass");
     repo.finish_follow(now)?;
     watchdog::step("looking at the repository");
     repo.check_ready()?;
@@ -206,22 +207,23 @@ fn sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word,
     pass.outcome.local.clone_from(&pass.outcome.local_before);
     pass.outcome.remember();
     let is_tick = pass.outcome.command == Command::Tick;
-    let told = if is_tick { tick::run(pass, &repo) } else { sync::run(pass, &repo) };
-    // What a job or a build has put in the way has been said by now, where it matters.
+    let result = if is_tick { tick::run(pass, &repo) } else { sync::run(pass, &repo) };
+    // A job or a build may have put a special file in the way. Where that matters, it was reported above.
     let others_ran = is_tick || pass.outcome.site_built.is_some();
     if others_ran && repo.check_files().is_err() {
-        return told;
+        return result;
     }
     pass.outcome.local = repo.local_tip().ok().flatten().map(|id| id.to_string());
     if is_tick {
-        watchdog::step("letting go of old rescues");
+        watchdog::step("removing old rescues");
         pass.let_go_of_old(&repo);
         upkeep::pack_together(pass, &repo);
     }
-    told
+    result
 }
 
-/// What failed as damage would fail: read again, so that it is said whether it is damage or the system was short of something.
+/// After a failure that looks like damage, reads the repository again. The error then says whether it is damage, or whether the
+/// system had run out of a resource.
 fn second_look(pass: &Pass<'_>, place: &Place, failure: Error) -> Error {
     match damage::prove(place, &pass.names(), damage::Reading::Quick) {
         Err(error) => error,
@@ -233,18 +235,18 @@ fn second_look(pass: &Pass<'_>, place: &Place, failure: Error) -> Error {
             }
             Ok(false) => Error::retry(
                 format!("{}; read again, everything is sound", failure.what),
-                "the next pass tries again; if it comes again, run it with -vv for more",
+                "the next pass tries again; if this error comes again, run it with -vv for more",
             ),
             Err(error) => error,
         },
     }
 }
 
-fn tell_metrics(pass: &Pass<'_>, place: &Place, private: &PrivateDir, record: &Record) {
+fn write_metrics(pass: &Pass<'_>, place: &Place, private: &PrivateDir, record: &Record) {
     let Some(path) = &pass.settings.metrics_file else { return };
     let peek = git::peek(place, pass.names());
     let destination = peek.as_ref().ok().and_then(|peek| peek.destination.as_ref());
-    let told = metrics::Told {
+    let snapshot = metrics::Snapshot {
         repository: &place.work_dir,
         branch: &pass.settings.branch,
         mode: pass.settings.mode,
@@ -252,13 +254,13 @@ fn tell_metrics(pass: &Pass<'_>, place: &Place, private: &PrivateDir, record: &R
         peek: peek.as_ref().ok(),
         record,
     };
-    if let Err(error) = metrics::write(path, &told) {
-        let next = "see that its folder can be written; what the file says is out of date until then";
+    if let Err(error) = metrics::write(path, &snapshot) {
+        let next = "make its folder writable; until then the file is out of date";
         tracing::warn!(next, "the metrics file {} could not be written: {error}", path.display());
     }
 }
 
-/// A dry run: neither a folder nor a lock is made.
+/// A dry run: neither a folder nor a lock file is created.
 fn plan_only(pass: &mut Pass<'_>) -> Result<Word, Error> {
     let settings = pass.settings;
     let here = current_folder()?;
@@ -282,15 +284,15 @@ fn plan_only(pass: &mut Pass<'_>) -> Result<Word, Error> {
     }
 }
 
-/// Says what the pass would do. The result word and the exit code are the ones that the pass would have, a tick's as if its
-/// job changed nothing.
+/// Prints what the pass would do. The result word and the exit code are those that the pass would have; a tick's are those it
+/// would have if its job changed nothing.
 ///
 /// # Errors
-/// What would keep the pass from its end.
+/// The error that would end the pass early.
 fn look_only(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Error> {
     let Some(place) = place else {
         let scratch = Scratch::empty(None)?;
-        return init_sync::run(pass, &scratch.place, &Held::of_nothing());
+        return init_sync::run(pass, &scratch.place, &Held::without_repository());
     };
     let held = match lock_for_looking(pass, place)? {
         Ok(held) => held,
@@ -300,8 +302,8 @@ fn look_only(pass: &mut Pass<'_>, place: Option<&Place>) -> Result<Word, Error> 
         pass.check_site_is_ours(site, &PrivateDir::of(&place.git_dir))?;
     }
     match pass.outcome.command {
-        Command::InitSync => mend_a_copy(pass, place, &held),
-        Command::Sync | Command::Tick => say_sync_or_tick(pass, place, &held),
+        Command::InitSync => init_sync_in_a_copy(pass, place, &held),
+        Command::Sync | Command::Tick => plan_sync_or_tick(pass, place, &held),
     }
 }
 
@@ -314,8 +316,8 @@ fn lock_for_looking(pass: &mut Pass<'_>, place: &Place) -> Result<Result<Held, W
     }
     let lock = private.file("lock").symlink_metadata();
     if command == Command::InitSync && lock.is_ok_and(|meta| !meta.is_file()) {
-        pass.would("move aside what stands in the place of the lock");
-        return Ok(Ok(Held::of_nothing()));
+        pass.would("move aside what is in the place of the lock");
+        return Ok(Ok(Held::without_repository()));
     }
     let taken = {
         let _has_a_limit = pass.watch.excuse();
@@ -330,22 +332,22 @@ fn lock_for_looking(pass: &mut Pass<'_>, place: &Place) -> Result<Result<Held, W
     }
 }
 
-/// init-sync mends before it looks: it does so in a copy.
-fn mend_a_copy(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Error> {
+/// init-sync heals the repository before it plans. A dry run does that in a copy.
+fn init_sync_in_a_copy(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Error> {
     git::check_files(place, &pass.names())?;
     heal::stale_locks(place, held, &pass.settings.branch, &pass.settings.remote, true)?;
-    // What the copy would not show: who owns it, and where its files are.
+    // Opening the original finds what the copy would not show: its owner, and where its files are.
     match Repo::open(place, held, pass.names(), &pass.outcome.rescues).and_then(|repo| repo.hold_config()) {
         Err(error) if error.kind == Kind::NotReady => return Err(error),
         _ => {}
     }
     let scratch = Scratch::of(place)?;
-    tracing::debug!("what init-sync mends is mended in a copy");
+    tracing::debug!("healing a copy of the repository instead of the repository");
     pass.copied_from = Some(place.clone());
     init_sync::run(pass, &scratch.place, held)
 }
 
-fn say_sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Error> {
+fn plan_sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Word, Error> {
     let names = pass.names();
     for (lock, _) in heal::stale_locks(place, held, &names.branch, &names.remote, false)? {
         pass.would(format!("remove the stale lock {}", lock.display()));
@@ -365,7 +367,8 @@ fn say_sync_or_tick(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<W
     }
 }
 
-/// Moves aside what a job or a person has put in the place of our own files and folders, such as a folder where the lock belongs.
+/// Moves aside what a job or a person has put in the place of gitsync's own files and folders, such as a folder with the name of
+/// the lock file.
 fn set_aside_misplaced(private: &PrivateDir) -> Result<(), Error> {
     let files = [
         "lock",
@@ -389,7 +392,9 @@ fn set_aside_misplaced(private: &PrivateDir) -> Result<(), Error> {
         ["broken", "damaged-refs", "empty-objects", "staging", "staging-old", "site-staging", "beside", "reading"];
     let stamp = clock::now().format("%Y%m%dT%H%M%SZ").to_string();
     let moved = private.set_aside_misplaced(&files, &folders, &stamp);
-    for (from, to) in moved.map_err(|error| Error::io("moving aside what is in the place of our own", &error))? {
+    for (from, to) in
+        moved.map_err(|error| Error::io("moving aside what is in the place of gitsync's own files", &error))?
+    {
         tracing::warn!(from = %from.display(), to = %to.display(), "moved aside: a file or folder of gitsync's belongs there");
     }
     Ok(())

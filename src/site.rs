@@ -1,4 +1,4 @@
-//! The site of a pass: when it is stale, built, published or emptied.
+//! The site in a pass: when it is stale, and how it is built, published or emptied.
 
 use std::path::{Path, PathBuf};
 
@@ -14,16 +14,16 @@ use crate::publish::{self, Site, Staged, Surroundings, Way};
 use crate::state::dir::PrivateDir;
 use crate::state::record::Record;
 
-/// Says that the site is not what the work tree would build: written before a follow, gone after a good build.
+/// The note that the site does not match the work tree: written before a follow, removed after a successful build.
 pub const SITE_STALE: &str = "site-stale";
 
-/// Says which public dir holds what was put there by us (`src/publish/owner.rs`).
+/// The note of which public dir gitsync has filled (`src/publish/owner.rs`).
 pub const SITE_OURS: &str = "site-ours";
 
-/// Where `--path` may commit something in the public dir or around it.
+/// The paths from `--path` that may commit something in the public dir or contain it.
 fn committed_around(paths: &[Pathspec], place: &Place, public_dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let matcher = Matcher::new(paths)?;
-    // As it really is: a link in it may lead to a folder that is not excluded.
+    // With links resolved: a link may lead to a folder that is not excluded.
     let real = |path: &Path| {
         path.canonicalize().ok().or_else(|| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)))
     };
@@ -39,7 +39,7 @@ fn committed_around(paths: &[Pathspec], place: &Place, public_dir: &Path) -> Res
 }
 
 impl Pass<'_> {
-    /// Refuses a public dir that must not be published over.
+    /// Checks that the public dir, if one is given, may be published to.
     pub fn check_site(&self, place: &Place, here: &Path) -> Result<Option<Site>, Error> {
         let settings = self.settings;
         let Some(public_dir) = &settings.public_dir else { return Ok(None) };
@@ -61,68 +61,71 @@ impl Pass<'_> {
         publish::check(&public_dir, &surroundings, way).map(Some)
     }
 
-    /// Refuses a public dir that holds what gitsync did not put there, unless `--replace-public-dir` allows it, in a pass that
-    /// may publish. To be asked under the lock: another pass may be about to exchange the folder.
+    /// In a pass that may publish, refuses a public dir with files that gitsync did not put there, unless `--replace-public-dir` is
+    /// given. Call it with the lock held: otherwise another pass may be about to exchange the folder.
     ///
     /// # Errors
-    /// A usage error that names one of the files, and where the public dir can't be looked at.
+    /// A usage error that names one of the files; or if the public dir can't be read.
     pub fn check_site_is_ours(&self, site: &Site, private: &PrivateDir) -> Result<(), Error> {
         let command = self.outcome.command;
         if self.settings.replace_public_dir || !(self.builds_site() || command == Command::InitSync) {
             return Ok(());
         }
-        let note = private.read(SITE_OURS).map_err(|error| Error::io("reading whose the public dir is", &error))?;
-        // An earlier version noted nothing, and published there. This pass may have nothing to publish, and be recorded all the same.
-        if note.is_none() && Record::read(private).is_of_before_notes(command) {
+        let note = private
+            .read(SITE_OURS)
+            .map_err(|error| Error::io("reading the note that the public dir is gitsync's", &error))?;
+        // An early version published without a note, so the public dir counts as ours. Note that now: this pass may publish nothing,
+        // but its record will hide that the last run was by an early version.
+        if note.is_none() && Record::read(private).is_by_version_without_notes(command) {
             return if self.settings.dry_run { Ok(()) } else { Self::note_site(site, private, None) };
         }
-        let Some(name) = site.somebodys(note.as_deref())? else { return Ok(()) };
+        let Some(name) = site.foreign_name(note.as_deref())? else { return Ok(()) };
         let (public_dir, file) = (site.public_dir().display(), site.public_dir().join(name));
         Err(Error::usage(
             format!(
                 "the public dir {public_dir} is not empty, and gitsync did not fill it (it holds {}); nothing was touched",
                 file.display()
             ),
-            "give an empty folder; or, where all that is in it may go, --replace-public-dir or GIT_SYNC_REPLACE_PUBLIC_DIR=true",
+            "give an empty folder; or, if everything in it may be removed, --replace-public-dir or GIT_SYNC_REPLACE_PUBLIC_DIR=true",
         ))
     }
 
-    /// Notes what of the public dir is ours, on disk before anything is put there: nothing of it, and what was built if that
-    /// is given.
+    /// Writes the note of what in the public dir is ours, on disk before anything is put there. With `built` that includes what was
+    /// built.
     fn note_site(site: &Site, private: &PrivateDir, built: Option<&Staged>) -> Result<(), Error> {
         let kept = private.read(SITE_OURS).unwrap_or_default();
         let Some(note) = site.note(kept.as_deref(), built)? else { return Ok(()) };
         let written = private.write_durably(SITE_OURS, &note);
-        written.map_err(|error| Error::io("noting whose the public dir is", &error))
+        written.map_err(|error| Error::io("writing the note that the public dir is gitsync's", &error))
     }
 
-    /// Whether a site is to be built at all.
+    /// Whether the settings ask for a site.
     pub fn builds_site(&self) -> bool {
         self.settings.build_command.is_some()
     }
 
-    /// Notes that the site is to be built again; on disk before the files change.
+    /// Notes on disk that the site has to be built again. To be called before the files change.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn site_goes_stale(&self, repo: &Repo) -> Result<(), Error> {
         if self.builds_site() {
             let noted = repo.private.write_durably(SITE_STALE, b"");
-            noted.map_err(|error| Error::io("noting that the site is to be built again", &error))?;
+            noted.map_err(|error| Error::io("noting that the site has to be built again", &error))?;
         }
         Ok(())
     }
 
-    /// Whether the last build failed, or never finished, or its files changed since.
+    /// Whether the last build failed or did not finish, or the files have changed since.
     pub fn site_is_stale(&self, repo: &Repo) -> bool {
         self.builds_site() && repo.private.file(SITE_STALE).exists()
     }
 
-    /// Builds the site and swaps it in. A failure is a failure of the pass; the old site stays.
+    /// Builds the site and swaps it in. If that fails, the failure is added to the outcome and the old site stays.
     pub fn build_site(&mut self, repo: &Repo, remote: Option<CommitId>, mode: Mode) {
         let Some(command) = self.settings.build_command.clone() else { return };
         self.outcome.site_built = Some(false);
-        // First: a site that can't be published now is built by a later pass.
+        // The stale note comes first: if the site can't be published now, a later pass builds it.
         let ready = self.site_goes_stale(repo).and_then(|()| self.may_publish(repo));
         let built =
             ready.and_then(|()| self.keeping_tips(repo, "the build", |pass| pass.build(repo, &command, remote, mode)));
@@ -160,7 +163,7 @@ impl Pass<'_> {
             ended => {
                 return Err(Error::person(
                     format!("the build {ended}"),
-                    "the old site stays; mend the build, the next pass tries again",
+                    "the old site stays; correct the build, the next pass tries again",
                 ));
             }
         }
@@ -172,36 +175,36 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Refuses a public dir that holds somebody's files: what is not of the site is removed from it. Inside the work tree that is
-    /// also what git tracks, and what it neither tracks nor ignores. Notes that it is ours.
+    /// Refuses a public dir with files of somebody else, since publishing would remove them. Inside the work tree these are also
+    /// files that git tracks, and files that it neither tracks nor ignores. Then notes that the public dir is ours.
     ///
     /// # Errors
-    /// A usage error that names one of them.
+    /// A usage error that names one of the files.
     pub fn may_publish(&self, repo: &Repo) -> Result<(), Error> {
         let Some(site) = &self.site else { return Ok(()) };
         self.check_site_is_ours(site, &repo.private)?;
         if let Ok(inside) = site.public_dir().strip_prefix(&repo.place.work_dir) {
-            // The note is of one folder: another may hold anything.
+            // The note is about one folder only.
             let ours = repo.private.read(SITE_OURS).is_ok_and(|note| site.is_noted(note.as_deref()));
             if let Some(file) = repo.somebodys_file_in(inside, ours)? {
                 return Err(Error::usage(
                     format!("the public dir {} holds {}, which is no part of a site", inside.display(), file.display()),
-                    "name a folder that git ignores or that is empty: publishing removes what is not of the site",
+                    "give a folder that git ignores or that is empty: publishing removes whatever is not part of the site",
                 ));
             }
         }
         if self.settings.dry_run { Ok(()) } else { Self::note_site(site, &repo.private, None) }
     }
 
-    /// Empties the public dir, where there is one and nothing to build into it (init-sync).
+    /// Empties the public dir, if there is one (init-sync without a build).
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn empty_site(&self, repo: &Repo) -> Result<(), Error> {
         self.may_publish(repo)?;
         let Some(site) = &self.site else { return Ok(()) };
         site.empty()?;
-        // It may be another folder now.
+        // The exchange may have put another folder there.
         Self::note_site(site, &repo.private, None)
     }
 }

@@ -1,4 +1,4 @@
-//! The private folder, `.git/gitsync/`: what one pass leaves for the next.
+//! The private folder, `.git/gitsync/`: what gitsync keeps between passes.
 
 pub mod dir;
 pub mod job_mark;

@@ -1,7 +1,7 @@
-//! `gitsync status`: where this instance stands, and whether that is good enough.
+//! `gitsync status`: the state of this instance, and its health.
 //!
-//! It asks nobody, takes no lock and writes nothing, so that it answers at once however the network is and whatever pass is
-//! under way; what it tells is what the passes have left behind.
+//! It uses no network, takes no lock and writes nothing, so it answers at once, even while a pass is running. It shows what the
+//! passes have recorded.
 
 use std::io;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use crate::state::marker::{self, Marked};
 use crate::state::record::{Record, Run};
 use crate::watchdog::step;
 
-/// Everything that is to be told.
+/// Everything that `status` shows.
 #[derive(Debug)]
-pub struct Told {
+pub struct Report {
     found: Result<Found, Error>,
     mode: &'static str,
     branch: String,
@@ -37,7 +37,7 @@ struct Found {
     place: Place,
     peek: Peek,
     rescues: Vec<Kept>,
-    /// The only subcommand to be told of.
+    /// The only subcommand to show, if there is one.
     only: Option<&'static str>,
     marked: Option<Marked>,
     lock: Option<Option<Holder>>,
@@ -45,15 +45,15 @@ struct Found {
     health: Option<Health>,
 }
 
-/// Whether what must not be old is young enough.
+/// The result of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Health {
     of: Of,
     max_age: Duration,
     last_good: Option<DateTime<Utc>>,
-    /// Up to now, or up to the beginning of the pass under way, which the others wait for.
+    /// The age now, or when the running pass began, which the others wait for.
     age: Option<Duration>,
-    /// How far the last good one is ahead of the clock, which was set back since; its age is not known then.
+    /// How far the last good one is ahead of the clock, if the clock was set back since. The age is then unknown.
     ahead: Option<Duration>,
 }
 
@@ -63,13 +63,13 @@ impl Health {
     }
 }
 
-/// Looks at everything there is to be told, `now` being the time, unless what came before has failed.
-pub fn tell(before: Result<(), Error>, healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Told {
+/// Collects everything to show; `now` is the time. If `before` is an error, the report is that error.
+pub fn look(before: Result<(), Error>, healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Report {
     let found = before.and_then(|()| find(healthy, settings, now));
     if let Err(failure) = &found {
         tracing::error!(next = %failure.next, "{}", failure.what);
     }
-    Told { found, mode: settings.mode.word(), branch: settings.branch.clone(), remote: settings.remote.clone(), now }
+    Report { found, mode: settings.mode.word(), branch: settings.branch.clone(), remote: settings.remote.clone(), now }
 }
 
 fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Result<Found, Error> {
@@ -79,7 +79,7 @@ fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Resu
     step("looking at the repository");
     let place = git::find(settings.repo.as_deref(), &here)?;
     let private = PrivateDir::of(&place.git_dir);
-    // Everything below takes what it can't read for absent, which would be a lie to somebody who may not read it.
+    // Everything below takes an unreadable file for a missing one. Without permission to read, the report would be wrong.
     match files::entries(private.path()) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -91,7 +91,7 @@ fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Resu
     }
     let names =
         || Names { branch: settings.branch.clone(), remote: settings.remote.clone(), identity: Identity::default() };
-    // The lock first: a pass that ends while we look has then written what we read.
+    // The lock first: if a pass ends in between, the record that we read next is the one it wrote.
     let lock = lock::peek(&private);
     let record = Record::read(&private);
     let busy_since = lock.as_ref().and_then(Option::as_ref).filter(|holder| in_time(holder, settings, now));
@@ -102,7 +102,7 @@ fn find(healthy: Option<Healthy>, settings: &Config, now: DateTime<Utc>) -> Resu
     Ok(Found { peek, rescues, only, marked: marker::read(&private), place, lock, record, health })
 }
 
-/// Whether a pass under way is within the time it may take. One that is beyond it hangs, and is no excuse.
+/// Whether a running pass is within the time it may take. One that has exceeded it hangs, and does not excuse an old sync.
 fn in_time(holder: &Holder, settings: &Config, now: DateTime<Utc>) -> bool {
     let network = if holder.command == Command::InitSync.word() {
         settings.network_timeout.max(Duration::from_secs(3600))
@@ -110,27 +110,27 @@ fn in_time(holder: &Holder, settings: &Config, now: DateTime<Utc>) -> bool {
         settings.network_timeout
     };
     let slack = Duration::from_secs(60);
-    // The lock's wait once more: for what an earlier pass, killed, has left running.
+    // A pass may wait as long as for the lock again, for processes that a killed pass left running.
     let all = settings.lock_wait + network + settings.job_timeout + settings.build_timeout + slack;
     since(holder.since, now) <= all
 }
 
-/// Judges, with `busy_since` the beginning of a pass under way.
+/// Checks the health; `busy_since` is when the running pass began.
 fn health(wanted: Healthy, record: &Record, busy_since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Health {
     let last_good = match wanted.of {
         Of::Sync => record.last_good_sync,
         Of::Tick => record.runs.get(Command::Tick.word()).and_then(|run| run.last_good),
     };
     let until = busy_since.unwrap_or(now).min(now);
-    // A clock that was set back a little makes nothing old, and the next good one puts it right. One that was far ahead
-    // must not vouch for an instance for all the time until it is caught up with.
+    // If the clock was set back a little, the last good sync counts as new, and the next good one corrects the record. If it was
+    // set back far, the last good sync must not count as new until the clock has caught up with it.
     let ahead = last_good.map(|good| since(until, good)).filter(|ahead| *ahead > wanted.max_age);
     let age = last_good.map(|good| since(good, until)).filter(|_| ahead.is_none());
     Health { of: wanted.of, max_age: wanted.max_age, last_good, age, ahead }
 }
 
-impl Told {
-    /// 0; or 1 where it is not healthy, or nothing could be told.
+impl Report {
+    /// 0; 1 if the instance is not healthy; or the exit code of the error.
     pub fn exit_code(&self) -> i32 {
         match &self.found {
             Ok(found) => i32::from(!found.is_healthy()),
@@ -138,7 +138,7 @@ impl Told {
         }
     }
 
-    /// What stdout gets, without the last newline.
+    /// The text for stdout, without the last newline.
     pub fn lines(&self, output: Output) -> String {
         match (output, &self.found) {
             (Output::Text, Ok(found)) => self.text(found),
@@ -157,8 +157,8 @@ impl Told {
     fn text(&self, found: &Found) -> String {
         if let Some(only) = found.only {
             let run = found.record.runs.get(only);
-            let told = run.map_or_else(|| "never".to_owned(), |run| self.run_in_words(run));
-            return format!("{:<14}  {told}", format!("last {only}"));
+            let text = run.map_or_else(|| "never".to_owned(), |run| self.run_in_words(run));
+            return format!("{:<14}  {text}", format!("last {only}"));
         }
         let heads = &found.peek.heads;
         let commit = |id: Option<git::CommitId>, none: &str| id.map_or_else(|| none.to_owned(), |id| id.to_string());
@@ -227,7 +227,7 @@ impl Told {
     fn json(&self, found: &Found) -> serde_json::Value {
         let heads = &found.peek.heads;
         let relation = found.peek.relation;
-        let run_told = |run: &Run| {
+        let run_json = |run: &Run| {
             json!({
                 "started": stamp(run.started), "duration_ms": run.duration_ms,
                 "age_seconds": since(ended(run), self.now).as_secs(),
@@ -235,7 +235,7 @@ impl Told {
                 "error": run.error, "last_good": run.last_good.map(stamp),
             })
         };
-        let runs: serde_json::Map<_, _> = found.runs().map(|(name, run)| (name.clone(), run_told(run))).collect();
+        let runs: serde_json::Map<_, _> = found.runs().map(|(name, run)| (name.clone(), run_json(run))).collect();
         let lock = found.lock.as_ref().map(|holder| match holder {
             Some(Holder { pid, command, since }) => {
                 json!({ "pid": pid, "command": command, "since": stamp(*since) })
@@ -248,14 +248,14 @@ impl Told {
                 "last_good": health.last_good.map(stamp), "age_seconds": health.age.map(|age| age.as_secs()),
             })
         });
-        let rescue_told = |kept: &Kept| {
+        let rescue_json = |kept: &Kept| {
             json!({
                 "ref": kept.name.name(), "commit": kept.commit.to_string(), "subject": kept.subject,
                 "age_seconds": kept.since.map(|then| since(then, self.now).as_secs()),
                 "size_bytes": kept.bytes, "get_back": kept.get_back,
             })
         };
-        let rescues: Vec<_> = found.rescues.iter().map(rescue_told).collect();
+        let rescues: Vec<_> = found.rescues.iter().map(rescue_json).collect();
         json!({
             "command": "status",
             "result": if found.is_healthy() { "ok" } else { "unhealthy" },
@@ -304,18 +304,18 @@ impl Found {
         match &self.marked {
             None => "none".to_owned(),
             Some(Marked::Unknown) => {
-                "marked, and not known for what: nothing is forced; `gitsync tick --alpha` puts it right".to_owned()
+                "marked, but for an unknown branch: nothing is forced; `gitsync tick --alpha` sets it again".to_owned()
             }
             Some(Marked::For(marker)) if self.force_push_is_pending() => {
                 let tip = marker.remote_tip.as_deref().unwrap_or("none");
                 format!("pending: the next tick may overwrite the remote, if its commit still is {tip}")
             }
-            Some(Marked::For(marker)) => format!("marked for {} alone", marker.destination),
+            Some(Marked::For(marker)) => format!("marked for {} only", marker.destination),
         }
     }
 
     fn state_in_words(&self) -> String {
-        let Some(state) = self.state() else { return "not known: no pass has seen both sides yet".to_owned() };
+        let Some(state) = self.state() else { return "unknown: no pass has seen both sides yet".to_owned() };
         let (ahead, behind) = self.peek.relation.map_or((0, 0), |relation| (relation.ahead, relation.behind));
         let commits = |count: usize| if count == 1 { "1 commit".to_owned() } else { format!("{count} commits") };
         match state {
@@ -353,12 +353,12 @@ fn ended(run: &Run) -> DateTime<Utc> {
     took.and_then(|took| run.started.checked_add_signed(took)).unwrap_or(run.started)
 }
 
-/// From then to now; nothing where the clock was set back in between.
+/// The time from `then` to `now`; zero if the clock was set back in between.
 fn since(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
     (now - then).to_std().unwrap_or_default()
 }
 
-/// To the second, which is what a person reads.
+/// Rounds down to seconds, for people.
 fn rounded(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs())
 }
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn age_counts_up_to_the_pass_that_the_others_wait_for() {
+    fn age_is_measured_up_to_the_start_of_the_running_pass() {
         let record = Record { last_good_sync: Some(at(100)), ..Record::default() };
         let good =
             |busy: Option<DateTime<Utc>>, now: i64| health(two_minutes(Of::Sync), &record, busy, at(now)).is_good();
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_was_is_not_healthy() {
+    fn an_instance_without_a_good_run_is_not_healthy() {
         for of in [Of::Sync, Of::Tick] {
             assert!(!health(two_minutes(of), &Record::default(), None, at(0)).is_good());
             assert!(!health(two_minutes(of), &Record::default(), Some(at(0)), at(0)).is_good());
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_makes_nothing_old_and_vouches_for_nothing() {
+    fn after_a_clock_was_set_back_a_good_sync_is_new_only_within_the_limit() {
         let record = Record { last_good_sync: Some(at(100)), ..Record::default() };
         let judged = |now: i64| health(two_minutes(Of::Sync), &record, None, at(now));
         assert_eq!(judged(99).age, Some(Duration::ZERO));

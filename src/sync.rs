@@ -1,6 +1,6 @@
-//! `gitsync sync`: ask the remote for its tip, and follow it where the rule says so.
+//! `gitsync sync`: asks the remote for its tip, and follows it if the rule says so.
 //!
-//! If the tip is what we have, that is the whole pass: one round trip, no fetch, no look at the files.
+//! If the tip is what we have, that is the whole pass: one round trip, no fetch, no scan of the files.
 
 use crate::act;
 use crate::error::Error;
@@ -10,10 +10,10 @@ use crate::pass::Pass;
 use crate::plan::{self, Basis};
 use crate::{job_left, look};
 
-/// The pass, or with `--dry-run` what it would do.
+/// Does the pass. With `--dry-run` it prints what it would do.
 ///
 /// # Errors
-/// What keeps the pass from its end.
+/// The error that ends the pass early.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Error> {
     job_left::commit(pass, repo)?;
     let view = look::look(pass, repo)?;

@@ -1,7 +1,7 @@
 //! `gitsync tick`: sync, run the job, build the site, commit, push.
 //!
-//! The remote is looked at first: a tick that builds on a stale commit loses the race it could have won. What the job wrote
-//! is committed whether the job failed or not: state is evidence. What is committed stays committed until the remote has it.
+//! The remote is asked first: a tick that builds on a stale commit would lose a race that it could have won. What the job wrote
+//! is committed even if the job failed: state is evidence. A commit is kept until the remote has it.
 
 use crate::act;
 use crate::cli::OnDivergence;
@@ -17,13 +17,13 @@ use crate::rescued::RescueKind;
 use crate::state::marker;
 use crate::{dry_run, job_left, look};
 
-/// How often a push that lost a race is tried, at most.
+/// How often a push is tried at most if it loses a race.
 const TRIES: u32 = 3;
 
-/// The pass, or with `--dry-run` what it would do if its job changed nothing.
+/// Does the pass. With `--dry-run` it prints what it would do if the job changed nothing.
 ///
 /// # Errors
-/// What keeps the pass from its end; what does not is in the outcome's failures.
+/// The error that ends the pass early. Other failures are in the outcome.
 pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Error> {
     job_left::commit(pass, repo)?;
     let view = look::look(pass, repo)?;
@@ -41,20 +41,21 @@ pub fn run(pass: &mut Pass<'_>, repo: &Repo) -> Result<Word, Error> {
     if pass.settings.dry_run {
         return Ok(dry_run::push(pass, repo, view, &plan, mode));
     }
-    Ok(push_what_is_ours(pass, repo, view, &plan))
+    Ok(push_or_fail(pass, repo, view, &plan))
 }
 
-/// Pushes what the remote does not have, an earlier tick's commit included.
-fn push_what_is_ours(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: &Plan<CommitId>) -> Word {
-    let said = plan.says_why(&before_job);
-    push(pass, repo, before_job, said).unwrap_or_else(|error| {
+/// Pushes what the remote does not have, including commits of earlier ticks. If that fails, the failure is added to the outcome.
+fn push_or_fail(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, plan: &Plan<CommitId>) -> Word {
+    let reported = plan.says_why(&before_job);
+    push(pass, repo, before_job, reported).unwrap_or_else(|error| {
         pass.outcome.push_failed(error);
         Word::PushFailed
     })
 }
 
-/// A tick is planned again for its push: the job may have changed the branch, or where it is pushed to.
-fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool) -> Result<Word, Error> {
+/// Plans and does the push. It is planned only now, since the job may have changed the branch or the push URL. `reported`: whether
+/// the pass has already reported why nothing is pushed.
+fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, reported: bool) -> Result<Word, Error> {
     let mut view = match before_job.remote {
         // The network may be back.
         RemoteTip::Unavailable(_) if repo.local_tip()? != repo.last_seen()? => look::look(pass, repo)?,
@@ -67,7 +68,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool
         let planned = plan::push(&view, mode, gone, plan::has_other_commits(&repo.names.branch));
         let word = planned.word(&view, mode);
         let (ours, expected, how) = match (planned, view.local, view.tip()) {
-            // A push that lost a race came through after all, or somebody has pushed on top of it: the remote holds it.
+            // The push that seemed to lose a race succeeded after all, and somebody may have pushed on top of it.
             (Push::Nothing, Some(ours), Some(held)) if attempt > 1 => return pushed(pass, repo, ours, held, mode),
             (Push::Nothing, _, tip) => {
                 if tip.is_some() {
@@ -76,7 +77,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool
                 return Ok(word);
             }
             (Push::Refuse(failure), ..) => {
-                if !said || attempt > 1 {
+                if !reported || attempt > 1 {
                     pass.outcome.push_failed(failure);
                 }
                 return Ok(word);
@@ -108,7 +109,7 @@ fn push(pass: &mut Pass<'_>, repo: &Repo, before_job: View<CommitId>, said: bool
     }
 }
 
-/// The remote holds our commit, as `held` or before it.
+/// Records that the remote has our commit; its tip is `held`, which is `ours` or contains it.
 fn pushed(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, held: CommitId, mode: Mode) -> Result<Word, Error> {
     pass.outcome.pushed = true;
     pass.outcome.remote = Some(held.to_string());
@@ -119,13 +120,13 @@ fn pushed(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, held: CommitId, mode
     repo.has_a_history()?;
     act::clear_marker(pass, repo)?;
     if pass.site_is_stale(repo) && pass.outcome.site_built == Some(true) {
-        // A replay has brought the remote's pages in after the build.
+        // A replay has changed the files after the build.
         pass.build_site(repo, Some(held), mode);
     }
     Ok(Word::Pushed)
 }
 
-/// A lost race is run again where there is a rule by which we may win it.
+/// Whether a push that lost a race may be tried again: only if the rule allows it to win.
 fn may_try_again(pass: &Pass<'_>, mode: Mode) -> bool {
     mode == Mode::Alpha || pass.settings.on_divergence == OnDivergence::Rebase
 }

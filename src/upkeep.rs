@@ -1,4 +1,4 @@
-//! What a tick does for the repository's own sake once it is through: old rescues let go, objects packed together.
+//! Maintenance at the end of a tick: packs the repository's objects together (`git gc`).
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,11 +15,11 @@ use crate::transport;
 /// How long packing the repository's objects together may take.
 const GC_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Says when that failed. It is tried again a day later, as git itself has it: a repository that takes longer must not have
-/// the lock held for so long in each tick.
+/// The file that records when packing failed. It is tried again a day later, as git does: a repository that takes longer than the
+/// limit must not hold the lock for that time in every tick.
 pub const GC_FAILED: &str = "gc-failed";
 
-/// Packs the repository's objects together where that is due and git is there. A failure costs no pass.
+/// Packs the repository's objects together if that is due and git is installed. A failure is only a warning.
 pub fn pack_together(pass: &Pass<'_>, repo: &Repo) {
     if !repo.is_due_for_gc() || gc_failed_lately(repo) {
         return;
@@ -38,13 +38,13 @@ pub fn pack_together(pass: &Pass<'_>, repo: &Repo) {
             let _ = repo.private.remove_durably(GC_FAILED);
         }
         Ok(ended) => {
-            let next = "run `git gc` there and see what it says; the repository grows, and it is tried again in a day";
-            // Where this can't be written it is tried again in the next tick.
+            let next = "run `git gc` there and see what it says; until it works the repository grows; it is tried again in a day";
+            // If this can't be written, the next tick tries again.
             let _ = repo.private.write(GC_FAILED, clock::now().to_rfc3339().as_bytes());
             tracing::warn!(next, "packing the repository's objects together (git gc): it {ended}");
             repo.clear_half_packed(&before, true);
         }
-        // Without git nothing can be packed, and nothing else needs it but path remotes.
+        // Without git nothing can be packed. That is no fault: only path remotes need git.
         Err(error) => tracing::debug!(next = error.next, "git gc was due: {}", error.what),
     }
 }
@@ -52,7 +52,7 @@ pub fn pack_together(pass: &Pass<'_>, repo: &Repo) {
 fn gc_failed_lately(repo: &Repo) -> bool {
     let text = repo.private.read(GC_FAILED).ok().flatten().unwrap_or_default();
     let failed = DateTime::parse_from_rfc3339(&String::from_utf8_lossy(&text));
-    // One from the future is of a clock that was set back.
+    // A time in the future means that the clock was set back; it is ignored.
     failed.is_ok_and(|failed| {
         let age = clock::now().signed_duration_since(failed);
         age >= chrono::Duration::zero() && age < chrono::Duration::days(1)

@@ -1,13 +1,12 @@
-//! The time a pass has, and the watchdog that ends one which overstays.
+//! The deadlines of a pass, and the watchdog that ends a pass which exceeds them.
 //!
-//! The rule: no pass outlives its deadlines by more than ten seconds, whatever hangs. Time-outs inside the steps do the
-//! work in all ordinary trouble; but nothing inside a step covers a name lookup that never answers, a file system that
-//! sleeps, or a stderr nobody reads. So one thread stands outside of all steps and ends the process when a step has
-//! overstayed. It may do so at any moment because every step of a pass is safe to be killed in: a pass that is ended here
-//! is finished by the next one, exactly as after a power cut.
+//! The rule: no pass outlives its deadlines by more than ten seconds, whatever hangs. In ordinary trouble the time-outs inside
+//! the steps are enough. But they don't cover a name lookup that never answers, a file system that hangs, or a stderr that
+//! nobody reads. So one thread watches from outside, and ends the process when a step has taken too long. It may do so at any
+//! moment, because every step of a pass may be killed: the next pass finishes it, exactly as after a power cut.
 //!
-//! Signals come through the same thread, since they ask for the same thing. A job that runs is ended first, so that no
-//! process is left behind, and the reason why the process ends is told by one function, given at the start.
+//! The same thread handles signals, since they also end the process. A running job is ended first, so that no process is left
+//! behind. One function, given at the start, reports why the process ends.
 
 mod stall;
 
@@ -25,38 +24,39 @@ use crate::clock::instant;
 use stall::Stall;
 pub use stall::{PATIENCE, step};
 
-/// How long a step may stay beyond its limit before the process is ended: long enough for the step's own time-out to act
-/// first, and together with [`LAST_WORDS`] below ten seconds.
+/// How long a step may exceed its limit before the process is ended: long enough for the step's own time-out to act first, and
+/// together with [`LAST_WORDS`] less than ten seconds.
 pub const OVERSTAY: Duration = Duration::from_secs(5);
 
-/// How long the last words may take before the process is killed without them: a stderr nobody reads would otherwise
-/// keep the pass alive for ever.
+/// How long reporting the end may take before the process is killed: a stderr that nobody reads would otherwise keep the pass
+/// alive for ever.
 pub const LAST_WORDS: Duration = Duration::from_secs(4);
 
-/// The stack of each thread that is started, in bytes: what std takes by default, said so that no setting changes it.
+/// The stack of each thread that is started, in bytes. It is std's default, given explicitly so that no environment variable
+/// changes it.
 pub const STACK: usize = 2 << 20;
 
 /// The stack that a pass needs, in bytes.
 pub const PASS_STACK: usize = 8 << 20;
 
-/// Why the process must end now.
+/// Why the process has to end now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// This signal asked for it. Whatever had to be ended first has been.
+    /// This signal asked for it. A running job has been ended before.
     Signal(i32),
-    /// A step did not come to its end in time, nor by itself within [`OVERSTAY`] after that.
+    /// A step did not end in time, nor within [`OVERSTAY`] after that.
     Overstayed {
         /// The step, as a phrase: "the fetch from origin".
         waiting_for: String,
     },
-    /// The pass made no progress for [`PATIENCE`], outside of what has a limit of its own.
+    /// The pass made no progress for [`PATIENCE`], and was not in a wait with a limit of its own.
     Stalled {
-        /// In which step, as a phrase that can follow "while", with the file that it waits for where that is known.
+        /// The step, as a phrase that can follow "while", with the file that it waits for if that is known.
         step: String,
     },
 }
 
-/// The watchdog. One per process; a clone is the same watch.
+/// The watchdog. There is one per process; clones share it.
 #[derive(Clone)]
 pub struct Watch(Arc<Inner>);
 
@@ -94,24 +94,24 @@ enum Phase {
 struct RunningJob {
     bell: UnixStream,
     grace: Duration,
-    /// Set when a signal has come: the job has been told, and has until then.
+    /// Set when a signal has come: the job has been told to end, and has time until then.
     end_by: Option<Instant>,
 }
 
 impl Watch {
     /// Starts the thread that waits for SIGTERM, SIGINT and SIGHUP and for the armed limits.
     ///
-    /// `on_end` is called on a thread of its own when the process must end now, and is expected to end it. What is
-    /// registered with [`Watch::on_kill`] has been called by then. Where `on_end` hangs or panics, the process is killed
-    /// [`LAST_WORDS`] later. A signal that whoever started us had ignored (`nohup`, a shell's `&`) stays ignored.
+    /// `on_end` is called on a thread of its own when the process has to end now, and should end it. The functions registered
+    /// with [`Watch::on_kill`] are called before. If `on_end` hangs or panics, the process is killed after [`LAST_WORDS`]. A
+    /// signal that was already ignored when this process was started (`nohup`, a shell's `&`) stays ignored.
     ///
     /// # Errors
-    /// When the signals cannot be caught or the thread cannot be started.
+    /// If the signals can't be caught or the thread can't be started.
     pub fn start(on_end: impl Fn(End) + Send + Sync + 'static) -> io::Result<Watch> {
         Watch::start_with(OVERSTAY, on_end)
     }
 
-    /// [`Watch::start`] with another patience than [`OVERSTAY`].
+    /// [`Watch::start`] with another slack than [`OVERSTAY`].
     ///
     /// # Errors
     /// As [`Watch::start`].
@@ -124,7 +124,7 @@ impl Watch {
             if ignored & (1 << (number - 1)) != 0 {
                 continue;
             }
-            // The order matters: by the time the thread wakes, the number is there.
+            // The order matters: when the thread wakes up, the number must be there already.
             signal_hook::flag::register_usize(number, Arc::clone(&signal), usize::try_from(number).unwrap_or(0))?;
             signal_hook::low_level::pipe::register(number, bell.try_clone()?)?;
         }
@@ -140,18 +140,18 @@ impl Watch {
         thread::Builder::new()
             .name("gitsync-watch".into())
             .stack_size(STACK)
-            .spawn(move || stand_watch(&watched, listening))?;
+            .spawn(move || watch_loop(&watched, listening))?;
         Ok(Watch(inner))
     }
 
-    /// Arms a limit for what may take until `at`; dropping it disarms. `what` is a phrase that can follow "waited too
-    /// long for": "the fetch from origin". [`OVERSTAY`] after `at` the process is ended.
+    /// Arms a limit for a step that may take until `at`. [`OVERSTAY`] after that the process is ended. Dropping the limit disarms
+    /// it. `what` is a phrase that can follow "while waiting for", such as "the fetch from origin".
     #[must_use = "dropping the limit disarms it"]
     pub fn limit(&self, what: impl Into<String>, at: Instant) -> Limit {
         self.limit_exactly(what, at + self.0.slack)
     }
 
-    /// Like [`Watch::limit`], for a step that has counted its own slack in.
+    /// Like [`Watch::limit`], but the process is ended at `at`, which includes any slack.
     #[must_use = "dropping the limit disarms it"]
     pub fn limit_exactly(&self, what: impl Into<String>, at: Instant) -> Limit {
         let mut state = self.0.state();
@@ -162,15 +162,15 @@ impl Watch {
         Limit { watch: self.clone(), id }
     }
 
-    /// From now on the process is ended where the thread that calls this makes no progress for `patience` ([`PATIENCE`] but for
-    /// tests).
+    /// From now on the process is ended if the calling thread makes no progress for `patience` ([`PATIENCE`] except in tests).
     pub fn guard_this_thread(&self, patience: Duration) {
         self.0.state().stall = Stall::of_this_thread(patience, instant());
         self.0.ring();
     }
 
-    /// What is waited for until the answer is dropped has a limit of its own: no progress is no stall meanwhile.
-    #[must_use = "dropping the answer ends it"]
+    /// Until the returned value is dropped, the pass waits for something that has a limit of its own, and a lack of progress does
+    /// not count as a stall.
+    #[must_use = "dropping it ends the excuse"]
     pub fn excuse(&self) -> Excused {
         if let Some(stall) = &mut self.0.state().stall {
             stall.excused += 1;
@@ -178,8 +178,8 @@ impl Watch {
         Excused { watch: self.clone() }
     }
 
-    /// Registers what must be ended before the process is: a child, a process group. Dropping the answer forgets it.
-    /// `kill` runs on another thread, must not wait for long, and may be called although the thing has ended meanwhile.
+    /// Registers a function that ends a child or a process group before this process ends. Dropping the returned value removes it.
+    /// `kill` runs on another thread, must not wait for long, and may be called after the child has ended.
     #[must_use = "dropping it forgets what was to be killed"]
     pub fn on_kill(&self, kill: Box<dyn Fn() + Send + Sync>) -> OnKill {
         let mut state = self.0.state();
@@ -197,8 +197,8 @@ impl Watch {
         }
     }
 
-    /// With a signal waiting this does not return: what a step says when its programs were ended under it is not what the
-    /// pass has to say. (It returns where `on_end` does, which only tests do.)
+    /// If a signal has asked this process to end, this does not return: the error of a step whose programs were just killed is not
+    /// the result of the pass. (It returns only if `on_end` does, as in tests.)
     pub fn end_if_asked(&self) {
         if self.asked_to_end().is_some() {
             self.0.ring();
@@ -206,9 +206,9 @@ impl Watch {
         }
     }
 
-    /// Says that a job is about to run: from now on a signal rings `bell` instead of ending the process, and the process
-    /// ends when the answer is dropped, or when `grace` and the overstay have gone by. With the process already being
-    /// ended there is no answer; the caller must start nothing.
+    /// To be called before a job is started. From now on a signal writes to `bell` instead of ending the process; the process then
+    /// ends when the returned value is dropped, or at the latest after `grace` and the slack. Returns `None` if the process is
+    /// already ending: the caller must not start anything.
     pub(crate) fn job_begins(&self, bell: UnixStream, grace: Duration) -> Option<JobRuns> {
         let mut state = self.0.state();
         if self.asked_to_end().is_some() || state.phase != Phase::Watching {
@@ -235,7 +235,7 @@ impl Drop for Limit {
     }
 }
 
-/// Something with a limit of its own is under way; see [`Watch::excuse`].
+/// A wait that has a limit of its own; see [`Watch::excuse`].
 #[must_use = "dropping it ends it"]
 pub struct Excused {
     watch: Watch,
@@ -249,7 +249,7 @@ impl Drop for Excused {
     }
 }
 
-/// Something to be killed before the process ends; see [`Watch::on_kill`].
+/// A function to be called before the process ends; see [`Watch::on_kill`].
 #[must_use = "dropping it forgets what was to be killed"]
 pub struct OnKill {
     watch: Watch,
@@ -268,7 +268,7 @@ pub(crate) struct JobRuns {
 }
 
 impl Drop for JobRuns {
-    /// With a signal waiting this does not return: the job is gone, now the process goes.
+    /// If a signal is waiting this does not return: the job has ended, so the process ends now.
     fn drop(&mut self) {
         self.watch.0.state().job = None;
         self.watch.end_if_asked();
@@ -289,7 +289,7 @@ enum Step {
 
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere must not take the watchdog with it, and every change of the state is one statement.
+        // A panic elsewhere must not stop the watchdog. The state is consistent even then: every change is one statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -366,13 +366,13 @@ impl Inner {
     }
 }
 
-fn stand_watch(inner: &Arc<Inner>, mut listening: UnixStream) {
+fn watch_loop(inner: &Arc<Inner>, mut listening: UnixStream) {
     loop {
         let wait = match inner.look() {
             Step::End(end, kills) => return inner.end(end, kills),
             Step::Wait(until) => until.map(|until| until.saturating_duration_since(instant())),
         };
-        // A time-out of zero would mean none at all.
+        // A time-out of zero is not allowed.
         let wait = wait.map(|wait| wait.max(Duration::from_millis(1)));
         if listening.set_read_timeout(wait).is_err() || matches!(listening.read(&mut [0; 64]), Ok(0)) {
             thread::sleep(Duration::from_millis(50));
@@ -380,8 +380,8 @@ fn stand_watch(inner: &Arc<Inner>, mut listening: UnixStream) {
     }
 }
 
-/// The signals that this process was started with ignored, as a set of bits, that of signal 1 the lowest. Linux tells;
-/// elsewhere there are none.
+/// The signals that were ignored when this process was started, as a bit set; the lowest bit is signal 1. Known on Linux only;
+/// elsewhere the set is empty.
 fn ignored_from_the_start() -> u64 {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0 };
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -314,10 +314,10 @@ fn what_cannot_be_started_is_said_with_the_next_step() {
     let absent = says(Program::Argv(vec!["./job.sh".into()]));
     let (path, from) = (bench.dir.path().join("job.sh").display().to_string(), bench.dir.path().display().to_string());
     assert!(absent.contains(&format!("there is no {path}")), "{absent}");
-    assert!(absent.contains(&format!("looked for from the repository, {from}")), "{absent}");
+    assert!(absent.contains(&format!("relative to the repository, {from}")), "{absent}");
     let job = Job { dir: Path::new("/no/such/folder"), ..bench.job("true") };
     let folder = bench.run(&job).unwrap_err().to_string();
-    assert!(folder.contains("/no/such/folder is not there"), "{folder}");
+    assert!(folder.contains("/no/such/folder does not exist"), "{folder}");
     // And a lock that was taken for one that did not start is free again.
     assert_eq!(bench.runs("true"), Ended::Exited(0));
 }

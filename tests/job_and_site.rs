@@ -137,7 +137,7 @@ fn a_job_that_cannot_be_started_is_said_with_the_next_step() {
     s.run(&["tick", "--", "no-such-program"]).exits(1).says("pushed").logs("no program `no-such-program` was found");
     s.upstream_file("state/new", "1\n");
     s.run(&["tick", "--", "state/new"]).exits(1).logs("chmod +x state/new");
-    s.run(&["tick", "--tick-command", "./job.sh"]).exits(1).logs("status 127").logs("from the repository");
+    s.run(&["tick", "--tick-command", "./job.sh"]).exits(1).logs("status 127").logs("relative to the repository");
     for empty in [&["tick", "--tick-command", " "][..], &["tick", "--", ""], &["sync", "--build-command", ""]] {
         let before = s.our_tip();
         s.run(empty);

@@ -190,7 +190,7 @@ fn what_keeps_a_pass_from_the_jobs_lock_for_good_is_no_passing_trouble() {
     s.tick().exits(0);
     fs::remove_file(s.private().join("job.lock")).unwrap();
     fs::create_dir(s.private().join("job.lock")).unwrap();
-    s.sync().exits(1).says("error").logs("job.lock").logs("take it away");
+    s.sync().exits(1).says("error").logs("job.lock").logs("remove it");
     fs::remove_dir(s.private().join("job.lock")).unwrap();
     s.sync().exits(0);
 }

@@ -1,4 +1,4 @@
-//! What the command line and the environment say, as one value.
+//! The settings from the command line and the environment, as one value.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,21 +14,22 @@ use crate::git::pathspec::Pathspec;
 use crate::policy::Mode;
 use crate::transport::TokenHost;
 
-/// What the environment alone says comes at the end; everything else is a flag, and its comment is the flag's help: the
-/// first paragraph for `-h`, all of it for `--help`.
+/// The settings of one run.
+///
+/// A field's doc comment is its flag's help: the first paragraph for `-h`, all of it for `--help`. The fields at the end have
+/// no flag and come from the environment only.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Repository")]
 pub struct Config {
-    /// The repository [default: found from here]
+    /// The repository [default: the one we are in]
     ///
-    /// A path that is given is taken as it is: no parent folder is searched. Default: the repository that the current folder
-    /// is in.
+    /// A given path is used as it is: no parent folder is searched. Default: the repository that contains the current folder.
     #[arg(long, value_name = "PATH", env = "GIT_SYNC_REPO")]
     pub repo: Option<PathBuf>,
     /// The remote's URL
     ///
-    /// Default: the URL that the repository has, else $GITHUB_SERVER_URL/$GITHUB_REPOSITORY.git. (sync and tick use a secret
-    /// in GIT_SYNC_REMOTE_URL, and nothing else of it.)
+    /// Default: $GITHUB_SERVER_URL/$GITHUB_REPOSITORY.git if GITHUB_REPOSITORY is set, else the URL that the repository has.
+    /// (sync and tick use only the secret in GIT_SYNC_REMOTE_URL, if it holds one.)
     #[arg(long, value_name = "URL", env = "GIT_SYNC_REMOTE_URL")]
     pub remote_url: Option<String>,
     /// Name of the remote
@@ -37,16 +38,16 @@ pub struct Config {
     /// Name of the branch
     #[arg(long, value_name = "NAME", env = "GIT_SYNC_BRANCH", default_value = "main", value_parser = values::branch)]
     pub branch: String,
-    /// Make the branch where the remote lacks it
+    /// Create the branch if the remote lacks it
     ///
-    /// Without it a remote that has branches but not this one is an error, so that a mistyped name is never pushed. In the
-    /// environment: true, 1, yes or on.
+    /// Without this option it is an error if the remote has branches but not this one, so that a mistyped name is never
+    /// pushed. In the environment: true, 1, yes or on.
     #[arg(long, env = "GIT_SYNC_CREATE_BRANCH", action = ArgAction::SetTrue, value_parser = values::switch)]
     pub create_branch: bool,
     /// On divergence, this instance wins
     ///
-    /// By default the remote wins. Either way the loser's commits are kept under refs/gitsync/rescue/. In the environment:
-    /// true, 1, yes or on.
+    /// By default the remote wins. Either way the commits of the losing side are kept under refs/gitsync/rescue/. In the
+    /// environment: true, 1, yes or on.
     #[arg(long = "alpha", env = "GIT_SYNC_ALPHA", action = ArgAction::SetTrue, value_parser = values::mode)]
     pub mode: Mode,
     /// On divergence: policy or rebase
@@ -54,32 +55,32 @@ pub struct Config {
     pub on_divergence: OnDivergence,
     /// How long rescues are kept
     ///
-    /// What a pass had to replace is kept for this long under refs/gitsync/rescue/.
+    /// Commits and files that a pass had to replace are kept this long under refs/gitsync/rescue/.
     #[arg(long, value_name = "DUR", env = "GIT_SYNC_KEEP_RESCUES", default_value = "90d",
         value_parser = values::duration, hide_short_help = true)]
     pub keep_rescues: Duration,
     /// A file that holds the token
     ///
-    /// It is read anew in each pass. Without one the token is GIT_SYNC_TOKEN, else GITHUB_TOKEN for the host of
-    /// GITHUB_SERVER_URL, else what git's credential helpers give.
+    /// Each pass reads it again. Without a token file the token is GIT_SYNC_TOKEN, else GITHUB_TOKEN (for the host of
+    /// GITHUB_SERVER_URL only), else what git's credential helpers give.
     #[arg(long, value_name = "PATH", env = "GIT_SYNC_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
-    /// The host that a token is for: HOST or HOST:PORT
+    /// The host that the token is for: HOST or HOST:PORT
     ///
-    /// No other host gets it. Default: the host that --remote-url or GITHUB_SERVER_URL named at init-sync.
+    /// No other host gets the token. Default: the host that --remote-url or GITHUB_SERVER_URL named at init-sync.
     #[arg(long, value_name = "HOST", env = "GIT_SYNC_TOKEN_HOST", help_heading = "Repository")]
     #[arg(value_parser = values::token_host, hide_short_help = true)]
     pub token_host: Option<TokenHost>,
-    /// Let a token go over plain http
+    /// Send the token over plain http too
     ///
-    /// Without it a token goes over plain http to this machine alone. In the environment: true, 1, yes or on.
+    /// Without this option the token is sent over plain http to this machine only. In the environment: true, 1, yes or on.
     #[arg(long, env = "GIT_SYNC_ALLOW_INSECURE_HTTP", hide_short_help = true)]
     #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     pub allow_insecure_http: bool,
 
-    /// The job, a line for `sh -c`
+    /// The job, a command line for `sh -c`
     ///
-    /// It runs in the repository. `-- COMMAND ARG…` wins over it.
+    /// It runs in the repository. If `-- COMMAND ARG…` is given, that runs instead.
     #[arg(long, value_name = "STR", env = "GIT_SYNC_TICK_COMMAND", default_value = "python -m src.main tick",
         value_parser = values::command, help_heading = "Job and commit")]
     pub tick_command: String,
@@ -88,21 +89,21 @@ pub struct Config {
     pub tick_argv: Vec<OsString>,
     /// What to commit; repeatable
     ///
-    /// A file, a folder or another pathspec of git's (`*.json`, `:(exclude)state/tmp`), relative to the repository's top. Repeat
-    /// the flag for more; in the environment blanks separate them.
-    /// (init-sync and sync read the variable too: a public dir must not hold one of these paths.)
+    /// A file, a folder or any other git pathspec (`*.json`, `:(exclude)state/tmp`), relative to the top of the repository. Repeat
+    /// the flag for more; in the environment they are separated by blanks.
+    /// (init-sync and sync read the variable too: the public dir must not contain one of these paths.)
     #[arg(long = "path", value_name = "PATH", env = "GIT_SYNC_PATHS", default_values = DEFAULT_PATHS,
         value_parser = OsStringValueParser::new().try_map(|path| Pathspec::parse(&path)), help_heading = "Job and commit")]
     pub paths: Vec<Pathspec>,
     /// The commit message
     ///
-    /// {time} stands for the time in UTC.
+    /// {time} is replaced by the time in UTC.
     #[arg(long, value_name = "TEMPLATE", env = "GIT_SYNC_MESSAGE", default_value = "chore(state): tick at {time}",
         value_parser = values::message, help_heading = "Job and commit")]
     pub message: String,
     /// Larger files are left out of the commit
     ///
-    /// Each is an error: the server would refuse the push, and every later one.
+    /// Each such file is an error. Were it committed, the server would refuse this push and every later one.
     #[arg(long, value_name = "SIZE", env = "GIT_SYNC_MAX_FILE_SIZE", default_value = "100MB",
         value_parser = values::size, hide_short_help = true, help_heading = "Job and commit")]
     pub max_file_size: u64,
@@ -112,15 +113,15 @@ pub struct Config {
     pub public_dir: Option<PathBuf>,
     /// Publish over files that gitsync did not put there
     ///
-    /// Without it a public dir that is not empty and that gitsync did not fill is refused. In the environment: true, 1, yes or
-    /// on.
+    /// Without this option a public dir is refused if it is not empty and gitsync did not fill it. In the environment: true, 1,
+    /// yes or on.
     #[arg(long, env = "GIT_SYNC_REPLACE_PUBLIC_DIR", help_heading = "Site", hide_short_help = true)]
     #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     pub replace_public_dir: bool,
-    /// Builds the site, a line for `sh -c`
+    /// Builds the site, a command line for `sh -c`
     ///
-    /// It runs in the repository and builds into {public_dir}. Default with a public dir: python -m src.main build-site
-    /// --output {public_dir}. An empty one with a public dir: nothing is built.
+    /// It runs in the repository and builds into {public_dir}. Default if a public dir is given: python -m src.main build-site
+    /// --output {public_dir}. With a public dir and an empty command nothing is built.
     #[arg(long, value_name = "STR", env = "GIT_SYNC_BUILD_COMMAND", help_heading = "Site")]
     #[arg(default_value_if("public_dir", ArgPredicate::IsPresent, BUILD_COMMAND))]
     pub build_command: Option<String>,
@@ -134,9 +135,9 @@ pub struct Config {
     /// Exit 1 if the last good sync is older than this, or never was.
     #[arg(long, value_name = "DUR", value_parser = values::duration, help_heading = "Health")]
     pub max_age: Option<Duration>,
-    /// Of what, sync or tick [with --max-age: sync]
+    /// Which runs: sync or tick [with --max-age: sync]
     ///
-    /// Judged by a largest age where one is given (default: sync). Else the last run of that subcommand alone is shown.
+    /// With --max-age: the runs that are checked (default: sync). Without: only the last run of that subcommand is shown.
     #[arg(long, value_name = "WHAT", help_heading = "Health")]
     pub of: Option<Of>,
 
@@ -146,7 +147,7 @@ pub struct Config {
     pub lock_wait: Duration,
     /// Time for the network in all
     ///
-    /// 30 s without a byte end a transfer too.
+    /// A transfer also ends after 30 s without a byte.
     #[arg(long, value_name = "DUR", env = "GIT_SYNC_NETWORK_TIMEOUT", default_value = "5m",
         value_parser = values::duration, help_heading = TIME)]
     pub network_timeout: Duration,
@@ -159,9 +160,9 @@ pub struct Config {
         value_parser = values::duration, help_heading = TIME)]
     pub build_timeout: Duration,
 
-    /// Say what the pass would do, and do nothing
+    /// Print what the pass would do, and do nothing
     ///
-    /// It changes no file and runs neither job nor build. In the environment: true, 1, yes or on.
+    /// No file is changed, and neither job nor build is run. In the environment: true, 1, yes or on.
     #[arg(long, env = "GIT_SYNC_DRY_RUN", help_heading = "Output")]
     #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     pub dry_run: bool,
@@ -180,23 +181,23 @@ pub struct Config {
     pub metrics_file: Option<PathBuf>,
     /// Log more; -vv logs everything
     ///
-    /// RUST_LOG has the finer switches, and wins.
+    /// RUST_LOG allows finer control, and wins if it is set.
     #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,
     /// Log errors only
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Output")]
     pub quiet: bool,
 
-    /// `NO_COLOR`: whether colours are unwanted even on a terminal.
+    /// Whether `NO_COLOR` is set: no colours, even on a terminal.
     #[arg(skip)]
     pub no_color: bool,
     /// `RUST_LOG`.
     #[arg(skip)]
     pub log_filter: Option<String>,
-    /// The identity that the environment names.
+    /// The author and committer that the environment names.
     #[arg(skip)]
     pub identity: IdentityEnv,
-    /// `HOME`: a folder that is never published over.
+    /// `HOME`: this folder is never used as a public dir.
     #[arg(skip)]
     pub home: Option<PathBuf>,
 }
@@ -205,7 +206,7 @@ const TIME: &str = "Time limits (90s, 15m)";
 
 const DEFAULT_PATHS: [&str; 2] = ["state/", "audit/"];
 
-/// What stands for the public dir in a build command.
+/// The placeholder for the public dir in a build command.
 const PUBLIC_DIR: &str = "{public_dir}";
 
 pub(super) const BUILD_COMMAND: &str = "python -m src.main build-site --output {public_dir}";
@@ -224,23 +225,23 @@ pub struct IdentityEnv {
 }
 
 impl Config {
-    /// -1: errors alone, 0: warnings and what was done, 1: more, 2: everything.
+    /// -1: errors only, 0: also warnings and what was done, 1: more, 2: everything.
     pub fn verbosity(&self) -> i8 {
         if self.quiet { -1 } else { i8::try_from(self.verbose).unwrap_or(i8::MAX) }
     }
 
-    /// Whether nobody has said what to commit.
+    /// Whether the paths to commit are the default ones.
     pub fn has_default_paths(&self) -> bool {
         self.paths.iter().map(Pathspec::given).eq(DEFAULT_PATHS)
     }
 
-    /// The longest that a pass can take by all its limits together, and ten minutes for what has none: the disk.
+    /// The longest that a pass can take: the sum of its limits, and ten minutes for the disk, which has no limit.
     pub fn longest(&self) -> Duration {
         let limits = [self.lock_wait, self.network_timeout, self.job_timeout, self.build_timeout];
         limits.into_iter().fold(Duration::from_secs(600), Duration::saturating_add)
     }
 
-    /// Adds what the environment alone says.
+    /// Adds the settings that have no flag, and those that depend on several variables.
     pub(super) fn with_environment(
         mut self,
         subcommand: Subcommand,
@@ -253,7 +254,7 @@ impl Config {
             self.tick_argv = job.cloned().collect();
         }
         if matches.value_source("paths") == Some(ValueSource::EnvVariable) {
-            // clap takes the list for one path. One of blanks alone is an empty list, which is none.
+            // clap takes the whole list for one path. A list of blanks only counts as unset.
             let list = text("GIT_SYNC_PATHS").unwrap_or_default();
             let some = list.split_whitespace().next().is_some();
             let list = if some { list } else { DEFAULT_PATHS.join(" ") };
@@ -266,7 +267,7 @@ impl Config {
             self.remote_url = repository.map(|name| format!("{}/{name}.git", server.trim_end_matches('/')));
         }
         if self.build_command.as_ref().is_some_and(|command| command.trim().is_empty()) {
-            // Said on purpose: a public dir that nothing is built into.
+            // An empty command is given on purpose: nothing is built into the public dir.
             self.build_command = None;
             if self.public_dir.is_none() {
                 return Err("--build-command is empty: give a command, or leave the option out".into());
@@ -276,7 +277,7 @@ impl Config {
             && command.contains(PUBLIC_DIR)
         {
             return Err(format!(
-                "the build command is '{command}', and there is no public dir for {PUBLIC_DIR}: give --public-dir \
+                "the build command is '{command}', but there is no public dir for {PUBLIC_DIR}: give --public-dir \
                  (GIT_SYNC_PUBLIC_DIR), or name the folder itself"
             ));
         }

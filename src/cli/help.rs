@@ -1,13 +1,13 @@
-//! The texts of the help, and how much of it is shown.
+//! The help texts, and how much of them is shown.
 //!
-//! `-h` fits one screen; `--help` has everything, environment variables included. `gitsync` alone and `gitsync -h` print a
-//! short page, `gitsync --help` every option of every subcommand.
+//! `-h` fits on one screen; `--help` shows everything, including the environment variables. `gitsync` alone and `gitsync -h`
+//! print a short page, `gitsync --help` prints every option of every subcommand.
 
 use clap::{Arg, ArgAction, Command};
 
 use super::{Subcommand, scope};
 
-/// How much help the command line asks for, if it asks for help.
+/// How much help is shown, if the command line asks for help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// One screen.
@@ -19,12 +19,12 @@ pub enum Detail {
 const ABOUT: &str = "Keeps a machine's git repository and its remote in sync, unattended.";
 
 const DETAILS: &str = "\
-Each subcommand takes the repository's lock, does one pass and exits. A scheduler
-(cron, supercronic, systemd) runs it again and again. stdout gets one line, the
-result; everything else goes to stderr.
+init-sync, sync and tick each take the repository's lock, do one pass and exit.
+A scheduler (cron, supercronic, systemd) runs them again and again. The result is
+one line on stdout; everything else goes to stderr.
 
-Below are the options of all subcommands. One that only some of them have names
-these [in brackets].";
+Below are the options of all subcommands. If only some subcommands have an option,
+they are listed [in brackets].";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +34,7 @@ Examples:
 
 Read on:
   gitsync SUBCOMMAND -h      its options, on one screen
-  gitsync SUBCOMMAND --help  what it does, its results and its variables
+  gitsync SUBCOMMAND --help  what it does, its results and environment variables
   gitsync --help             every option of every subcommand";
 
 /// The exit codes, for `-h` and `--help`.
@@ -44,28 +44,30 @@ struct ExitCodes {
 }
 
 const PASS_CODES: ExitCodes = ExitCodes {
-    short: "Exit codes: 0 done, 1 a person has to act, 2 usage, 75 the next pass tries again",
+    short: "Exit codes: 0 done, 1 a person has to act, 2 usage, 75 the next pass retries",
     full: "\
 Exit codes:
-  0      the pass did its work, or there was none to do
+  0      the pass did its work, or there was nothing to do
   1      it failed, and a retry alone won't help (job or build failed, bad
-         repository, refused credentials, rejected by the server's rules)
-  2      the command line or the environment asks for what can't be done
-  75     passing trouble, the next pass tries again (remote out of reach,
-         time-out, push lost a race, lock not free in time)
+         repository, credentials refused, push rejected by the server's rules)
+  2      usage: the command line or the environment asks for something that
+         can't be done
+  75     temporary failure, the next pass retries (remote unreachable, time-out,
+         push lost a race, lock not free in time)
   128+N  ended by signal N",
 };
 
 const STATUS_CODES: ExitCodes = ExitCodes {
-    short: "Exit codes: 0 fine, 1 not healthy, or no repository, 2 usage",
+    short: "Exit codes: 0 fine, 1 not healthy or no repository, 2 usage",
     full: "\
 Exit codes:
-  0  the status is shown, and is healthy where --max-age asks for that
-  1  not healthy; or there is no repository to look at
-  2  the command line or the environment asks for what can't be done",
+  0  the status is shown; with --max-age: the instance is healthy
+  1  not healthy, or no usable repository
+  2  usage: the command line or the environment asks for something that can't be
+     done",
 };
 
-/// What the help of one subcommand says.
+/// The help of one subcommand.
 struct Page {
     about: &'static str,
     details: &'static str,
@@ -76,24 +78,24 @@ struct Page {
 }
 
 const INIT_SYNC: Page = Page {
-    about: "At start-up: make the repository exist, heal it, follow the remote.",
+    about: "At start-up: create or heal the repository, and follow the remote.",
     details: "\
 One pass:
-  1. make the repository exist in --repo, in place (files that are there
-     stay), with its remote
-  2. heal what an earlier crash or a person left: stale locks, a half-done
-     merge, HEAD on another branch, a killed clone; put a corrupt repository
+  1. create the repository in --repo if there is none, in place (existing files
+     stay), and set its remote
+  2. heal what a crash or a person left behind: stale locks, an unfinished
+     merge, HEAD on another branch, a killed clone; move a corrupt repository
      aside and fetch it again
-  3. fetch and follow the remote, in either mode; forget a pending force push
-  4. build the site, so that the public dir holds exactly the fresh one
+  3. fetch and follow the remote, in either mode; drop a pending force push
+  4. build the site, so that the public dir holds exactly the new site
 
 Result, one word on stdout:
-  cloned        there was no repository, now there is
+  cloned        there was no repository; it was cloned
   reset         the repository was made equal to the remote
   up-to-date    nothing differed
-  empty-remote  the remote has no branch yet, or not this one and
+  empty-remote  the remote has no branches yet, or it lacks this one and
                 --create-branch is given; the first tick's push creates it
-  offline       the remote is out of reach; the local state stays in use
+  offline       the remote can't be reached; the local state stays in use
                 (exit 75)
   error         see stderr",
     example: "\
@@ -104,21 +106,22 @@ Example:
 };
 
 const SYNC: Page = Page {
-    about: "Every 30 s: look at the remote; follow it where the rule says so.",
+    about: "Every 30 s: check the remote, and follow it where the rule says so.",
     details: "\
-One pass asks the remote. What it does next depends on the state it finds:
+One pass asks the remote for the branch's tip. What it does next depends on the
+state it finds:
   up-to-date  nothing: no fetch, no scan of the files
   behind      follow the remote, rebuild the site
   ahead       nothing: the next tick pushes
   diverged    accept the remote, rebuild the site; with --alpha: keep local,
               and the next tick's push may overwrite the remote
 
-To follow the remote is to make branch, index and every tracked file equal to
-it. What would be lost by that is kept first, as commits:
-`git for-each-ref refs/gitsync/rescue/` lists them.
+Following the remote makes the branch, the index and every tracked file equal to
+the remote's commit. Anything that would be lost is saved as a commit first:
+`git for-each-ref refs/gitsync/rescue/` lists these rescues.
 
 Result, one word on stdout: the state it found, as above; or
-  skipped     another sync waits for the lock already
+  skipped     another sync is already waiting for the lock
   error       see stderr",
     example: "\
 Example:
@@ -132,18 +135,18 @@ const TICK: Page = Page {
     about: "Every 15 min: sync, run the job, build the site, commit, push.",
     details: "\
 One pass:
-  1. sync; where the remote is out of reach, go on with a warning
+  1. sync; if the remote can't be reached, go on with a warning
   2. run the job: COMMAND as given, else --tick-command through `sh -c`; if it
-     fails, the pass fails, but what it wrote is committed all the same
+     fails, the pass fails, but what the job wrote is still committed
   3. build the site
   4. commit what is new, changed or deleted under --path, and nothing else
-  5. push what the remote does not have, commits of an earlier tick included
+  5. push what the remote does not have, including commits of earlier ticks
 
 Result, one word on stdout:
   no-changes   nothing to commit, nothing to push
-  pushed       the remote has our commit (after a failed job too: exit 1 then)
-  push-failed  the commit is kept, the next tick tries again
-  skipped      another tick waits for the lock already
+  pushed       the remote has our commit (also after a failed job: exit 1)
+  push-failed  the commit is kept, the next tick retries the push
+  skipped      another tick is already waiting for the lock
   error        see stderr",
     example: "\
 Example:
@@ -154,20 +157,21 @@ Example:
 };
 
 const STATUS: Page = Page {
-    about: "Show where this instance stands; with --max-age a health check.",
+    about: "Show the state of this instance; with --max-age a health check.",
     details: "\
-Shows branch, local commit, remote commit as last seen, state, mode, a pending
-force push, who holds the lock, the last run of each subcommand with its age and
-result, and what was rescued. Takes no lock, writes nothing, asks no server.
+Shows the branch, the local commit, the remote commit as last seen, the state, the
+mode, a pending force push, who holds the lock, the last run of each subcommand
+with its age and result, and the rescues. It takes no lock, writes nothing and
+does not use the network.
 
-With --max-age it is a health check: exit 1 if the last good sync is older, or
-never was. A good sync is any pass (init-sync and tick too) that reached the
-remote, did what the rule says and ended with exit code 0. While a pass is
-running the others wait for it, so the age is measured up to its start, as long
-as it keeps its time limits: give the limits here as you give them to the passes.
-So a long first tick right after init-sync is healthy. --of tick asks about the
-last tick that ended with exit code 0 instead. Without --max-age it shows the
-last run of that subcommand alone, and judges nothing.
+With --max-age it is a health check: exit 1 if the last good sync is older than
+that, or if there was none. A good sync is any pass (also init-sync and tick) that
+reached the remote, did what the rule says and ended with exit code 0. While a
+pass is running the others wait for it, so the age is measured up to its start, as
+long as it is within its time limits: give status the same limits as the passes.
+So a long first tick right after init-sync is healthy. With --of tick the check is
+about the last tick that ended with exit code 0. --of without --max-age shows the
+last run of that subcommand only, and checks nothing.
 
 Result: lines for people; with --output json one object, whose `result` is `ok`,
 `unhealthy` or `error`.",
@@ -193,7 +197,7 @@ fn titled(command: Command) -> Command {
     command.display_name("gitsync").version(env!("CARGO_PKG_VERSION")).max_term_width(110)
 }
 
-/// The pages of the program itself, with a line for each subcommand.
+/// The help of the program itself, with a line for each subcommand.
 pub fn program() -> Command {
     titled(Command::new("gitsync"))
         .bin_name("gitsync")
@@ -209,13 +213,13 @@ pub fn program() -> Command {
         .subcommands(Subcommand::ALL.map(|subcommand| Command::new(subcommand.word()).about(page(subcommand).about)))
 }
 
-/// The pages of a subcommand.
+/// The help of one subcommand.
 pub fn subcommand(flags: Command, subcommand: Subcommand, detail: Detail) -> Command {
     let Page { about, details, results, example, exit_codes } = page(subcommand);
     let word = subcommand.word();
     let after = match detail {
         Detail::Short => {
-            format!("Result on stdout: {results}\n{}\n`gitsync {word} --help` has everything.", exit_codes.short)
+            format!("Result on stdout: {results}\n{}\n`gitsync {word} --help` shows everything.", exit_codes.short)
         }
         Detail::Full => format!("{example}\n\n{}", exit_codes.full),
     };
@@ -226,19 +230,19 @@ pub fn subcommand(flags: Command, subcommand: Subcommand, detail: Detail) -> Com
         .long_about(format!("{about}\n\n{details}"))
         .after_help(after)
         .disable_help_flag(true)
-        .arg(flag("help", 'h').action(ArgAction::Help).help("Print this page; --help prints all of it"))
+        .arg(flag("help", 'h').action(ArgAction::Help).help("Print a short help; --help prints all of it"))
         .disable_version_flag(true)
         .arg(flag("version", 'V').action(ArgAction::Version).help("Print the version").hide(true))
 }
 
-/// An option on the program's page, which says whose it is where not every subcommand has it.
+/// An option on the program's page. If not every subcommand has it, those that do are named behind it.
 pub fn reference(arg: Arg) -> Arg {
-    let its = scope(arg.get_id().as_str());
+    let subcommands = scope(arg.get_id().as_str());
     let arg = arg.hide_short_help(true);
-    if its.len() == Subcommand::ALL.len() {
+    if subcommands.len() == Subcommand::ALL.len() {
         return arg;
     }
-    let words: Vec<&str> = its.iter().map(|subcommand| subcommand.word()).collect();
+    let words: Vec<&str> = subcommands.iter().map(|subcommand| subcommand.word()).collect();
     let text = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
     arg.long_help(format!("{text}\n\n[{}]", words.join(", ")))
 }

@@ -1,4 +1,4 @@
-//! What was likely meant: a variable that nothing reads, a daemon that there is none of.
+//! Hints for likely mistakes: a misspelled variable, and somebody who looks for a daemon.
 
 use std::ffi::OsString;
 
@@ -8,17 +8,17 @@ use clap::{Arg, Args};
 
 use super::Config;
 
-/// What the variables of gitsync begin with.
+/// The prefix of gitsync's variables.
 const PREFIX: &str = "GIT_SYNC_";
 
-/// Variables that belong to no flag: the token, and what the container's entry point and schedulers read.
+/// Variables without a flag: the token, and those that the container's entry point and schedulers read.
 const WITHOUT_A_FLAG: [&str; 3] = ["GIT_SYNC_TOKEN", "GIT_SYNC_SYNC_INTERVAL", "GIT_SYNC_TICK_INTERVAL"];
 
-/// Words for what repeats passes, as a subcommand or a flag of other programs.
+/// Words that other programs use, as a subcommand or a flag, for running again and again.
 const DAEMON: [&str; 8] = ["daemon", "run", "watch", "serve", "start", "loop", "interval", "every"];
 
-/// The variables that are set, begin as ours do and mean nothing to any subcommand: a sentence that names each, with the one that
-/// was likely meant.
+/// Names the variables that are set and have gitsync's prefix, but that no subcommand reads, each with the one that was likely
+/// meant. `None` if there are none.
 pub fn unknown_variables(set: impl IntoIterator<Item = (OsString, OsString)>) -> Option<String> {
     let names = set.into_iter().filter(|(_, value)| !value.is_empty()).filter_map(|(name, _)| name.into_string().ok());
     let names: Vec<String> = names.filter(|name| name.starts_with(PREFIX)).collect();
@@ -38,10 +38,10 @@ pub fn unknown_variables(set: impl IntoIterator<Item = (OsString, OsString)>) ->
     (!unknown.is_empty()).then(|| format!("nothing reads {}", unknown.join(", ")))
 }
 
-/// The known variable that is most like this one, as clap judges the values of a flag. They all begin alike, so that counts for
-/// nothing.
+/// The known variable that is most like this one, by clap's measure for the values of a flag. The common prefix is left out of
+/// the comparison.
 fn nearest(name: &str, known: &[String]) -> Option<String> {
-    // clap keeps what lives for ever, and this happens once.
+    // clap wants strings that live for ever. This runs once in a process, so the leak is small.
     let ends = |name: &String| -> &'static str { String::leak(name.trim_start_matches(PREFIX).to_owned()) };
     let values = PossibleValuesParser::new(known.iter().map(ends));
     let mut words = clap::Command::new("").no_binary_name(true).arg(Arg::new("name").value_parser(values));
@@ -52,13 +52,13 @@ fn nearest(name: &str, known: &[String]) -> Option<String> {
     }
 }
 
-/// Says to somebody who looks for a daemon that a scheduler runs the passes.
+/// If the command line looks for a daemon, adds a hint that a scheduler runs the passes.
 pub fn name_the_scheduler(error: &mut clap::Error) {
     let word = [ContextKind::InvalidSubcommand, ContextKind::InvalidArg].into_iter().find_map(|kind| error.get(kind));
     let Some(ContextValue::String(word)) = word else { return };
     if DAEMON.contains(&word.trim_start_matches('-')) {
         let tip = "there is no daemon: a scheduler (cron, systemd, supercronic, a CronJob) runs `gitsync sync` every 30 s and \
-                   `gitsync tick` every 15 min, each of which is one pass and ends; docs/schedulers.md shows how";
+                   `gitsync tick` every 15 min; each does one pass and ends; docs/schedulers.md shows how";
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
 }

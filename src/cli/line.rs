@@ -9,16 +9,18 @@ use clap::{Arg, ArgAction};
 use super::help::Detail;
 use super::{Env, Subcommand, bad_variable, scope, values};
 
-/// The command line with its subcommand taken out: flags may stand before and after it, and clap reads all in one place.
+/// The command line with its subcommand taken out. Flags may come before and after the subcommand, but clap reads them in one
+/// place only.
 pub struct Line {
-    /// The program's name, then everything but the subcommand in its order. A word that is no subcommand comes first.
+    /// The program's name, then everything but the subcommand, in order. A word in the subcommand's place that is not one comes
+    /// first.
     pub args: Vec<OsString>,
     pub subcommand: Option<Subcommand>,
     pub detail: Detail,
 }
 
 impl Line {
-    /// Takes the subcommand out; `flags` says which flags take a value. `help SUBCOMMAND` becomes `SUBCOMMAND --help`.
+    /// Takes the subcommand out; `flags` tells which flags take a value. `help SUBCOMMAND` becomes `SUBCOMMAND --help`.
     pub fn new(mut args: Vec<OsString>, flags: &clap::Command) -> Self {
         let mut at = subcommand_at(&args, flags);
         if let Some(help) = at.filter(|at| args.get(*at).is_some_and(|word| word == "help")) {
@@ -35,15 +37,16 @@ impl Line {
         Self { args, subcommand, detail: if full { Detail::Full } else { Detail::Short } }
     }
 
-    /// What clap can't see: a flag that means nothing to this subcommand, and a switch whose variable says neither yes nor no
-    /// though the flag is given too.
+    /// Returns an error that clap does not find: a flag that this subcommand does not have, or a switch that is given as a flag
+    /// while its variable holds neither yes nor no.
     pub fn fault(&self, command: &clap::Command, env: Env<'_>) -> Option<String> {
         let subcommand = self.subcommand?;
         let given: Vec<&Arg> = command.get_arguments().filter(|arg| self.gives(arg)).collect();
         for arg in &given {
-            let its = scope(arg.get_id().as_str());
-            if !its.contains(&subcommand) {
-                let owners: Vec<String> = its.iter().map(|owner| format!("`gitsync {}`", owner.word())).collect();
+            let subcommands = scope(arg.get_id().as_str());
+            if !subcommands.contains(&subcommand) {
+                let owners: Vec<String> =
+                    subcommands.iter().map(|owner| format!("`gitsync {}`", owner.word())).collect();
                 return Some(
                     format!(
                         "'--{}' means nothing to `gitsync {}`: it is an option of {}",
@@ -61,7 +64,7 @@ impl Line {
         })
     }
 
-    /// An error about a value that stands in a variable names the variable, not the flag that nobody gave.
+    /// Makes an error about a variable's value name the variable, not the flag, which was not given.
     pub fn name_variable(&self, mut error: clap::Error, command: &mut clap::Command) -> clap::Error {
         let said = |kind| match error.get(kind) {
             Some(ContextValue::String(text)) => text.clone(),
@@ -87,12 +90,12 @@ impl Line {
     }
 }
 
-/// The arguments before `--`; what comes after is the job's.
+/// The arguments before `--`; those after it belong to the job.
 pub fn ours(args: &[OsString]) -> impl Iterator<Item = &OsString> {
     args.iter().take_while(|arg| *arg != "--")
 }
 
-/// Where the first argument stands that is neither a flag nor a flag's value.
+/// The index of the first argument that is neither a flag nor a flag's value.
 fn subcommand_at(args: &[OsString], flags: &clap::Command) -> Option<usize> {
     let takes_value = |arg: &OsStr| {
         let name = arg.to_str().and_then(|arg| arg.strip_prefix("--"));

@@ -1,4 +1,4 @@
-//! What the command line makes of its arguments, and the pages of the documentation beside the definition.
+//! How the command line is parsed, and whether the documentation agrees with its definition.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use super::*;
 use crate::git::pathspec::Pathspec;
 use std::path::Path;
 
-/// Reads without an environment. What needs one is tested over the program, in tests/cli.rs: clap looks into the process's.
+/// Parses without an environment. Tests that need one run the program, in tests/cli.rs: clap reads the environment of the process.
 fn read(args: &[&str]) -> Result<(Asked, Config), clap::Error> {
     let args = std::iter::once("gitsync").chain(args.iter().copied()).map(OsString::from);
     super::read(args, &|_| None)
@@ -32,7 +32,7 @@ fn clap_finds_no_fault_in_the_definition() {
 }
 
 #[test]
-fn the_subcommand_is_found_wherever_it_stands() {
+fn the_subcommand_is_found_at_any_position() {
     let flags = Config::augment_args(clap::Command::new("gitsync"));
     let line = |args: &str| {
         let args = std::iter::once("gitsync").chain(args.split_whitespace()).map(OsString::from).collect();
@@ -138,7 +138,7 @@ const PAGE: &str = include_str!("../../docs/usage.md");
 /// A row of the page's table: environment, default, subcommands.
 type Row = (String, String, String);
 
-/// What clap knows of a flag, as the page writes it.
+/// clap's definition of each flag, in the form of the table in the docs.
 fn defined() -> BTreeMap<String, Row> {
     let mut found: BTreeMap<String, Vec<(Subcommand, String, String)>> = BTreeMap::new();
     for subcommand in Subcommand::ALL {
@@ -154,7 +154,7 @@ fn defined() -> BTreeMap<String, Row> {
         let whose = if uses.len() == 4 { "all".to_owned() } else { words.join(", ") };
         let envs: BTreeSet<&String> = uses.iter().map(|(_, env, _)| env).collect();
         assert_eq!(envs.len(), 1, "{envs:?}");
-        // The default of most, then those that differ.
+        // The usual default, then those that differ.
         let usual = uses.last().map(|(.., default)| default.clone()).unwrap_or_default();
         let mut default = format!("`{usual}`");
         for (subcommand, _, other) in uses.iter().filter(|(.., other)| *other != usual) {
@@ -165,7 +165,7 @@ fn defined() -> BTreeMap<String, Row> {
     found.into_iter().map(|(flag, uses)| (flag, row(uses))).collect()
 }
 
-/// The page cannot lie: its table of options is what clap has for each subcommand.
+/// The table of options in the docs must equal clap's definition for each subcommand.
 #[test]
 fn the_table_of_options_in_the_docs_is_the_program() {
     let mut rows: BTreeMap<String, Row> = PAGE
@@ -179,7 +179,7 @@ fn the_table_of_options_in_the_docs_is_the_program() {
         .collect();
     for (flag, (env, default, whose)) in defined() {
         let row = rows.remove(&flag).unwrap_or_else(|| panic!("{flag} is not in docs/usage.md"));
-        // Where clap has no default the page says in words what happens.
+        // If clap has no default, the docs describe what happens.
         let default = if default.is_empty() { row.1.clone() } else { default };
         assert_eq!(row, (env, default, whose), "{flag}");
     }
@@ -189,8 +189,8 @@ fn the_table_of_options_in_the_docs_is_the_program() {
 #[test]
 fn the_table_of_the_result_in_the_docs_is_the_program() {
     let outcome = Outcome::new(outcome::Command::Sync, chrono::DateTime::UNIX_EPOCH);
-    let told = outcome.json();
-    let keys: Vec<&str> = told.as_object().unwrap().keys().map(String::as_str).collect();
+    let object = outcome.json();
+    let keys: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
     let mut in_docs: Vec<&str> = PAGE
         .lines()
         .skip_while(|line| !line.starts_with("| key |"))

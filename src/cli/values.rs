@@ -1,4 +1,4 @@
-//! The values that a flag or a variable may have: each is checked where it is read, and an error says what to write.
+//! The values that a flag or a variable may have. Each is checked where it is read; an error says what to write instead.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ impl Of {
     }
 }
 
-/// What a switch in the environment may say.
+/// Parses a switch from the environment.
 pub fn switch(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -82,43 +82,43 @@ pub fn mode(text: &str) -> Result<Mode, String> {
     switch(text).map(|alpha| if alpha { Mode::Alpha } else { Mode::NonAlpha })
 }
 
-/// A clock can't be set further ahead than some hundreds of years.
+/// The longest duration allowed: a clock can't represent times further ahead than some hundreds of years.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A duration with its unit, longer than nothing.
+/// Parses a duration with its unit; zero is refused.
 pub fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text.trim()) {
-        Ok(duration) if duration.is_zero() => Err("must be longer than nothing, such as 90s or 15m".into()),
+        Ok(duration) if duration.is_zero() => Err("must be longer than zero, such as 90s or 15m".into()),
         Ok(duration) if duration > LONGEST => Err("must be less than 100 years".into()),
         Ok(duration) => Ok(duration),
         Err(_) => Err("give a number and a unit, such as 90s, 15m or 1h".into()),
     }
 }
 
-/// A size in bytes, written with its unit, more than nothing.
+/// Parses a size with its unit, into bytes; zero is refused.
 pub fn size(text: &str) -> Result<u64, String> {
     match text.trim().parse::<bytesize::ByteSize>() {
-        Ok(size) if size.as_u64() == 0 => Err("must be more than nothing, such as 100MB".into()),
+        Ok(size) if size.as_u64() == 0 => Err("must be more than zero, such as 100MB".into()),
         Ok(size) => Ok(size.as_u64()),
         Err(_) => Err("give a number and a unit, such as 100MB or 512KiB".into()),
     }
 }
 
-/// The host that a token is for.
+/// Parses the host that the token is for.
 pub fn token_host(text: &str) -> Result<TokenHost, String> {
     TokenHost::named(text.trim())
         .ok_or_else(|| "give a host, or a host and a port, such as github.com or git.example:8443".into())
 }
 
-/// A branch's name; `refs/heads/NAME`, as `$GITHUB_REF` has it, means NAME.
+/// Parses a branch name; `refs/heads/NAME`, as in `$GITHUB_REF`, means NAME.
 pub fn branch(text: &str) -> Result<String, String> {
     let short = text.strip_prefix("refs/heads/").unwrap_or(text);
     let is_commit = short.len() == 40 && short.bytes().all(|byte| byte.is_ascii_hexdigit());
     if short.starts_with("refs/") {
-        return Err("it names no branch: give a branch's name, such as main".into());
+        return Err("it is not a branch: give a branch's name, such as main".into());
     }
     if short == "HEAD" || short == "@" {
-        return Err("HEAD is no branch's name: name the branch itself, such as main".into());
+        return Err("HEAD is not a branch's name: name the branch itself, such as main".into());
     }
     if is_commit {
         return Err("it is a commit's id: give a branch's name, such as main".into());
@@ -129,18 +129,18 @@ pub fn branch(text: &str) -> Result<String, String> {
     name(short)
 }
 
-/// A remote's name.
+/// Parses a remote's name.
 pub fn name(text: &str) -> Result<String, String> {
     let allowed = git2::Reference::is_valid_name(&format!("refs/heads/{text}"));
     if allowed { Ok(text.to_owned()) } else { Err("git does not allow this name".into()) }
 }
 
-/// The job's command string.
+/// Parses the job's command line.
 pub fn command(text: &str) -> Result<String, String> {
     not_blank(text, "it is empty: give a command, or leave the option out")
 }
 
-/// A commit message.
+/// Parses a commit message.
 pub fn message(text: &str) -> Result<String, String> {
     not_blank(text, "it is empty: git refuses a commit without a message")
 }

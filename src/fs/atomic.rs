@@ -1,4 +1,5 @@
-//! A file replaced whole: written beside its place, then put there by one rename, so that a reader sees the old or the new.
+//! Replaces a file as a whole: the new content is written to another file, which is then renamed into place. A reader sees either
+//! the old content or the new.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -8,21 +9,21 @@ use std::path::Path;
 /// How a file is replaced.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum How {
-    /// Its bytes are on disk before the rename; [`sync_dir`](crate::state::dir::sync_dir) keeps the rename as well.
+    /// The content is on disk before the rename. [`sync_dir`](crate::state::dir::sync_dir) makes the rename durable too.
     Durably,
     /// Without waiting for the disk.
     Quickly,
-    /// Without waiting for the disk, and readable by all whatever the umask: who reads it is hardly ever who writes it.
+    /// Without waiting for the disk, and readable by all whatever the umask: the reader is usually another user.
     ReadableByAll,
-    /// As `Durably`, with the mode that git gives its files.
+    /// Like `Durably`, with the mode that git gives its files.
     LikeGit,
 }
 
-/// Puts `content` in place as `path`. `beside`: where it is written first, on the same file system; what a killed pass left
-/// there must have been removed.
+/// Replaces the file at `path` by `content`, which is first written to `beside`. That must be on the same file system and must
+/// not exist: what a killed pass left there has to be removed before.
 ///
 /// # Errors
-/// Those of the file system; what was at `path` is then still there, and nothing stays at `beside`.
+/// If the file system fails. The old file is then still at `path`, and `beside` is removed.
 pub(crate) fn replace(path: &Path, beside: &Path, content: &[u8], how: How) -> io::Result<()> {
     let written = write_and_rename(path, beside, content, how);
     if written.is_err() {
@@ -35,7 +36,7 @@ fn write_and_rename(path: &Path, beside: &Path, content: &[u8], how: How) -> io:
     let mode = match how {
         How::Durably | How::Quickly => 0o600,
         How::ReadableByAll => 0o644,
-        // Less the umask.
+        // The umask is applied to it.
         How::LikeGit => 0o666,
     };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;

@@ -1,8 +1,8 @@
-//! A folder through a directory handle that follows no links: the work tree, the staging folder, the public dir.
+//! A directory handle that follows no links: for the work tree, the staging folder and the public dir.
 //!
 //! Every path is walked component by component with `O_NOFOLLOW`, so that a link planted anywhere in it, by the job or by
-//! the remote, ends the walk instead of leading out of the tree (guarantee G10). What is done in a folder is done by a name
-//! without a slash: a path would be looked up anew each time, and what lies on it could have been replaced by a link meanwhile.
+//! the remote, ends the walk instead of leading out of the tree (guarantee G10). Operations in a folder take a name without a
+//! slash: a longer path would be resolved again each time, and one of its components may have been replaced by a link since.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,14 +16,14 @@ use rustix::io::Errno;
 pub(crate) const OPEN_DIR: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What was a file a moment ago may be a FIFO or a terminal now, and must not hold us.
+/// A file may have been replaced by a FIFO or a terminal since it was looked at. Opening it must not block.
 pub(crate) const OPEN_FILE: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// What stands at a path.
+/// The kind of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// A regular file; whether its owner may execute it.
+    /// A regular file.
     File {
         /// Whether its owner may execute it.
         executable: bool,
@@ -36,12 +36,12 @@ pub enum FileKind {
     Special,
 }
 
-/// What stands at a path, and the numbers by which a change of it shows.
+/// A directory entry: its kind, and the result of `stat`, which shows whether it has changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
-    /// Its numbers.
+    /// The result of `stat`.
     pub stat: Stat,
 }
 
@@ -56,13 +56,13 @@ impl Found {
         Self { kind, stat }
     }
 
-    /// Whether this is `staged` after its rename: the change time alone is another then.
+    /// Whether this is `staged` after its rename: only the change time may differ.
     pub fn is_placed_from(&self, staged: &Found) -> bool {
         let numbers = |s: &Stat| (s.st_dev, s.st_ino, s.st_size, s.st_mtime, s.st_mtime_nsec);
         self.kind == staged.kind && numbers(&self.stat) == numbers(&staged.stat)
     }
 
-    /// Whether this is still the same content, as far as numbers tell.
+    /// Whether the content is still the same, as far as `stat` shows it.
     pub fn is_same(&self, other: &Found) -> bool {
         let numbers =
             |s: &Stat| (s.st_dev, s.st_ino, s.st_size, s.st_mtime, s.st_mtime_nsec, s.st_ctime, s.st_ctime_nsec);
@@ -70,7 +70,7 @@ impl Found {
     }
 }
 
-/// A folder held open.
+/// An open folder.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
@@ -91,11 +91,11 @@ impl From<OwnedFd> for Dir {
 /// Where a walk to a path's parent ended.
 #[derive(Debug)]
 pub enum Parent {
-    /// At the parent: the handle and the last name.
+    /// At the parent, which is open.
     There(Dir),
     /// A component is missing.
     Missing,
-    /// A component is no folder: its depth, counted from 1.
+    /// A component is not a folder: its depth, counted from 1.
     Obstacle(usize),
 }
 
@@ -103,7 +103,7 @@ impl Dir {
     /// Opens the top of a tree.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn open(path: &Path) -> io::Result<Self> {
         let fd = rustix::fs::openat(
             rustix::fs::CWD,
@@ -117,12 +117,12 @@ impl Dir {
     /// Opens an absolute path in which no component is a link.
     ///
     /// # Errors
-    /// Those of the file system; a link is one.
+    /// If the file system fails, or a component is a link.
     pub fn reach(path: &Path) -> Result<Dir, Errno> {
         Dir::walk(path, false)
     }
 
-    /// Like [`Dir::reach`]; what is missing is made.
+    /// Like [`Dir::reach`], and creates missing folders.
     ///
     /// # Errors
     /// As [`Dir::reach`].
@@ -131,7 +131,7 @@ impl Dir {
     }
 
     fn walk(path: &Path, make: bool) -> Result<Dir, Errno> {
-        // Passing through a folder takes less permission than reading it.
+        // `O_PATH` needs no permission to read the folders on the way.
         #[cfg(target_os = "linux")]
         let through = OPEN_DIR.union(OFlags::PATH);
         #[cfg(not(target_os = "linux"))]
@@ -157,10 +157,10 @@ impl Dir {
         rustix::fs::openat(&at, ".", OPEN_DIR, Mode::empty()).map(Dir::from)
     }
 
-    /// Walks to the folder that holds `path`'s last component.
+    /// Walks to the folder that contains `path`'s last component.
     ///
     /// # Errors
-    /// Those of the file system, but for a missing component or one that is no folder.
+    /// If the file system fails. A component that is missing or not a folder is no error.
     pub fn parent_of(&self, path: &Path) -> io::Result<Parent> {
         let mut at = self.again()?;
         let count = path.components().count();
@@ -175,11 +175,11 @@ impl Dir {
         Ok(Parent::There(at))
     }
 
-    /// Walks to the folder that holds `path`'s last component and makes the folders that are missing. `sync`: whether to wait
-    /// until those are on disk.
+    /// Walks to the folder that contains `path`'s last component, and creates missing folders. `sync`: whether to wait until those
+    /// are on disk.
     ///
     /// # Errors
-    /// Those of the file system; `NotADirectory` where something stands in the way.
+    /// If the file system fails; `NotADirectory` if a component is not a folder.
     pub fn make_parent_of(&self, path: &Path, sync: bool) -> io::Result<Dir> {
         let mut at = self.again()?;
         let count = path.components().count();
@@ -200,10 +200,10 @@ impl Dir {
         Ok(at)
     }
 
-    /// What stands at a name in this folder.
+    /// The entry with this name in this folder; `None` if there is none.
     ///
     /// # Errors
-    /// Those of the file system, but for there being nothing.
+    /// If the file system fails. A missing entry is no error.
     pub fn look(&self, name: impl AsRef<Path>) -> Result<Option<Found>, Errno> {
         match rustix::fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Found::of(stat))),
@@ -212,10 +212,10 @@ impl Dir {
         }
     }
 
-    /// What stands at a path below this folder, no link followed.
+    /// The entry at a path below this folder, without following links; `None` if there is none.
     ///
     /// # Errors
-    /// Those of the file system, but for there being nothing.
+    /// If the file system fails. A missing entry is no error.
     pub fn find(&self, path: &Path) -> io::Result<Option<Found>> {
         match self.parent_of(path)? {
             Parent::There(parent) => Ok(parent.look(last(path))?),
@@ -226,7 +226,7 @@ impl Dir {
     /// Opens a regular file for reading.
     ///
     /// # Errors
-    /// Those of the file system; a link is one.
+    /// If the file system fails, or the name is a link or anything else but a regular file.
     pub fn open_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
         let fd = rustix::fs::openat(&self.fd, name.as_ref(), OPEN_FILE, Mode::empty())?;
         match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
@@ -235,10 +235,10 @@ impl Dir {
         }
     }
 
-    /// A regular file's bytes, or a link's target.
+    /// Reads a regular file's bytes, or a link's target.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn read(&self, name: impl AsRef<Path>, kind: FileKind) -> io::Result<Vec<u8>> {
         match kind {
             FileKind::Link => Ok(self.link_target(name)?),
@@ -251,10 +251,10 @@ impl Dir {
         }
     }
 
-    /// A link's target.
+    /// Reads a link's target.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn link_target(&self, name: impl AsRef<Path>) -> Result<Vec<u8>, Errno> {
         Ok(rustix::fs::readlinkat(&self.fd, name.as_ref(), Vec::new())?.into_bytes())
     }
@@ -262,7 +262,7 @@ impl Dir {
     /// Removes a file or link.
     ///
     /// # Errors
-    /// Those of the file system, but for there being nothing.
+    /// If the file system fails. A missing entry is no error.
     pub fn unlink(&self, name: impl AsRef<Path>) -> Result<(), Errno> {
         match rustix::fs::unlinkat(&self.fd, name.as_ref(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -270,10 +270,10 @@ impl Dir {
         }
     }
 
-    /// Removes a folder if it is empty. Whether it went.
+    /// Removes a folder if it is empty. Returns whether it was removed.
     ///
     /// # Errors
-    /// Those of the file system, but for its holding something or not being there.
+    /// If the file system fails. A folder that is missing or not empty is no error.
     pub fn remove_empty(&self, name: impl AsRef<Path>) -> io::Result<bool> {
         match rustix::fs::unlinkat(&self.fd, name.as_ref(), AtFlags::REMOVEDIR) {
             Ok(()) => Ok(true),
@@ -282,10 +282,10 @@ impl Dir {
         }
     }
 
-    /// Makes a folder where there is none.
+    /// Creates a folder if there is none.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn make_folder(&self, name: impl AsRef<Path>) -> io::Result<()> {
         match rustix::fs::mkdirat(&self.fd, name.as_ref(), Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -293,68 +293,68 @@ impl Dir {
         }
     }
 
-    /// Puts what stands at `from` in place as `to` in `there`, by one rename.
+    /// Renames `from` to `to` in the folder `there`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn rename(&self, from: impl AsRef<Path>, there: &Dir, to: impl AsRef<Path>) -> Result<(), Errno> {
         rustix::fs::renameat(&self.fd, from.as_ref(), &there.fd, to.as_ref())
     }
 
-    /// The names in this folder, with what stands there.
+    /// The names in this folder, with the type of each.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn list(&self) -> io::Result<Vec<(std::ffi::OsString, FileType)>> {
         crate::fs::files::list(&self.fd)
     }
 
-    /// A folder in this one, no link followed.
+    /// Opens a folder in this one; a link is not followed.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn folder(&self, name: impl AsRef<Path>) -> io::Result<Dir> {
         Ok(self.child(name.as_ref().as_os_str().as_bytes())?)
     }
 
-    /// Makes a new file in this folder.
+    /// Creates a new file in this folder.
     ///
     /// # Errors
-    /// Those of the file system; `AlreadyExists` where something has that name.
+    /// If the file system fails; `AlreadyExists` if the name is in use.
     pub fn create_file(&self, name: impl AsRef<Path>, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(rustix::fs::openat(&self.fd, name.as_ref(), flags, Mode::from_raw_mode(mode))?))
     }
 
-    /// Makes a link in this folder.
+    /// Creates a symbolic link in this folder.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn create_link(&self, name: impl AsRef<Path>, target: &[u8]) -> Result<(), Errno> {
         rustix::fs::symlinkat(target, &self.fd, name.as_ref())
     }
 
-    /// Waits until the folder's entries are on disk.
+    /// Syncs the folder's entries to disk.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn sync(&self) -> Result<(), Errno> {
         rustix::fs::fsync(&self.fd)
     }
 
-    /// Waits until everything on this folder's file system is on disk.
+    /// Syncs this folder's whole file system to disk.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     #[cfg(target_os = "linux")]
     pub fn sync_all(&self) -> Result<(), Errno> {
         rustix::fs::syncfs(self.fd.as_fd())
     }
 
-    /// Waits until everything is on disk.
+    /// Syncs all file systems to disk: this system has no narrower call.
     ///
     /// # Errors
-    /// None; the system has no narrower call.
+    /// None.
     #[cfg(not(target_os = "linux"))]
     pub fn sync_all(&self) -> Result<(), Errno> {
         rustix::fs::sync();

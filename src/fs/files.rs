@@ -1,7 +1,8 @@
-//! Reading files and folders without waiting and without a panic.
+//! Reads files and folders without blocking and without a panic.
 //!
-//! Who opens a FIFO waits until somebody opens its other end, and a pass would wait with the lock held. So nothing is opened for
-//! reading that could wait, and what is no file is named. std's reading of a folder panics where `close` fails; this one does not.
+//! Opening a FIFO blocks until somebody opens its other end, and a pass would wait there with the lock held. So files are opened
+//! without blocking, and the error for a special file says what it is. The standard library's iterator over a folder panics if
+//! `close` fails; this code does not.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,10 +21,11 @@ use crate::clock::instant;
 const OPEN_FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const OPEN_FILE: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// The most that is read of what is no regular file.
+/// How many bytes of a pipe are read at most.
 const MOST_OF_A_PIPE: u64 = 1 << 20;
 
-/// What is no file or folder, in words: "a FIFO". A link that leads to one counts, `/dev/null` does not: reading it never waits.
+/// The kind of a special file in words, such as "a FIFO"; `None` for a file or folder. Links are followed. `/dev/null` does not
+/// count, because reading it never blocks.
 pub(crate) fn special(path: &Path) -> Option<&'static str> {
     rustix::fs::stat(path).ok().and_then(|stat| special_kind(&stat))
 }
@@ -45,17 +47,17 @@ fn is_null(stat: &Stat) -> bool {
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// Those of the file system, and one that says what stands there where that is no regular file.
+/// If the file system fails; `InvalidInput` or `IsADirectory` if it is not a regular file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let file = File::from(rustix::fs::openat(rustix::fs::CWD, path, OPEN_FILE, Mode::empty())?);
     check_is_file(&file)?;
     Ok(file)
 }
 
-/// Refuses what is no regular file.
+/// Checks that this is a regular file.
 ///
 /// # Errors
-/// One that says what it is.
+/// If it is not. The error says what it is.
 pub(crate) fn check_is_file(file: &File) -> io::Result<()> {
     let stat = rustix::fs::fstat(file)?;
     match special_kind(&stat) {
@@ -65,7 +67,7 @@ pub(crate) fn check_is_file(file: &File) -> io::Result<()> {
     }
 }
 
-/// A regular file's bytes.
+/// Reads a regular file's bytes.
 ///
 /// # Errors
 /// As [`open`].
@@ -75,20 +77,20 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A regular file's text.
+/// Reads a regular file's text.
 ///
 /// # Errors
-/// As [`open`], and one for what is not UTF-8.
+/// As [`open`]; `InvalidData` if it is not UTF-8.
 pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// The text of a file, or of a pipe such as a shell's `<(…)`, which may take until `until` to say all.
+/// Reads the text of a file, or of a pipe such as a shell's `<(…)`, whose writer has time until `until`.
 ///
 /// # Errors
-/// As [`read_to_string`]; `TimedOut` where the pipe was not through by then.
+/// As [`read_to_string`]; `TimedOut` if the pipe was not closed by then.
 pub(crate) fn read_until(path: &Path, until: Instant) -> io::Result<String> {
     if special(path) != Some("a FIFO") {
         return read_to_string(path);
@@ -106,20 +108,20 @@ pub(crate) fn read_until(path: &Path, until: Instant) -> io::Result<String> {
         }
         let left = until.saturating_duration_since(instant());
         if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody wrote to its end into this FIFO"));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody wrote to this FIFO and closed it in time"));
         }
         let pause = Timespec::try_from(left.min(Duration::from_secs(1))).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-        // An interrupted wait is a wait that ended early.
+        // If the wait is interrupted, it has only ended early.
         let _ = poll(&mut [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)], Some(&pause));
     }
 }
 
-/// A name in a folder.
+/// An entry of a folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     folder: PathBuf,
     name: OsString,
-    /// What stands there, no link followed.
+    /// Its type; a link is not followed.
     pub(crate) kind: FileType,
 }
 
@@ -142,25 +144,25 @@ impl Entry {
     }
 }
 
-/// What is in a folder.
+/// The entries of a folder.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub(crate) fn entries(folder: &Path) -> io::Result<Vec<Entry>> {
     let fd = rustix::fs::openat(rustix::fs::CWD, folder, OPEN_FOLDER, Mode::empty())?;
     let entry = |(name, kind)| Entry { folder: folder.to_owned(), name, kind };
     Ok(list(&fd)?.into_iter().map(entry).collect())
 }
 
-/// What is in a folder that can be read; nothing where it is missing or can't be.
+/// The entries of a folder; none if it is missing or can't be read.
 pub(crate) fn entries_if_any(folder: &Path) -> Vec<Entry> {
     entries(folder).unwrap_or_default()
 }
 
-/// The names in an open folder, with what stands there.
+/// The names in an open folder, with the type of each.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub(crate) fn list(folder: impl AsFd) -> io::Result<Vec<(OsString, FileType)>> {
     let mut all = Vec::new();
     for entry in rustix::fs::Dir::read_from(&folder)? {
@@ -179,7 +181,7 @@ pub(crate) fn list(folder: impl AsFd) -> io::Result<Vec<(OsString, FileType)>> {
     Ok(all)
 }
 
-/// The first FIFO, socket or device below a folder, no link to a folder followed.
+/// The first FIFO, socket or device below a folder. Links to folders are not followed.
 pub(crate) fn special_below(folder: &Path) -> Option<PathBuf> {
     entries_if_any(folder).into_iter().find_map(|entry| match entry.kind {
         FileType::Directory => special_below(&entry.path()),
@@ -189,10 +191,10 @@ pub(crate) fn special_below(folder: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Removes a folder with all that is in it, links in it not followed. A link in its place is removed itself.
+/// Removes a folder and everything in it, without following links. If `path` itself is a link, the link is removed.
 ///
 /// # Errors
-/// Those of the file system, but for there being nothing.
+/// If the file system fails. A missing entry is no error.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
     match rustix::fs::openat(rustix::fs::CWD, path, OPEN_FOLDER | OFlags::NOFOLLOW, Mode::empty()) {
         Ok(folder) => empty_folder(&folder)?,

@@ -1,4 +1,4 @@
-//! Whose a file is, where the system let nobody else in: the user is named, and what to do about it.
+//! Permission errors on files of another user: the error names the owner and says what to do.
 
 use std::fmt;
 use std::fs;
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::files;
 use crate::error::Error;
 
-/// A user: the number, and the name where the system's list has one.
+/// A user id, shown with the name if `/etc/passwd` has one.
 struct User(u32);
 
 impl fmt::Display for User {
@@ -25,8 +25,8 @@ impl fmt::Display for User {
     }
 }
 
-/// [`Error::io`], but where the system refused for the reason that one of the paths, the innermost first, belongs to another
-/// user: that one is named with its owner.
+/// [`Error::io`], except for a permission error if one of the paths (innermost first) belongs to another user: the error then names
+/// that path and its owner.
 pub(crate) fn refused(doing: &str, paths: &[&Path], error: &io::Error) -> Error {
     let us = rustix::process::geteuid().as_raw();
     let refused = matches!(Errno::from_io_error(error), Some(Errno::ACCESS | Errno::PERM));

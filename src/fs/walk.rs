@@ -1,7 +1,7 @@
-//! A walk over paths in order, which keeps the folders open that the next path is in too.
+//! Walks over sorted paths, and keeps the folders open that the next path shares.
 //!
-//! [`Dir::parent_of`] opens every folder of a path from the top. Of a hundred thousand paths in order, a thousand folders are
-//! opened here instead of half a million.
+//! [`Dir::parent_of`] opens every folder of a path from the top. For a hundred thousand sorted paths, a walk opens a thousand
+//! folders instead of half a million.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,9 +12,9 @@ use rustix::io::Errno;
 
 use super::dir::Dir;
 
-/// Folders open from a top down to the one that was asked for last.
+/// The open folders from the top down to the last one asked for.
 ///
-/// The handles stay those of the folders that were opened: who moves one aside has to call [`Walk::forget`].
+/// A handle stays with its folder even if that is renamed, so a caller that moves a folder has to call [`Walk::forget`].
 #[derive(Debug)]
 pub struct Walk {
     top: Dir,
@@ -26,22 +26,22 @@ pub struct Walk {
 pub enum Reached<'w> {
     /// At the folder.
     There(&'w Dir),
-    /// A folder is missing: its depth, counted from 1, and the folder that it would be in.
+    /// A folder is missing: its depth, counted from 1, and its parent.
     Missing(usize, &'w Dir),
-    /// Something that is no folder is in the way: its depth, counted from 1.
+    /// A component is not a folder: its depth, counted from 1.
     Obstacle(usize),
 }
 
 impl Walk {
-    /// A walk below a folder.
+    /// Starts a walk below a folder.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn below(top: &Dir) -> io::Result<Self> {
         Ok(Self { top: top.again()?, open: Vec::new() })
     }
 
-    /// Forgets the open folders: one of them is about to be moved or removed.
+    /// Closes the open folders, because one of them is about to be moved or removed.
     pub fn forget(&mut self) {
         self.open.clear();
     }
@@ -50,10 +50,10 @@ impl Walk {
         depth.checked_sub(1).and_then(|above| self.open.get(above)).map_or(&self.top, |(_, dir)| dir)
     }
 
-    /// Goes to the folder that holds a path's last component.
+    /// Walks to the folder that contains a path's last component.
     ///
     /// # Errors
-    /// Those of the file system, but for a folder that is missing or none.
+    /// If the file system fails. A component that is missing or not a folder is no error.
     pub fn parent_of(&mut self, path: &Path) -> io::Result<Reached<'_>> {
         let names: Vec<_> = path.parent().into_iter().flat_map(Path::components).map(|it| it.as_os_str()).collect();
         let same = self.open.iter().zip(&names).take_while(|((have, _), name)| have == *name).count();
@@ -69,11 +69,11 @@ impl Walk {
         Ok(Reached::There(self.at(names.len())))
     }
 
-    /// Goes to the folder that holds a path's last component, and makes what is missing of it. `sync`: whether to wait until new
-    /// folders are on disk.
+    /// Walks to the folder that contains a path's last component, and creates missing folders. `sync`: whether to wait until those
+    /// are on disk.
     ///
     /// # Errors
-    /// Those of the file system; `NotADirectory` where something is in the way.
+    /// If the file system fails; `NotADirectory` if a component is not a folder.
     pub fn make_parent_of(&mut self, path: &Path, sync: bool) -> io::Result<&Dir> {
         let depth = path.components().count().saturating_sub(1);
         loop {

@@ -34,7 +34,7 @@ impl LeftOut {
     pub fn failure(&self) -> Error {
         Error::person(
             format!("{} was left out of the commit: it {}", self.path.display(), self.why),
-            "take it away, ignore it (.gitignore), or change --path; the rest is committed",
+            "remove it, ignore it (.gitignore), or change --path; the rest is committed",
         )
     }
 }

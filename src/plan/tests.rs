@@ -1,4 +1,4 @@
-//! Each plan as a table: every remote, state and mode there is.
+//! Each plan as a table, for every combination of remote, state and mode.
 
 use super::*;
 use crate::error::Error;
@@ -88,7 +88,7 @@ fn push_in_short(view: &View<u8>, mode: Mode) -> String {
 
 const MODES: [Mode; 2] = [Mode::NonAlpha, Mode::Alpha];
 
-/// Every view that there is, with a name.
+/// Every kind of view, with a name.
 fn views() -> Vec<(&'static str, View<u8>)> {
     use SyncState::{Ahead, Behind, Diverged, UpToDate};
     vec![
@@ -122,9 +122,9 @@ fn views() -> Vec<(&'static str, View<u8>)> {
     ]
 }
 
-/// Holds what `plan` says of every view against a table of name, non-alpha and alpha.
+/// Compares what `plan` makes of every view with a table of name, non-alpha and alpha.
 #[track_caller]
-fn hold(table: &[(&str, &str, &str)], plan: impl Fn(&View<u8>, Mode) -> String) {
+fn check(table: &[(&str, &str, &str)], plan: impl Fn(&View<u8>, Mode) -> String) {
     let named: Vec<(&str, String, String)> =
         views().iter().map(|(name, view)| (*name, plan(view, MODES[0]), plan(view, MODES[1]))).collect();
     let table: Vec<(&str, String, String)> =
@@ -170,7 +170,7 @@ fn every_sync() {
         ("diverged, job left", "diverged: follow 1 AcceptRemote, unmark, build", "diverged: mark Diverged"),
         ("diverged, job left, replayed", "diverged: follow 3 Replayed, build", "diverged: follow 3 Replayed, build"),
     ];
-    hold(&table, |view, mode| short(&sync(view, mode, gone(), false)));
+    check(&table, |view, mode| short(&sync(view, mode, gone(), false)));
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn every_tick_up_to_its_commit() {
             "no-changes: follow 3 Replayed, job, build, commit",
         ),
     ];
-    hold(&table, |view, mode| short(&tick(view, mode, gone())));
+    check(&table, |view, mode| short(&tick(view, mode, gone())));
 }
 
 #[test]
@@ -278,10 +278,10 @@ fn every_push_of_a_tick() {
         ("diverged, job left", "push-failed: refuse 75", "pushed: overwrite 1"),
         ("diverged, job left, replayed", "pushed: replay 3 on 1", "pushed: replay 3 on 1"),
     ];
-    hold(&table, push_in_short);
+    check(&table, push_in_short);
 }
 
-/// In either mode the same; the second column is where there was no repository.
+/// The mode does not matter. The second column is for a repository that was created in this pass.
 #[test]
 fn every_init_sync() {
     let table = [
@@ -317,7 +317,7 @@ fn every_init_sync() {
             "cloned: follow 3 Replayed, unmark, build",
         ),
     ];
-    hold(&table, |view, mode| short(&init_sync(view, mode == Mode::Alpha)));
+    check(&table, |view, mode| short(&init_sync(view, mode == Mode::Alpha)));
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_pending_force_push_is_alpha_in_a_tick() {
     assert_eq!(at(SyncState::Diverged).tick_mode(Mode::NonAlpha), Mode::NonAlpha);
 }
 
-/// What a dry run takes a tick's plan to lead to, and what its push then is.
+/// The view that a dry run expects after a tick's plan, and the push that follows from it.
 #[test]
 fn a_view_after_the_plan() {
     use SyncState::{Ahead, Behind, Diverged, UpToDate};
@@ -379,13 +379,13 @@ fn a_plan_that_fails_has_said_why_unless_the_remote_was_away() {
     assert!(!says(&view(RemoteTip::Gone, SyncState::Ahead), Mode::Alpha));
 }
 
-/// A replay is followed once: what is there then has none to follow.
+/// A replay is followed only once: the view after it has none.
 #[test]
 fn a_replay_that_was_followed_is_not_followed_again() {
     let after = View { replayed: Some(REPLAYED), ..at(SyncState::Diverged) }.after_follow(REPLAYED);
     assert_eq!((after.local, after.replayed), (Some(REPLAYED), None));
     assert_eq!(at(SyncState::Ahead).after_commit(9).local, Some(9));
-    // What is neither the remote's tip nor the replay brings the two no nearer.
+    // Following a commit that is neither the remote's tip nor the replay does not change the state.
     assert_eq!(at(SyncState::Diverged).after_follow(9).state, SyncState::Diverged);
 }
 
@@ -415,7 +415,7 @@ fn every_step_and_push_has_words_of_its_own() {
             Step::SetMarker(MarkReason::Diverged),
             "keep local, and mark that the next tick's push may overwrite the remote",
         ),
-        (Step::SetMarker(MarkReason::Gone), "mark that the next tick's push makes the remote's branch again"),
+        (Step::SetMarker(MarkReason::Gone), "mark that the next tick's push creates the remote's branch again"),
         (Step::ClearMarker, "forget the pending force push"),
         (Step::RunJob, "run the job"),
         (Step::Build, "build the site and publish it"),
@@ -443,7 +443,7 @@ fn every_step_and_push_has_words_of_its_own() {
         (Reason::Replayed, "replaying on the remote"),
         (Reason::StartUp, "following the remote at start-up"),
         (Reason::Heal, "healing at start-up, without the remote's commit"),
-        (Reason::PutAside, "standing on the newest commit that could be read; the remote can't be had"),
+        (Reason::PutAside, "using the newest commit that could be read; the remote can't be reached"),
     ];
     for (reason, words) in reasons {
         assert_eq!(reason.to_string(), words);

@@ -1,10 +1,10 @@
-//! A command and all it has started: who they are, how to end them.
+//! A command and all processes that it has started: finding them and ending them.
 //!
-//! Members are the process group of the command, every child of ours that was not there before the command (the subreaper's
-//! orphans), and everything below these. Where there is no `/proc` only the group is known.
+//! These are the members of the command's process group, every child of ours that did not exist before the command (orphans, of
+//! which we are the subreaper), and all their descendants. Without `/proc` only the group is known.
 //!
-//! Used for the job and the build, and for the programs that reach a remote. Two families at a time can't tell their
-//! orphans apart; a pass runs one after the other.
+//! Used for the job, the build, and the programs that reach a remote. Two families at the same time could not tell their orphans
+//! apart; a pass runs one after the other.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -28,13 +28,13 @@ pub(crate) struct Process {
     pub(crate) name: String,
     pub(crate) parent: i32,
     group: i32,
-    /// Together with the number this names a process for good: numbers are used again.
+    /// The start time. Process ids are reused; id and start time together identify a process.
     started: u64,
     dead: bool,
 }
 
 impl Process {
-    /// Every process that can be seen; the dead ones that nobody has reaped are among them.
+    /// Every visible process, including zombies.
     pub(crate) fn all() -> Vec<Process> {
         let entries = files::entries_if_any(Path::new("/proc"));
         entries.iter().filter_map(|entry| entry.name().to_str()?.parse().ok()).filter_map(Process::read).collect()
@@ -42,7 +42,7 @@ impl Process {
 
     fn read(pid: i32) -> Option<Process> {
         let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        // `pid (name) state parent group …`, and the name may hold blanks and brackets.
+        // `pid (name) state parent group …`; the name may contain blanks and brackets.
         let (open, close) = (stat.iter().position(|b| *b == b'(')?, stat.iter().rposition(|b| *b == b')')?);
         let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
         let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
@@ -54,12 +54,12 @@ impl Process {
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
             started: number(19)?,
-            // A leader whose other threads go on is shown as a zombie, too.
+            // A process whose main thread has ended while others go on is also shown as a zombie.
             dead: matches!(*fields.first()?, "Z" | "X") && number(17)? <= 1,
         })
     }
 
-    /// Sends a signal to this very process, never to one that has got its number since.
+    /// Sends a signal to this process, never to a later one with the same process id.
     pub(crate) fn signal(&self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         #[cfg(target_os = "linux")]
@@ -75,7 +75,7 @@ impl Process {
     }
 }
 
-/// Those for which `root` holds and all below them, the dead ones left out.
+/// The processes for which `root` holds and all their descendants, without zombies.
 pub(crate) fn living_with_descendants(all: Vec<Process>, root: impl Fn(&Process) -> bool) -> Vec<Process> {
     let mut found: BTreeSet<i32> = all.iter().filter(|process| root(process)).map(|process| process.pid).collect();
     loop {
@@ -90,10 +90,10 @@ pub(crate) fn living_with_descendants(all: Vec<Process>, root: impl Fn(&Process)
     all.into_iter().filter(|process| !process.dead && found.contains(&process.pid)).collect()
 }
 
-/// The process that took the lock (flock) on a file which process `pid` (a number, or `self`) has open; `None` where it holds
-/// none. A child inherits a lock together with the open file, and is then not the one that took it.
+/// The process that took the lock (flock) which process `pid` (a number, or `self`) holds on `file`; `None` if it holds none.
+/// This may be another process: a child inherits the lock together with the open file.
 ///
-/// `name`: the file's own, so that nothing else need be looked at.
+/// `name`: the file's name. Open files with other names are skipped.
 pub(crate) fn taker_of_lock(pid: &str, name: Option<&OsStr>, file: &Stat) -> Option<i32> {
     let name = name?.as_bytes();
     files::entries_if_any(Path::new(&format!("/proc/{pid}/fd"))).into_iter().find_map(|fd| {
@@ -111,7 +111,7 @@ pub(crate) fn taker_of_lock(pid: &str, name: Option<&OsStr>, file: &Stat) -> Opt
     })
 }
 
-/// "sleep (pid 12), python3 (pid 14)", of many the first few.
+/// "sleep (pid 12), python3 (pid 14)", and of many processes only the first few.
 pub(crate) fn name_them(processes: &[Process]) -> String {
     const NAMED: usize = 5;
     let mut names: Vec<String> =
@@ -122,7 +122,7 @@ pub(crate) fn name_them(processes: &[Process]) -> String {
     names.join(", ")
 }
 
-/// The children of each thread of ours, as the kernel lists them where it was built to: much less to read than all of `/proc`.
+/// The children of each of our threads, if the kernel was built to list them. That is much less to read than all of `/proc`.
 fn children_by_thread() -> Option<BTreeSet<i32>> {
     let mut children = BTreeSet::new();
     for thread in files::entries(Path::new("/proc/self/task")).ok()? {
@@ -132,19 +132,20 @@ fn children_by_thread() -> Option<BTreeSet<i32>> {
     Some(children)
 }
 
+/// A command and the processes that it has started.
 #[derive(Clone, Debug)]
 pub(crate) struct Family {
     leader: Pid,
-    /// Children of ours that have nothing to do with the command; `None`: none of them has, but the command itself.
+    /// The children of ours from before the command; later ones belong to it. `None`: no child but the command belongs to it.
     before: Option<BTreeSet<i32>>,
 }
 
 impl Family {
-    /// The family of a command that was just started, which leads a process group of its own and will not be reaped for
-    /// as long as the family is used.
+    /// The family of a command that was just started, leads a process group of its own, and is not reaped as long as the family
+    /// is used.
     ///
-    /// `before`: the children of ours at that time; `None` where others in this process start children too, so that a new
-    /// one says nothing.
+    /// `before`: our children at that time. `None` if other code in this process starts children too: a new child then need not
+    /// belong to the command.
     pub(crate) fn new(leader: Pid, before: Option<BTreeSet<i32>>) -> Family {
         Family { leader, before }
     }
@@ -153,10 +154,10 @@ impl Family {
         self.leader
     }
 
-    /// Whether the leader has ended; it is not reaped by this.
+    /// Whether the leader has ended. It is not reaped here.
     pub(crate) fn leader_has_exited(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        // An error means that somebody else reaped it: then it has exited all the more.
+        // An error means that somebody else has reaped it, so it has exited.
         !matches!(waitid(WaitId::Pid(self.leader), options), Ok(None))
     }
 
@@ -168,7 +169,7 @@ impl Family {
         Process::all().into_iter().filter(|process| process.parent == us).map(|process| process.pid).collect()
     }
 
-    /// The members that live, the leader among them.
+    /// The living members, including the leader.
     pub(crate) fn alive(&self) -> Vec<Process> {
         let (us, leader) = (getpid().as_raw_pid(), self.leader.as_raw_pid());
         living_with_descendants(Process::all(), |process| {
@@ -176,7 +177,7 @@ impl Family {
         })
     }
 
-    /// Whether a child of ours is one for the command's sake.
+    /// Whether a child of ours is an orphan of the command.
     fn has_adopted(&self, process: &Process) -> bool {
         self.before.as_ref().is_some_and(|before| !before.contains(&process.pid))
     }
@@ -186,7 +187,7 @@ impl Family {
         self.alive().is_empty()
     }
 
-    /// Sends a signal to all members: the group at once, the others one by one.
+    /// Sends a signal to all members: to the group at once, to the others one by one.
     pub(crate) fn signal(&self, signal: Signal) {
         let _ = kill_process_group(self.leader, signal);
         let leader = self.leader.as_raw_pid();
@@ -195,7 +196,7 @@ impl Family {
         }
     }
 
-    /// Kills until none is left, for at most `time`.
+    /// Sends SIGKILL until no member is left, for at most `time`.
     pub(crate) fn kill(&self, time: Duration) {
         let until = instant() + time;
         loop {
@@ -207,7 +208,7 @@ impl Family {
         }
     }
 
-    /// Takes the exit status of the orphans, which nobody wants but which keeps them as zombies.
+    /// Reaps the orphans that have ended, so that they don't stay as zombies.
     pub(crate) fn reap_adopted(&self) {
         let (us, leader) = (getpid().as_raw_pid(), self.leader.as_raw_pid());
         for process in Process::all() {
@@ -228,8 +229,7 @@ pub(crate) struct Subreaper {
 impl Subreaper {
     #[cfg(target_os = "linux")]
     pub(crate) fn become_one() -> Subreaper {
-        // Any number switches it on. Where it fails, descendants that left the group are found by the lock they hold, a
-        // pass later.
+        // If this fails, the next pass finds descendants that left the group by the lock that they hold.
         let already = matches!(rustix::process::child_subreaper(), Ok(Some(_)));
         Subreaper { ours: !already && rustix::process::set_child_subreaper(Some(getpid())).is_ok() }
     }

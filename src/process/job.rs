@@ -1,17 +1,17 @@
-//! A command under a deadline, in its own process group, nothing of it left behind.
+//! Runs a command with a deadline, in its own process group, and leaves no process of it behind.
 //!
-//! The job and the build are other people's programs: they hang, fork, ignore signals, print for ever. What holds for all
-//! of them: the pass goes on when the command has ended or its time is up, at most [`GRACE`] later; by then no process that
-//! it started runs any more, not even one that left the process group or the session; and its output comes through while it
-//! runs, a line at a time, at no cost in memory.
+//! The job and the build are other people's programs: they may hang, fork, ignore signals, or print for ever. For all of them:
+//! the pass goes on when the command has ended, or its time is up and at most [`GRACE`] has passed. By then no process that it
+//! started is running, not even one that left the process group or the session. Its output is logged line by line while it
+//! runs, and is not collected in memory.
 //!
-//! Three things make this more than `Command::output`:
+//! This differs from `Command::output` in three ways:
 //!
-//! - We wait for the *exit*, never for the end of the output. A grandchild that inherited the pipe keeps it open for ever.
-//! - On Linux this process is a subreaper while a job runs, so that a descendant whose parent died is handed to us instead
-//!   of to init, and a walk of `/proc` finds it.
-//! - An open, locked file is handed down to the job on purpose. When this process is killed, its own lock on the repository
-//!   is freed at once while the job still writes; the lock on the handed-down file shows the next pass that it does.
+//! - We wait for the *exit*, never for the end of the output. A grandchild that inherited the pipe may keep it open for ever.
+//! - On Linux this process is a subreaper while a job runs. A descendant whose parent died becomes our child instead of init's,
+//!   and we find it in `/proc`.
+//! - The job inherits an open, locked file on purpose. If this process is killed, its own lock on the repository is freed at once
+//!   while the job still writes. The lock on the inherited file tells the next pass that the job is still running.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -39,8 +39,8 @@ use crate::watchdog::Watch;
 
 pub use super::orphans::{GRACE, MARK, end_orphans, end_orphans_within};
 
-/// How long what the command started may take to end by itself once the command has: the far end of a pipeline, a
-/// `tee` in a process substitution.
+/// How long processes that the command started may take to end by themselves after the command has ended: the last program of a
+/// pipeline, a `tee` in a process substitution.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// What to run.
@@ -48,14 +48,14 @@ const LINGER: Duration = Duration::from_millis(500);
 pub enum Program {
     /// The program and its arguments, as given.
     Argv(Vec<OsString>),
-    /// A line for `sh -c`.
+    /// A command line for `sh -c`.
     Shell(String),
 }
 
-/// A command and all it may do.
+/// A command, its environment and its limits.
 #[derive(Clone)]
 pub struct Job<'a> {
-    /// What it is called in the log: `job` or `build`.
+    /// Its name in the log: `job` or `build`.
     pub label: &'static str,
     /// What to run.
     pub program: Program,
@@ -67,13 +67,13 @@ pub struct Job<'a> {
     pub env_remove: Vec<OsString>,
     /// How long it may take.
     pub timeout: Duration,
-    /// How long it has after it was asked to end; [`GRACE`] but for tests.
+    /// How long it has to end after it was asked to; [`GRACE`] except in tests.
     pub grace: Duration,
-    /// The private folder of the repository, which exists: `job.lock` is there.
+    /// The private folder of the repository, which must exist: `job.lock` is created there.
     pub private_dir: &'a Path,
-    /// What tells us to end early.
+    /// Tells us to end early.
     pub watch: &'a Watch,
-    /// Takes what is secret out of a line before it is logged.
+    /// Removes secrets from a line before it is logged.
     pub redact: Option<&'a dyn Fn(&str) -> String>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// How a command ended. In each case nothing of it runs any more.
+/// How a command ended. In each case none of its processes is running any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// By itself, with this status.
@@ -128,25 +128,25 @@ impl fmt::Display for Ended {
     }
 }
 
-/// A signal as people write it: `SIGTERM`, or `signal 42` where it has no name.
+/// A signal's name, such as `SIGTERM`, or `signal 42` if it has none.
 #[must_use]
 pub fn signal_name(signal: i32) -> String {
     signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
 }
 
-/// A subreaper adopts every orphan below it and SIGCHLD is one for the process: two jobs at a time could not tell their
-/// descendants apart. A pass runs one after the other anyhow; nothing else may start a child while one runs.
+/// A subreaper adopts all orphans among its descendants, and SIGCHLD is for the whole process: two jobs at the same time could not
+/// tell their descendants apart. A pass runs one after the other anyway. Nothing else may start a child while one is running.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs the command to its end, its output going to the log line by line (target `gitsync::output`, fields `from` and `stream`), its
-/// input empty.
+/// Runs the command to its end. Its output goes to the log line by line (target `gitsync::output`, fields `from` and `stream`); its
+/// input is empty.
 ///
-/// When its time is up or the watch was asked to end, its whole process group and every descendant gets SIGTERM and,
-/// `grace` later, SIGKILL. What it leaves running when it exits by itself is named in a warning and ended the same way.
-/// With the watch asked to end, this returns only where `on_end` does.
+/// When its time is up or the watch was asked to end, its whole process group and every descendant get SIGTERM and,
+/// `grace` later, SIGKILL. Processes that it leaves running when it exits by itself are named in a warning and ended the same way.
+/// If the watch was asked to end, this returns only if `on_end` does.
 ///
 /// # Errors
-/// When the command is empty or could not be started, or when a job of an earlier gitsync still runs.
+/// If the command is empty or could not be started, or if a job of an earlier gitsync is still running.
 pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     let mut command = command(job)?;
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,7 +172,7 @@ pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     let (stderr, far_end) = pipe()?;
     command.stderr(far_end);
 
-    // From the spawn on there is no moment in which the watch could end the process and leave the job.
+    // From the spawn on, the watch can at no moment end this process and leave the job running.
     let programs = Arc::new(Programs::new());
     let to_kill = Arc::clone(&programs);
     let on_kill = job.watch.on_kill(Box::new(move || to_kill.kill()));
@@ -180,7 +180,7 @@ pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     let Some((mut child, family)) = started.map_err(|error| not_started(job, &command, &error))? else {
         return Ok(Ended::Stopped { signal: job.watch.asked_to_end().unwrap_or(SIGTERM) });
     };
-    // The command holds our ends of the pipes; with them open the output would never end.
+    // The command holds the write ends of the pipes. While they are open, the output does not end.
     drop(command);
 
     let stream = |name, pipe| Stream { pipe: Some(pipe), lines: Lines::new(job.label, name, job.redact) };
@@ -193,7 +193,7 @@ pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     };
     let (exited, forced) = supervision.run();
 
-    // The leader's number, and with it the group's, is ours until it is reaped: nobody may use it after that.
+    // The process id of the leader, which is also that of the group, is safe to use only until the leader is reaped.
     programs.forget_if(&family, || true);
     let left = family.alive();
     let status = if exited { child.wait().ok() } else { None };
@@ -213,7 +213,7 @@ pub fn run(job: &Job<'_>) -> Result<Ended, Error> {
     Ok(ended)
 }
 
-/// Our end of a pipe, which does not block, and the command's.
+/// A pipe: our end, which does not block, and the command's.
 fn pipe() -> Result<(io::PipeReader, io::PipeWriter), Error> {
     let (ours, far_end) = io::pipe().map_err(system("make a pipe"))?;
     rustix::io::ioctl_fionbio(&ours, true).map_err(|error| system("set up a pipe")(error.into()))?;
@@ -253,27 +253,27 @@ fn command(job: &Job<'_>) -> Result<Command, Error> {
 fn not_started(job: &Job<'_>, command: &Command, error: &io::Error) -> Error {
     let (name, dir) = (Path::new(command.get_program()), job.dir);
     let is_path = name.components().count() > 1;
-    // As the system looks for it: in the folder that the command runs in.
+    // A path is relative to the folder that the command runs in.
     let path = if is_path { dir.join(name).components().collect() } else { name.to_owned() };
     let (program, path) = (name.display(), path.as_path());
     let is_line = command.get_args().len() == 0 && program.to_string().contains(char::is_whitespace);
     let (why, next) = match error.kind() {
         _ if !dir.is_dir() => {
-            (format!("its folder {} is not there", dir.display()), "see where the folder has gone".to_owned())
+            (format!("its folder {} does not exist", dir.display()), "check whether it was moved or removed".to_owned())
         }
         io::ErrorKind::NotFound if is_path && path.exists() => (
             format!("the interpreter of {} was not found{}", path.display(), first_line(path)),
-            "install it, or mend the first line of the file".to_owned(),
+            "install it, or correct the first line of the file".to_owned(),
         ),
         io::ErrorKind::NotFound if is_line => (
             format!("no program `{program}` was found"),
-            "what stands after -- is a program and its arguments, each a word of its own; a line for the shell is \
+            "after -- come a program and its arguments, each as a word of its own; for a shell command line use \
              --tick-command, or -- sh -c 'LINE'"
                 .to_owned(),
         ),
         io::ErrorKind::NotFound if is_path => (
             format!("there is no {}", path.display()),
-            format!("check its spelling; a path is looked for from the repository, {}", dir.display()),
+            format!("check its spelling; a path is relative to the repository, {}", dir.display()),
         ),
         io::ErrorKind::NotFound => (
             format!("no program `{program}` was found in PATH"),
@@ -287,20 +287,20 @@ fn not_started(job: &Job<'_>, command: &Command, error: &io::Error) -> Error {
         }
         _ => (
             format!("`{program}`: {error}"),
-            "see what kind of file it is; a script starts with #! and its interpreter".to_owned(),
+            "check what kind of file it is; a script starts with #! and its interpreter".to_owned(),
         ),
     };
     Error::person(format!("the {} could not be started: {why}", job.label), next)
 }
 
-/// A script's first line in brackets, where it names an interpreter.
+/// A script's first line in brackets, if it names an interpreter.
 fn first_line(script: &Path) -> String {
     let text = crate::fs::files::read(script).unwrap_or_default();
     let line = text.split(|byte| *byte == b'\n').next().filter(|line| line.starts_with(b"#!") && line.len() < 200);
     line.map(|line| format!(" ({})", String::from_utf8_lossy(line).trim_end())).unwrap_or_default()
 }
 
-/// SIGCHLD rings the bell for as long as this lives.
+/// While this exists, SIGCHLD writes to a socket, which wakes the loop of [`Supervision`].
 struct ChildSignals(SigId);
 
 impl ChildSignals {
@@ -315,7 +315,7 @@ impl Drop for ChildSignals {
     }
 }
 
-/// A job watched over, from its start until nothing of it is left.
+/// Supervises a job from its start until none of its processes is left.
 struct Supervision<'a> {
     job: &'a Job<'a>,
     family: &'a Family,
@@ -326,24 +326,24 @@ struct Supervision<'a> {
 
 /// One of the command's two outputs.
 struct Stream<'a> {
-    /// `None` once its end has come.
+    /// `None` after end of file.
     pipe: Option<io::PipeReader>,
     lines: Lines<'a>,
 }
 
 enum Phase {
-    /// The command itself runs.
+    /// The command itself is running.
     Running,
-    /// It has ended, what it started has a moment to follow.
+    /// It has ended; the processes that it started have a moment to end too.
     Lingering { until: Instant },
-    /// All have got SIGTERM.
+    /// All were sent SIGTERM.
     Asked { until: Instant },
-    /// All have got SIGKILL.
+    /// All were sent SIGKILL.
     Killed { until: Instant },
 }
 
 impl Supervision<'_> {
-    /// Whether the command has ended (it is not reaped yet), and how if that was our doing.
+    /// Returns whether the command has ended (it is not reaped yet), and how, if we ended it.
     fn run(mut self) -> (bool, Option<Ended>) {
         let mut phase = Phase::Running;
         let mut forced = None;
@@ -390,15 +390,15 @@ impl Supervision<'_> {
                     phase = Phase::Killed { until: now + KILL_TAKES };
                 }
                 Phase::Killed { until } if now >= until => break,
-                // Again, for what was forked meanwhile.
+                // Again, for processes that were forked meanwhile.
                 Phase::Killed { .. } => self.family.signal(Signal::KILL),
                 Phase::Lingering { .. } | Phase::Asked { .. } => self.family.reap_adopted(),
             }
             let wait = match phase {
                 Phase::Running => self.deadline.saturating_duration_since(now).min(Duration::from_secs(1)),
                 _ => {
-                    // Only our own children ring when they end, so look now and then; but a flood of output must not
-                    // make each of its chunks a walk of /proc.
+                    // SIGCHLD comes only for our own children, so look at regular intervals. But a flood of output must not
+                    // cause a walk of /proc for each chunk.
                     if now >= look_at {
                         look_at = now + Duration::from_millis(20);
                     }
@@ -418,20 +418,20 @@ impl Supervision<'_> {
 
     fn ask(&self, now: Instant) -> Phase {
         self.family.signal(Signal::TERM);
-        // A stopped process can't act on it before it is continued.
+        // A stopped process can't react before it is continued.
         self.family.signal(Signal::CONT);
         Phase::Asked {
             until: now + self.job.grace.min((self.deadline + self.job.grace).saturating_duration_since(now)),
         }
     }
 
-    /// Until there is output, a child has ended, the watch wants something, or the time is over.
+    /// Waits until there is output, a child has ended, the watch was asked to end, or `time` is over.
     fn wait(&self, time: Duration) {
         let timeout = Timespec::try_from(time).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut fds = vec![PollFd::from_borrowed_fd(self.listening.as_fd(), PollFlags::IN)];
         let pipes = self.streams.iter().filter_map(|stream| stream.pipe.as_ref());
         fds.extend(pipes.map(|pipe| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)));
-        // An interrupted wait is a wait that ended early.
+        // If the wait is interrupted, it has only ended early.
         let _ = poll(&mut fds, Some(&timeout));
         let _ = (&self.listening).read(&mut [0; 256]);
     }

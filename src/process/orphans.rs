@@ -1,10 +1,10 @@
-//! Jobs of a gitsync that was killed.
+//! Jobs that a killed gitsync left running.
 //!
-//! The lock on the repository dies with the process that took it, its job does not. So each job inherits an open file,
-//! `job.lock` in the private folder, which carries a lock (`flock` belongs to the open file, and is held as long as any
-//! process has it open), and a variable that names the file, for those which close what they inherited. The file also has
-//! a line in it from before the spawn until all is cleaned up: only when the lock is held or the line is there does a pass
-//! look through `/proc`.
+//! The lock on the repository is freed when the process that took it dies, but its job may go on. So each job inherits an open
+//! file, `job.lock` in the private folder, with a lock on it (`flock` belongs to the open file, and is held as long as any
+//! process has it open). It also inherits a variable that names the file, for processes that close inherited files. In addition
+//! the file contains a line from before the spawn until everything is cleaned up. A pass looks through `/proc` only if the lock
+//! is held or the line is there.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -25,13 +25,13 @@ use crate::process::group::{KILL_TAKES, Process, living_with_descendants, name_t
 /// How long a command that was asked to end has until it is killed.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// The variable by which a job's descendants are known although they closed every file they inherited. Its value names
-/// the repository's `job.lock`.
+/// The variable that identifies a job's descendants even if they closed every inherited file. Its value identifies the
+/// repository's `job.lock`.
 pub const MARK: &str = "GITSYNC_JOB_LOCK";
 
 const NAME: &str = "job.lock";
 
-/// The lock on `job.lock`, held by this process and by all that inherit it.
+/// The lock on `job.lock`, held by this process and by all processes that inherit it.
 pub(super) struct JobLock {
     file: File,
     path: PathBuf,
@@ -55,7 +55,7 @@ impl JobLock {
     fn open(private_dir: &Path, create: OFlags) -> Result<Option<JobLock>, Error> {
         let path = private_dir.join(NAME);
         let refused = |error: Errno| system(format!("open {}", path.display()))(error.into());
-        // NONBLOCK: a FIFO in its place must not hold us.
+        // NONBLOCK: opening a FIFO in its place must not block.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | create;
         let file = match rustix::fs::openat(rustix::fs::CWD, &path, flags, Mode::from_raw_mode(0o600)) {
             Ok(fd) => File::from(fd),
@@ -82,7 +82,7 @@ impl JobLock {
         &self.mark
     }
 
-    /// Lets what is spawned in `spawn` inherit the lock. Nothing else may be spawned at the same time.
+    /// Lets the process that `spawn` starts inherit the lock. Nothing else may be started at the same time.
     pub(super) fn hand_down<T>(&self, spawn: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         fcntl_setfd(&self.file, FdFlags::empty())?;
         let spawned = spawn();
@@ -90,9 +90,9 @@ impl JobLock {
         spawned
     }
 
-    /// Says that nothing of the job is left.
+    /// Records that no process of the job is left.
     pub(super) fn clear(&self) {
-        // Where this fails, the next pass looks through /proc once more.
+        // If this fails, the next pass looks through /proc once more.
         let _ = self.file.set_len(0);
     }
 
@@ -100,7 +100,7 @@ impl JobLock {
         matches!(self.file.read(&mut [0]), Ok(0))
     }
 
-    /// The processes that hold this lock or bear its mark, and all below them; never ourselves nor those we run under.
+    /// The processes that hold this lock or have its mark, and all their descendants, but never this process or its ancestors.
     fn holders(&self) -> Vec<Process> {
         let all = Process::all();
         let mut spared = vec![getpid().as_raw_pid()];
@@ -114,8 +114,8 @@ impl JobLock {
         found
     }
 
-    /// The error for a job of an earlier gitsync, which was killed, that still runs and could not be ended in time. Often none
-    /// of it can be seen.
+    /// The error for a job of a killed gitsync that is still running and could not be ended in time. Often its processes can't be
+    /// seen.
     fn still_held(&self, by: &[Process]) -> Error {
         let pids: Vec<String> = by.iter().filter_map(pid).map(|pid| pid.to_string()).collect();
         let seen = match pids.as_slice() {
@@ -128,19 +128,19 @@ impl JobLock {
         Error::new(Kind::Busy, what, next)
     }
 
-    /// Whether the process has the lock, and not just the file open, as a backup would.
+    /// Whether the process holds the lock. Having the file open, as a backup program may, is not enough.
     fn is_held_by(&self, pid: i32) -> bool {
         self.taker_seen_at(pid).is_some()
     }
 
-    /// The process that took the lock which process `pid` holds, by itself or by inheritance.
+    /// The process that took the lock which process `pid` holds: `pid` itself, or one that it inherited the lock from.
     fn taker_seen_at(&self, pid: i32) -> Option<i32> {
         let ours = rustix::fs::fstat(&self.file).ok()?;
         taker_of_lock(&pid.to_string(), Some(OsStr::new(NAME)), &ours)
     }
 
-    /// A process that took this lock itself and lives: a gitsync whose job runs, and nobody's orphan. The orphans of one that
-    /// was killed have inherited theirs.
+    /// A living process that took this lock itself: a gitsync whose job is running. Orphans of a killed gitsync have inherited the
+    /// lock.
     fn living_taker(&self) -> Option<u32> {
         let us = getpid().as_raw_pid();
         let all = Process::all();
@@ -158,32 +158,32 @@ fn pid(process: &Process) -> Option<u32> {
     u32::try_from(process.pid).ok()
 }
 
-/// The error for what the system refused and without which no command can be run; `what` was tried, as "to …".
+/// The error for a system call without which no command can be run. `what` completes the phrase "could not …".
 pub(super) fn system(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Error {
     move |error| {
         let said = Errno::from_io_error(&error);
-        // What is no file, and what the system refuses for good.
+        // A special file, or a refusal that a retry will not change.
         let lasts = error.kind() == io::ErrorKind::InvalidInput
             || matches!(said, Some(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::ISDIR | Errno::ROFS));
         let what = format!("could not {what}: {error}");
         if lasts {
-            let next = "take it away, or give it to the user that runs gitsync; a pass that ran as another user may have made it";
+            let next =
+                "remove it, or give it to the user that runs gitsync; a pass that ran as another user may have made it";
             return Error::person(what, next);
         }
-        Error::retry(what, "see what the machine is short of; the next pass tries again")
+        Error::retry(what, "check which resource the machine lacks; the next pass tries again")
     }
 }
 
-/// Ends what still runs of a job whose gitsync was killed: SIGTERM, [`GRACE`], SIGKILL. A pass calls this right after it has
-/// the repository's lock, before it looks at anything a job could still be writing. Costs two system calls when all is well.
+/// Ends the processes of a job whose gitsync was killed: SIGTERM, [`GRACE`], SIGKILL. A pass calls this as soon as it has
+/// the repository's lock, before it looks at anything that a job could still be writing. Normally it costs two system calls.
 ///
-/// Where the processes can't be seen (another container, another user) it waits for them until `until`. Returns the numbers
-/// of those it ended.
+/// If the processes can't be seen (another container, another user), it waits for them until `until`. Returns the ids of the
+/// processes that it ended.
 ///
 /// # Errors
-/// [`Kind::Busy`] when something of it was still there at `until` (or shortly after it was killed, where that is later) and
-/// when a gitsync that lives has its job running all that time; [`Kind::Retry`] or [`Kind::Person`] when `job.lock` can't be
-/// opened.
+/// [`Kind::Busy`] if some of them were still there at `until` (or shortly after they were killed, if that is later), or if a
+/// living gitsync has its job running all that time; [`Kind::Retry`] or [`Kind::Person`] if `job.lock` can't be opened.
 pub fn end_orphans(private_dir: &Path, until: Instant) -> Result<Vec<u32>, Error> {
     end_orphans_within(private_dir, until, GRACE)
 }
@@ -206,7 +206,7 @@ pub fn end_orphans_within(private_dir: &Path, until: Instant, grace: Duration) -
         if let Some(pid) = lock.living_taker() {
             if instant() >= until {
                 let what = format!(
-                    "another gitsync (pid {pid}) runs its job in this repository, and its lock file was taken away"
+                    "another gitsync (pid {pid}) runs its job in this repository, and its lock file was removed"
                 );
                 let next = "leave the files under .git/gitsync/ alone; the next pass tries again";
                 return Err(Error::new(Kind::Busy, what, next));
@@ -223,7 +223,7 @@ pub fn end_orphans_within(private_dir: &Path, until: Instant, grace: Duration) -
         if now >= give_up_at {
             return Err(lock.still_held(&found));
         }
-        // Each is asked once, and what one that was asked starts is not asked at all: it is how it tidies up.
+        // Each process gets one SIGTERM. What it starts after that gets none: it may be cleaning up.
         let tidying = living_with_descendants(found.clone(), |it| asked.iter().any(|known| known.pid == it.pid));
         let fresh: Vec<Process> =
             found.iter().filter(|it| !tidying.iter().any(|known| known.pid == it.pid)).cloned().collect();

@@ -1,8 +1,8 @@
-//! What a command prints, as lines for the log.
+//! Turns the output of a command into lines of the log.
 //!
-//! stdout and stderr have a pipe each, and each line says which it came from. The lines of one stream keep their order; where both
-//! are written at the same time, a line of one may be logged before an earlier one of the other. Nothing is held but the line
-//! that is being printed on each, and of that no more than a piece.
+//! stdout and stderr have a pipe each, and each line says which one it came from. The lines of one stream keep their order. If both
+//! are written at the same time, a line of one may be logged before an earlier one of the other. Only the current line of each
+//! stream is kept in memory, and of that at most one piece.
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -10,10 +10,10 @@ use std::ops::ControlFlow;
 /// A line longer than this, in bytes, is logged in pieces.
 pub(super) const PIECE: usize = 8 * 1024;
 
-/// How far back from the end of a piece a blank is looked for, so that words, and secrets, stay whole.
+/// How far back from the end of a piece we look for a place to cut, so that words, and secrets, stay whole.
 const LOOK_BACK: usize = 1024;
 
-/// What a pipe can hold at most where nobody raised the limit. More than this was written after the command had ended.
+/// The most that a pipe can hold, unless somebody raised the limit. Anything beyond that was written after the command had ended.
 const PIPE_HOLDS: usize = 1024 * 1024;
 
 pub(super) struct Lines<'a> {
@@ -27,7 +27,7 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// `from`: as "job". `stream`: as "stdout".
+    /// `from`: such as "job". `stream`: such as "stdout".
     pub(super) fn new(
         from: &'static str,
         stream: &'static str,
@@ -36,12 +36,12 @@ impl<'a> Lines<'a> {
         Lines { from, stream, redact, chunk: vec![0; 64 * 1024], line: Vec::new(), cut: false }
     }
 
-    /// Reads once from a pipe that does not block. Breaks when its end has come.
+    /// Reads once from a pipe that does not block. Breaks at end of file.
     pub(super) fn take_some(&mut self, pipe: &mut impl Read) -> ControlFlow<()> {
         self.read(pipe).map_continue(|_| ())
     }
 
-    /// Reads what the pipe holds and no more: somebody may still be writing to it.
+    /// Reads what the pipe holds now, and no more: somebody may still be writing to it.
     pub(super) fn take_what_is_there(&mut self, pipe: &mut impl Read) {
         let mut taken = 0;
         while taken < PIPE_HOLDS {
@@ -52,11 +52,11 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Logs what was printed after the last end of a line.
+    /// Logs the last line if it was not ended.
     pub(super) fn finish(&mut self) {
         if !self.line.is_empty() {
             let line = std::mem::take(&mut self.line);
-            self.say(&line);
+            self.log(&line);
         }
         self.cut = false;
     }
@@ -87,18 +87,18 @@ impl<'a> Lines<'a> {
             bytes = later;
             if end.is_some() {
                 bytes = &bytes[1..];
-                // A line that was cut exactly at its end has been said.
+                // A line that was cut exactly at its end is logged already.
                 if !(self.cut && self.line.is_empty()) {
                     let line = std::mem::take(&mut self.line);
-                    self.say(&line);
+                    self.log(&line);
                     self.line = line;
                     self.line.clear();
                 }
                 self.cut = false;
             } else if self.line.len() >= PIECE {
                 let at = cut_at(&self.line).unwrap_or_else(|| {
-                    // One word of a thousand letters. What is secret in it goes before the cut could part it, and what may
-                    // be the beginning of a secret waits for its end.
+                    // The end of the piece is one word of over a thousand bytes. Secrets in it are removed before the cut could
+                    // split them, and what may be the beginning of a secret is kept until its end has come.
                     if let Some(redact) = self.redact {
                         self.line = redact(&String::from_utf8_lossy(&self.line)).into_bytes();
                     }
@@ -107,23 +107,23 @@ impl<'a> Lines<'a> {
                 if at > 0 {
                     let rest = self.line.split_off(at);
                     let piece = std::mem::replace(&mut self.line, rest);
-                    self.say(&piece);
+                    self.log(&piece);
                     self.cut = true;
                 }
             }
         }
     }
 
-    fn say(&self, line: &[u8]) {
+    fn log(&self, line: &[u8]) {
         let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
         match self.redact {
-            Some(redact) => tell(self.from, self.stream, &redact(&text)),
-            None => tell(self.from, self.stream, &text),
+            Some(redact) => log_line(self.from, self.stream, &redact(&text)),
+            None => log_line(self.from, self.stream, &text),
         }
     }
 }
 
-fn tell(from: &'static str, stream: &'static str, text: &str) {
+fn log_line(from: &'static str, stream: &'static str, text: &str) {
     if text.chars().any(unsafe_to_show) {
         tracing::info!(target: "gitsync::output", from, stream, "{}", shown(text));
     } else {
@@ -131,21 +131,21 @@ fn tell(from: &'static str, stream: &'static str, text: &str) {
     }
 }
 
-/// Where to cut a line that is too long: after the last byte near its end that is no part of a word or of a secret.
+/// Where to cut a line that is too long: after the last byte near its end that can't be part of a word or of a secret.
 fn cut_at(line: &[u8]) -> Option<usize> {
     let near_the_end = line.len().saturating_sub(LOOK_BACK);
     let parts = |byte: &u8| byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"_-.+/=%~".contains(byte);
     line.iter().rposition(parts).filter(|at| *at >= near_the_end).map(|at| at + 1)
 }
 
-/// The place, or the one before it where a character begins.
+/// `at`, or the last index before it at which a character begins.
 fn before_a_character(line: &[u8], at: usize) -> usize {
     let continued =
         line.get(..=at).unwrap_or(line).iter().rev().take(3).take_while(|byte| (**byte & 0xC0) == 0x80).count();
     at.saturating_sub(continued)
 }
 
-/// Control characters could clear the reader's screen or fake a line of our own.
+/// Control characters could clear the reader's screen or fake a line of our log.
 fn unsafe_to_show(character: char) -> bool {
     character.is_control() && character != '\t'
 }

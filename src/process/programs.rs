@@ -1,5 +1,5 @@
-//! Programs that run: each at the head of a process group of its own, known from the moment it starts so that it can be
-//! killed with all that it started, and forgotten before it is reaped.
+//! The running programs. Each leads a process group of its own. It is listed from the moment it starts, so that it can be killed
+//! with everything it started, and is taken off the list before it is reaped.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -13,15 +13,15 @@ use rustix::process::Pid;
 use crate::clock::instant;
 use crate::process::group::{Family, KILL_TAKES, Subreaper};
 
-/// How long a program that was killed may take until it can be reaped.
+/// How long to wait until a killed program can be reaped.
 const REAPED_WITHIN: Duration = Duration::from_millis(200);
 
-/// The programs now running, so that whoever ends this process can end them too.
+/// The running programs, so that whoever ends this process can end them too.
 pub(super) struct Programs(Mutex<State>);
 
 struct State {
     running: Vec<Family>,
-    /// This process is ending: no program may start any more.
+    /// Whether this process is ending: no program may start any more.
     over: bool,
 }
 
@@ -34,9 +34,9 @@ impl Programs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a program in a process group of its own. `None` once all were killed: none starts after that.
+    /// Starts a program in a process group of its own. Returns `None` after [`Programs::kill`]: no program may start then.
     ///
-    /// `adopts`: every child of ours that appears from now on is this program's. `spawn` is to spawn the command.
+    /// `adopts`: every child of ours that appears from now on belongs to this program. `spawn` must spawn the command.
     pub(super) fn start(
         &self,
         command: &mut Command,
@@ -44,7 +44,7 @@ impl Programs {
         spawn: impl FnOnce(&mut Command) -> io::Result<Child>,
     ) -> io::Result<Option<(Child, Family)>> {
         command.process_group(0);
-        // Under the lock, so that the program cannot be missed by `kill` between its start and its entry.
+        // Hold the lock during the start, so that `kill` can't miss a program that has started but is not listed yet.
         let mut state = self.state();
         if state.over {
             return Ok(None);
@@ -56,8 +56,8 @@ impl Programs {
         Ok(Some((child, family)))
     }
 
-    /// Forgets a program if `ended` says that it has ended, and answers that. Only `ended`, or what comes after this, may
-    /// reap it: its number may be another's then, and must not be in the list.
+    /// Removes a program from the list if `ended` returns true, and returns that. The program may be reaped only in `ended` or
+    /// later: once it is reaped, its process id may belong to another process, and must not be in the list.
     pub(super) fn forget_if(&self, family: &Family, ended: impl FnOnce() -> bool) -> bool {
         let mut state = self.state();
         let ended = ended();
@@ -67,8 +67,8 @@ impl Programs {
         ended
     }
 
-    /// Kills every program that was not forgotten, with all that it started, and lets none start from now on: what fails
-    /// because a program was killed may otherwise start the next one.
+    /// Kills every listed program with everything it started, and lets no other start. Otherwise the code that fails because its
+    /// program was killed could start the next one.
     pub(super) fn kill(&self) {
         let mut state = self.state();
         state.over = true;
@@ -81,14 +81,13 @@ impl Programs {
 /// The programs that [`Running::start`] has started.
 static PROGRAMS: Programs = Programs::new();
 
-/// Whether every child of this process is a program of ours or what one left behind.
+/// Whether every child of this process is one of our programs or an orphan of one.
 static ADOPTING: AtomicBool = AtomicBool::new(false);
 
-/// While the answer lives, what a program started is known for its own even when it has left the program's process group
-/// and its parent has died: it becomes a child of this process instead of init's.
+/// While the returned value exists, orphans of our programs become children of this process instead of init's. So we find them
+/// even if they have left the program's process group.
 ///
-/// For a process in which nothing but this crate starts programs: a child of anybody else would be taken for what a program
-/// left behind.
+/// Only for a process in which nothing but this crate starts programs: any other child would be taken for such an orphan.
 pub fn adopt_orphans() -> Adopting {
     ADOPTING.store(true, Ordering::SeqCst);
     Adopting { _subreaper: Subreaper::become_one() }
@@ -105,8 +104,7 @@ impl Drop for Adopting {
     }
 }
 
-/// Kills every program that reaches a remote and was not yet seen to end, with all that it started, and lets none start from
-/// now on.
+/// Kills every program that reaches a remote and has not been seen to end, with everything it started, and lets no other start.
 ///
 /// For the watchdog and the signal thread, just before the process ends.
 pub fn kill_children() {
@@ -122,13 +120,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts a program; `None` where this process is ending.
+    /// Starts a program. Returns `None` if this process is ending.
     pub(crate) fn start(command: &mut Command) -> io::Result<Option<Running>> {
         let started = PROGRAMS.start(command, ADOPTING.load(Ordering::SeqCst), Command::spawn)?;
         Ok(started.map(|(child, family)| Running { child, family, over: false }))
     }
 
-    /// Has it ended, by `until` at the latest?
+    /// Waits until the program has ended, or until `until`. Returns whether it has ended.
     pub(crate) fn ended_by(&mut self, until: Instant) -> bool {
         let mut pause = Duration::from_micros(200);
         loop {
@@ -150,10 +148,10 @@ impl Running {
         self.over
     }
 
-    /// Ends it and all it started. It is not reaped before: as long as it is not, its number is no other's.
+    /// Kills it and everything it started. It is reaped only afterwards: until then its process id can't be reused.
     pub(crate) fn kill(&mut self) {
         if !self.over {
-            // SIGKILL is not refused; what can hang is a process stuck in the kernel, and that is not waited for.
+            // SIGKILL can't be ignored, but a process may be stuck in the kernel. We don't wait for that.
             self.family.kill(KILL_TAKES);
             self.ended_by(instant() + REAPED_WITHIN);
         }

@@ -1,9 +1,10 @@
-//! The command that builds the site, with the folder that it writes to.
+//! The build command with `{public_dir}` replaced.
 
 use std::path::Path;
 
-/// A command line for `sh` with the folder in place of each `{public_dir}`. A path of any bytes is one word, and what it was
-/// meant to be inside the quotes that the command has around it: it is then `GITSYNC_PUBLIC_DIR`, which the build has too.
+/// Replaces each `{public_dir}` in a command line for `sh` by the folder. If the path holds characters that are special to the
+/// shell, it is replaced by the variable `GITSYNC_PUBLIC_DIR`, which the build also gets, quoted so that it stays one word inside
+/// any quotes that the command has around it.
 pub fn with_public_dir(command: &str, folder: &Path) -> String {
     const PLACE: &str = "{public_dir}";
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
@@ -11,7 +12,7 @@ pub fn with_public_dir(command: &str, folder: &Path) -> String {
         return command.replace(PLACE, text);
     }
     let mut line = String::new();
-    // What is open here: a quote, or the bracket of a `$(`.
+    // The open quotes and brackets of `$(` at this point.
     let mut open: Vec<char> = Vec::new();
     let mut rest = command;
     while let Some(c) = rest.chars().next() {

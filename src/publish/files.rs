@@ -1,9 +1,9 @@
-//! Into a folder that can't be exchanged: file by file, each at one moment.
+//! Publishes file by file into a folder that can't be exchanged. Each file is replaced atomically.
 //!
-//! Three steps, the slow one first: compare, bringing what is new or changed into a hidden folder inside the public dir, on
-//! the same file system as what it will replace; rename it into place, the new before the changed, so that a page never
-//! refers to what is not there yet; remove what is no more. Where a file becomes a folder or the other way round, the two
-//! are exchanged.
+//! There are three steps, the slow one first. Compare, and bring new and changed files into a hidden folder inside the public
+//! dir, which is on the same file system as the files they replace. Rename them into place, new files before changed ones, so
+//! that a page never refers to a file that is still missing. Remove the files that are not part of the site any more. If a file
+//! becomes a folder or the other way round, the two are exchanged.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -15,10 +15,10 @@ use rustix::io::Errno;
 use super::folder::cannot_be_moved;
 use crate::fs::dir::{Dir, FileKind, Found};
 
-/// What is brought into the public dir waits here, readable for nobody.
+/// The hidden folder in the public dir for new and changed files. Others can't read it.
 pub(super) const INCOMING: &str = ".gitsync-incoming";
 
-/// What the maker of a file system keeps at its root, not ours to remove.
+/// The folder that mkfs makes at the root of a file system. It is not removed.
 const LOST_AND_FOUND: &str = "lost+found";
 
 type Failure = (String, io::Error);
@@ -33,7 +33,7 @@ pub(super) fn remove_left_overs(public: &Dir) -> Result<(), Errno> {
     public.remove(OsStr::new(INCOMING))
 }
 
-/// Makes the public folder equal to the staged one, which is used up.
+/// Makes the public folder equal to the staged one, whose files are moved away.
 pub(super) fn publish(staged: &Dir, public: &Dir) -> Result<(), Failure> {
     let incoming = OsStr::new(INCOMING);
     remove_left_overs(public).map_err(to("remove", incoming))?;
@@ -48,7 +48,7 @@ pub(super) fn publish(staged: &Dir, public: &Dir) -> Result<(), Failure> {
         }
         plan.place(public)?;
         plan.remove(public)?;
-        // Before the note goes that the site is stale.
+        // The caller removes the note that the site is stale only after this.
         public.sync_all().map_err(to("bring to disk", OsStr::new("the public dir")))
     });
     done.and(public.remove(incoming).map_err(to("remove", incoming)))
@@ -64,12 +64,12 @@ struct Plan<'a> {
     gone: Vec<Gone>,
 }
 
-/// Something that waits to be put into place.
+/// A file, link or folder in the incoming folder, to be renamed into place.
 struct Piece {
     waits_as: OsString,
     at: Vec<OsString>,
     name: OsString,
-    /// One of the two is a folder and the other is not.
+    /// Whether a folder replaces something else, or something else a folder.
     instead: bool,
 }
 
@@ -114,7 +114,7 @@ impl Plan<'_> {
                 self.at.push(name.to_owned());
                 self.compare(&inner, &shown)?;
                 self.at.pop();
-                // A folder that is not our own keeps its mode.
+                // Fails for a folder of another user, which then keeps its mode.
                 let _ = shown.set_own_mode(new.readable());
                 return Ok(());
             }
@@ -132,7 +132,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Brings something into the incoming folder, and with it onto the file system of the public dir.
+    /// Moves or copies something into the incoming folder, and so onto the file system of the public dir.
     fn bring(&mut self, name: &OsStr, staged: &Dir, instead: bool) -> Result<Piece, Failure> {
         self.brought += 1;
         let waits_as = OsString::from(self.brought.to_string());
@@ -156,7 +156,7 @@ impl Plan<'_> {
     fn place_one(&self, piece: &Piece, folder: &Dir) -> Result<(), Errno> {
         if piece.instead {
             match self.incoming.exchange(&piece.waits_as, folder, &piece.name) {
-                // What can't be exchanged leaves for a moment before the other comes.
+                // It can't be exchanged, so for a moment there is nothing at this name.
                 Err(error) if cannot_be_moved(error) => self.put_aside(folder, &piece.name)?,
                 done => return done,
             }
@@ -164,7 +164,7 @@ impl Plan<'_> {
         self.incoming.rename(&piece.waits_as, folder, &piece.name)
     }
 
-    /// Takes something out of sight at one moment where it can be renamed; it is removed with the incoming folder.
+    /// Renames something into the incoming folder, with which it is removed; if that is not possible, removes it at once.
     fn put_aside(&self, folder: &Dir, name: &OsStr) -> Result<(), Errno> {
         let mut number = 0;
         loop {
@@ -179,7 +179,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Removes all it can before it tells what it could not.
+    /// Removes what is gone from the site. A failure is reported only after everything else was removed.
     fn remove(&self, public: &Dir) -> Result<(), Failure> {
         let mut failure = Ok(());
         for gone in &self.gone {
@@ -229,7 +229,7 @@ fn same_bytes(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
     }
 }
 
-/// Copies a file, a link, or a folder with all that is in it; what is neither was left out before.
+/// Copies a file, a link, or a folder with everything in it. Special files were left out before.
 fn copy(name: &OsStr, from: &Dir, to: &Dir, new_name: &OsStr) -> io::Result<()> {
     let Some(look) = from.look(name)? else { return Ok(()) };
     match look.kind {

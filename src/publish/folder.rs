@@ -1,4 +1,5 @@
-//! What only publishing does in a folder: force its way into what a build has closed, make readable, exchange, remove whole.
+//! Operations on folders that only publishing needs: open folders without permission, make files readable, exchange, remove with
+//! all content.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::fs::dir::{Dir, FileKind, Found, OPEN_DIR, OPEN_FILE};
 
-/// Folders nested deeper than this are not published: each level takes an open file while it is worked on.
+/// Folders nested deeper than this are not published: each level needs an open file descriptor.
 const DEEPEST: usize = 200;
 
 impl Found {
@@ -18,12 +19,12 @@ impl Found {
         Mode::from_raw_mode(self.stat.st_mode) & Mode::from_raw_mode(0o7777)
     }
 
-    /// The file is known by another name as well, perhaps outside of the site.
+    /// Whether the file has other hard links, perhaps outside of the site.
     pub(super) fn is_shared(&self) -> bool {
         self.stat.st_nlink > 1
     }
 
-    /// The mode under which a web server can read it.
+    /// The mode that lets a web server read it.
     pub(super) fn readable(&self) -> Mode {
         let executable = Mode::XUSR | Mode::XGRP | Mode::XOTH;
         if self.kind == FileKind::Folder || self.mode().intersects(executable) {
@@ -34,21 +35,21 @@ impl Found {
     }
 }
 
-/// Whether the error means that a thing can't be renamed from here to there, though it could be copied.
+/// Whether the error means that a file can't be renamed to its target, but could be copied.
 pub(super) fn cannot_be_moved(error: Errno) -> bool {
     [Errno::XDEV, Errno::BUSY, Errno::INVAL, Errno::NOSYS, Errno::ACCESS, Errno::PERM, Errno::OPNOTSUPP, Errno::ROFS]
         .contains(&error)
 }
 
 impl Dir {
-    /// A folder in this one, which is not where something else is mounted.
+    /// Opens a folder in this one, unless it is a mount point.
     pub(super) fn sub(&self, name: &OsStr) -> Result<Dir, Errno> {
         #[cfg(target_os = "linux")]
         {
             use rustix::fs::ResolveFlags;
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
             match rustix::fs::openat2(self, name, OPEN_DIR, Mode::empty(), resolve) {
-                // Older kernels, and the sandboxes that never heard of it.
+                // Older kernels, and sandboxes that don't allow this call.
                 Err(Errno::NOSYS | Errno::PERM) => {}
                 opened => return opened.map(Dir::from),
             }
@@ -60,7 +61,7 @@ impl Dir {
         Ok(Dir::from(opened))
     }
 
-    /// Like [`Dir::sub`], after giving ourselves the permission that its builder took from us.
+    /// Like [`Dir::sub`], but first gives ourselves permission if the build has removed it.
     pub(super) fn sub_by_force(&self, name: &OsStr) -> Result<Dir, Errno> {
         let ours = Mode::from_raw_mode(0o700);
         let opened = match self.sub(name) {
@@ -72,13 +73,13 @@ impl Dir {
         };
         let mode = Mode::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode);
         if !mode.contains(ours) {
-            // Where we may not, the next step says so.
+            // If that is not allowed, the next step fails and says so.
             let _ = rustix::fs::fchmod(&opened, ours);
         }
         Ok(opened)
     }
 
-    /// The folder that these names lead to from here.
+    /// Opens the folder at this path below this one.
     pub(super) fn beneath(&self, names: &[OsString]) -> Result<Dir, Errno> {
         let mut at = Dir::from(openat(self, ".", OPEN_DIR, Mode::empty())?);
         for name in names {
@@ -87,7 +88,7 @@ impl Dir {
         Ok(at)
     }
 
-    /// All names but `.` and `..`.
+    /// All names except `.` and `..`.
     pub(super) fn names(&self) -> Result<Vec<OsString>, Errno> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(self)? {
@@ -107,7 +108,8 @@ impl Dir {
     pub(super) fn set_mode(&self, name: &OsStr, mode: Mode) -> Result<(), Errno> {
         match openat(self, name, OPEN_FILE, Mode::empty()) {
             Ok(fd) => rustix::fs::fchmod(fd, mode),
-            // We may own what we may not read. A handle that needs no permission can't be changed but by way of /proc.
+            // We may own a file that we may not read. `O_PATH` needs no permission, but such a handle can be changed only through
+            // /proc.
             #[cfg(target_os = "linux")]
             Err(Errno::ACCESS) => {
                 let fd = openat(self, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -129,7 +131,7 @@ impl Dir {
         rustix::fs::fchmod(self, mode)
     }
 
-    /// Lets two things change places, at one moment for all readers.
+    /// Exchanges two entries atomically.
     pub(super) fn exchange(&self, name: &OsStr, other: &Dir, other_name: &OsStr) -> Result<(), Errno> {
         #[cfg(any(target_os = "linux", target_vendor = "apple"))]
         return rustix::fs::renameat_with(self, name, other, other_name, RenameFlags::EXCHANGE);
@@ -137,7 +139,7 @@ impl Dir {
         return Err(Errno::NOSYS);
     }
 
-    /// Removes a file, a link, or a folder with all that is in it. Stops where something else is mounted.
+    /// Removes a file, a link, or a folder with everything in it. Fails at a mount point.
     pub(super) fn remove(&self, name: &OsStr) -> Result<(), Errno> {
         match self.look(name)?.map(|it| it.kind) {
             None => Ok(()),
@@ -150,7 +152,7 @@ impl Dir {
         }
     }
 
-    /// Empties this folder, which lies `depth` below `top`. What lies too deep to hold a handle for each level is first
+    /// Empties this folder, which is `depth` levels below `top`. Folders that are too deep to keep a handle for each level are first
     /// moved up to the top.
     fn remove_all(&self, top: &Dir, depth: usize, moved: &mut u64) -> Result<(), Errno> {
         loop {
@@ -178,8 +180,8 @@ impl Dir {
         }
     }
 
-    /// Gives all folders and files below here a mode under which a web server can read them, and this folder, too. What
-    /// is neither file, folder nor link (a FIFO would hang a reader) is named, and with `remove_odd` removed.
+    /// Gives this folder, and all folders and files below it, a mode that lets a web server read them. Special files (a FIFO would
+    /// block a reader) are named in a warning, and with `remove_odd` removed.
     pub(super) fn make_readable(&self, remove_odd: bool) -> io::Result<()> {
         self.make_readable_below(&mut PathBuf::new(), 0, remove_odd)
     }
@@ -202,13 +204,13 @@ impl Dir {
         match look.kind {
             FileKind::Folder => self.sub_by_force(name)?.make_readable_below(at, depth + 1, remove_odd)?,
             FileKind::File { .. } if look.mode() == look.readable() => {}
-            // The same file may be known outside of the site under another name, and its mode is none of ours there.
+            // The file may have a hard link outside of the site, where its mode must not change.
             FileKind::File { .. } if look.is_shared() => self.replace_by_copy(name, look.readable())?,
             FileKind::File { .. } => self.set_mode(name, look.readable())?,
             FileKind::Link => {}
             FileKind::Special => {
                 tracing::warn!(target: "gitsync::publish",
-                    "left out of the site, being neither file, folder nor link: {}", at.display());
+                    "left out of the site, as it is neither file, folder nor link: {}", at.display());
                 if remove_odd {
                     self.unlink(name)?;
                 }
@@ -224,7 +226,7 @@ impl Dir {
         Ok(self.rename(&copy, self, name)?)
     }
 
-    /// Copies a file with its time.
+    /// Copies a file with its modification time.
     pub(super) fn copy_file(&self, name: &OsStr, to: &Dir, new_name: &OsStr, mode: Mode) -> io::Result<()> {
         let mut from = self.open_file(name)?;
         let mut copy = to.create_file(new_name, 0o600)?;
@@ -234,7 +236,7 @@ impl Dir {
     }
 }
 
-/// Says of an error where it happened, once.
+/// Adds the path to an error, unless it has one already.
 fn located(error: io::Error, at: &Path) -> io::Error {
     if error.raw_os_error().is_none() {
         return error;

@@ -1,9 +1,9 @@
-//! Whose a public dir is: gitsync publishes over what it filled itself, and over nothing else.
+//! Whether gitsync has filled the public dir itself: it replaces only what it has published.
 //!
-//! What it filled is noted in the private folder. A file in the site would be published, and would vouch for every copy of it.
-//! The note names the public dir, the folders that may stand there, and what is in them. A folder is known by when it was made
-//! and by its number, not by its device, which is another after a reboot. One that was restored from a backup is known by the
-//! names in it: it holds none that was not published.
+//! A note of that is kept in the private folder. A marker file inside the site would be published, and every copy of the site would
+//! have it too. The note names the public dir, the folders that may be there, and the names in them. A folder is recognised by its
+//! inode and its creation time, not by its device, whose number may change at a reboot. One that was restored from a backup is
+//! recognised by the names in it: all of them were published.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,14 +19,14 @@ use super::{Site, Staged, Way};
 use crate::error::Error;
 use crate::fs::dir::Dir;
 
-/// What the root of a file system holds from the beginning.
+/// The folder that mkfs makes at the root of a file system.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// A site with more names at its top is known by its folder alone.
+/// If a site has more names at its top than this, it is recognised by its folder only.
 const MOST_NAMES: usize = 1000;
 
-/// What the note says: the public dir, and behind it, each with a NUL before it, `f` with a folder or `n` with a name. Alone, the
-/// public dir may hold anything.
+/// The content of the note: the public dir, followed by entries that begin with a NUL: `f` and a folder, or `n` and a name. Without
+/// entries the public dir may hold anything.
 struct Note<'n>(&'n [u8]);
 
 impl<'n> Note<'n> {
@@ -38,7 +38,7 @@ impl<'n> Note<'n> {
         self.0.split(|byte| *byte == 0).skip(1)
     }
 
-    /// Whether a folder is one of those that it names.
+    /// Whether the note names this folder.
     fn has_folder(&self, folder: &Folder) -> bool {
         self.parts().any(|part| part == folder.known_by)
     }
@@ -49,14 +49,14 @@ impl<'n> Note<'n> {
     }
 }
 
-/// A folder, and what is in it.
+/// A folder and the names in it.
 struct Folder {
     known_by: Vec<u8>,
     names: Vec<OsString>,
 }
 
 impl Folder {
-    /// `None` where there is none.
+    /// Reads the folder; `None` if there is none.
     fn at(path: &Path) -> io::Result<Option<Self>> {
         let meta = match fs::symlink_metadata(path) {
             Ok(meta) => meta,
@@ -73,32 +73,32 @@ impl Folder {
 }
 
 impl Site {
-    /// What the public dir holds that gitsync did not put there, by the note that was kept: one name of it. None where the public
-    /// dir is missing or empty, or where gitsync filled it. (What somebody adds to a site of ours is not told from the site.)
+    /// One name in the public dir that gitsync did not put there, according to `note`. `None` if the public dir is missing or empty,
+    /// or if gitsync filled it. (A file that somebody adds to our site can't be told from the site.)
     ///
     /// # Errors
-    /// Where it can't be looked at.
-    pub fn somebodys(&self, note: Option<&[u8]>) -> Result<Option<OsString>, Error> {
+    /// If the public dir can't be read.
+    pub fn foreign_name(&self, note: Option<&[u8]>) -> Result<Option<OsString>, Error> {
         let Some(folder) = self.folder()? else { return Ok(None) };
         let ours = note.map(Note).is_some_and(|note| note.is_of(&self.public_dir) && note.covers(&folder));
         Ok(folder.names.into_iter().next().filter(|_| !ours))
     }
 
-    /// Whether a note is of this public dir, whatever is in it.
+    /// Whether the note is about this public dir, whatever is in it.
     #[must_use]
     pub fn is_noted(&self, note: Option<&[u8]>) -> bool {
         note.map(Note).is_some_and(|note| note.is_of(&self.public_dir))
     }
 
-    /// The note to keep before anything is put into the public dir, where it has to be another than the one that was kept. With
-    /// what was built, it is the note to keep before that is published, and the public dir is made where it is missing: files that
-    /// a killed pass left there are then known for ours.
+    /// The note to write before anything is put into the public dir; `None` if `kept` is right already. With `built` it is the note
+    /// to write before that is published, and the public dir is created if it is missing: so files that a killed pass leaves there
+    /// are known to be ours.
     ///
     /// # Errors
-    /// Where the public dir can't be looked at or made.
+    /// If the public dir can't be read or created.
     pub fn note(&self, kept: Option<&[u8]>, built: Option<&Staged>) -> Result<Option<Vec<u8>>, Error> {
         let mut note = self.public_dir.as_os_str().as_bytes().to_vec();
-        // A build in place may replace the folder, and be killed.
+        // A build in place may replace the folder itself, so the note must not name folders.
         if self.way != Way::InPlace {
             if built.is_some() {
                 let _ = self.open_public()?;
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_known_by_itself_or_by_nothing_but_what_was_published() {
+    fn a_folder_is_recognised_by_itself_or_by_holding_only_published_names() {
         let note = Note(b"/public\0f7 99\0nindex.html\0na b");
         assert!(note.is_of(Path::new("/public")) && !note.is_of(Path::new("/publi")));
         assert!(note.covers(&folder("f7 99", &["somebody's"])));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_of_the_public_dir_alone_is_of_whatever_is_in_it() {
+    fn a_note_without_entries_covers_everything_in_the_public_dir() {
         assert!(Note(b"/public").covers(&folder("f8 100", &["a"])));
     }
 }

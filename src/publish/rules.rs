@@ -1,5 +1,5 @@
-//! Which folders may be a public dir. Publishing replaces all that is in it, so each that could hold anything else is
-//! refused, with the reason.
+//! Which folders may be a public dir. Publishing replaces everything in it, so every folder that may hold anything else is refused,
+//! with the reason.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,13 +15,13 @@ use rustix::io::Errno;
 use super::{Site, Way};
 use crate::error::{Error, Kind};
 
-/// Folders that hold a system or its users. (Their subfolders may well hold a site.)
+/// Folders of the system and of its users. (A subfolder may well hold a site.)
 const SYSTEM: [&str; 17] = [
     "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp",
     "/usr", "/var", "/Users", "/System",
 ];
 
-/// What a public dir must keep clear of.
+/// What a public dir must not overlap with.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
     /// The work tree. It need not exist yet.
@@ -30,47 +30,47 @@ pub struct Surroundings<'a> {
     pub git_dir: &'a Path,
     /// The private folder. It need not exist yet.
     pub private_dir: &'a Path,
-    /// What a tick commits, absolute or relative to the work tree.
+    /// The paths that a tick commits, absolute or relative to the work tree.
     pub paths: &'a [PathBuf],
     /// The user's home folder.
     pub home: Option<&'a Path>,
 }
 
-const ITS_OWN: &str = "publishing removes all that is in it; give it a folder of its own";
+const ITS_OWN: &str = "publishing removes everything in it; give it a folder of its own";
 
-// In these, `what` is how the sentence goes on after the name of the public dir.
+// In the errors below, `what` continues a sentence that begins with the public dir.
 
 fn is_a_link() -> Error {
     Error::usage("is a symbolic link", "give it the folder that the link leads to")
 }
 
-/// `none`: what is no folder, it or one of its parents.
-fn not_a_folder(none: &Path) -> Error {
-    Error::usage(format!("can't be a folder, since {} is none", none.display()), "give it another name")
+/// `file`: the public dir or one of its parents, which is not a folder.
+fn not_a_folder(file: &Path) -> Error {
+    Error::usage(format!("can't be a folder, since {} is not one", file.display()), "give it another name")
 }
 
-/// It, or the parent in which it would be made, can't be written to.
+/// The public dir, or the parent in which it would be created, can't be written to.
 fn unwritable(path: &Path, error: &io::Error) -> Error {
     let kind = if is_passing(error) { Kind::Retry } else { Kind::Usage };
     Error::new(kind, format!("can't be written to: {}: {error}", path.display()), "let this user write to it")
 }
 
-/// It can't be looked at.
+/// The public dir can't be read.
 pub(super) fn unknown(error: io::Error) -> Error {
     let kind = if is_passing(&error) { Kind::Retry } else { Kind::Person };
-    Error::new(kind, format!("can't be looked at: {error}"), "see what is there")
+    Error::new(kind, format!("can't be looked at: {error}"), "check what is there")
 }
 
-/// Whether the system could not tell now, which is no mistake of whoever gave the folder.
+/// Whether the system could not answer now, which is not the fault of the given folder.
 fn is_passing(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Whether this folder may be published to. Changes nothing; the folder need not exist yet. A relative one is taken from
+/// Checks that this folder may be published to. Changes nothing; the folder need not exist yet. A relative path is relative to
 /// the current folder.
 ///
 /// # Errors
-/// With the reason: a usage error, but for a folder that can't be looked at or a system that could not tell now.
+/// A usage error with the reason. [`Kind::Person`] or [`Kind::Retry`] if the folder can't be read.
 pub fn check(public_dir: &Path, around: &Surroundings<'_>, way: Way) -> Result<Site, Error> {
     look_at(public_dir, around, way)
         .map_err(|error| Error { what: format!("the public dir {} {}", public_dir.display(), error.what), ..error })
@@ -130,19 +130,19 @@ fn look_at(given: &Path, around: &Surroundings<'_>, way: Way) -> Result<Site, Er
         Err(error) => return Err(unknown(error)),
     }
     match rustix::fs::accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
-        // Not every system can say.
+        // Not every system supports this check.
         Ok(()) | Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {}
         Err(error) => return Err(unwritable(there, &error.into())),
     }
     Ok(Site { public_dir: public, private_dir, way })
 }
 
-/// The path without links in it, absolute. The last component must not be a link; it, and its parents, may be missing.
+/// The absolute path without links. The last component must not be a link; it and its parents may be missing.
 fn settle(given: &Path) -> Result<PathBuf, Error> {
-    // By components: a slash at its end would have a link followed.
+    // Rebuilt from its components: with a slash at the end, a link would be followed.
     let whole: PathBuf = std::path::absolute(given).map_err(unknown)?.components().collect();
     let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
-        // The root, or something that ends in `..`.
+        // The root, or a path that ends in `..`.
         return whole.canonicalize().map_err(unknown);
     };
     if if_there(fs::symlink_metadata(&whole))?.is_some_and(|it| it.is_symlink()) {
@@ -159,7 +159,7 @@ fn settle(given: &Path) -> Result<PathBuf, Error> {
                 return Ok(settled.join(missing).join(name));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // A link that leads nowhere is there all the same.
+                // A dangling link exists nevertheless.
                 if fs::symlink_metadata(there).is_ok() {
                     return Err(is_a_link());
                 }
@@ -174,12 +174,12 @@ fn settle(given: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-/// The same for a folder that is not ours to judge.
+/// The same for a folder that is not checked here; if it can't be resolved, it is taken as it is.
 fn settle_or_take(path: &Path) -> PathBuf {
     path.canonicalize().or_else(|_| settle(path)).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Whether `outer` is `inner` or a parent of it, by name or, since a folder may be mounted at two places, by identity.
+/// Whether `outer` is `inner` or a parent of it: by name or, since a folder may be mounted in two places, by device and inode.
 fn holds(outer: &Path, inner: &Path) -> Result<bool, Error> {
     if inner.starts_with(outer) {
         return Ok(true);
@@ -197,7 +197,7 @@ fn identity(path: &Path) -> Result<Option<(u64, u64)>, Error> {
     Ok(if_there(fs::metadata(path))?.map(|it| (it.dev(), it.ino())))
 }
 
-/// What was found, or nothing where there is nothing. What can't be looked at may be anything, the repository too.
+/// `None` if there is nothing. Any other failure is an error: what can't be read may be anything, even the repository.
 fn if_there<T>(found: io::Result<T>) -> Result<Option<T>, Error> {
     match found {
         Ok(it) => Ok(Some(it)),
@@ -206,7 +206,7 @@ fn if_there<T>(found: io::Result<T>) -> Result<Option<T>, Error> {
     }
 }
 
-/// Where something is mounted, as far as the system tells.
+/// All mount points, if the system lists them.
 fn mount_points() -> Result<BTreeSet<PathBuf>, Error> {
     let table = if_there(fs::read("/proc/self/mountinfo"))?.unwrap_or_default();
     let points = table
@@ -217,7 +217,7 @@ fn mount_points() -> Result<BTreeSet<PathBuf>, Error> {
     Ok(points)
 }
 
-/// Blanks and the like are written as `\040` there.
+/// Resolves escapes: a blank is written as `\040` in the table.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;

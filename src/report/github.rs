@@ -1,10 +1,9 @@
-//! Events as a GitHub Actions step tells them: errors and warnings become annotations of the run, debug lines show where
-//! debug logging is on, all else is a plain line of the step's log, which has times of its own.
+//! Log events in the form of a GitHub Actions step. Errors and warnings become annotations of the run, debug lines are shown if
+//! debug logging is on, and everything else is a plain line of the step's log, which has its own timestamps.
 //!
-//! The form is that of "Workflow commands for GitHub Actions": `::error title=T::MESSAGE` with `%`, CR and LF escaped. The
-//! runner takes a command from any line that begins with `::`, and one of an older form from `##[` anywhere in a line. So
-//! nothing that comes from outside, from the job, a server or a commit message, ever stands at a line's beginning, and the
-//! older form is broken up.
+//! The form is described in "Workflow commands for GitHub Actions": `::error title=T::MESSAGE` with `%`, CR and LF escaped. The
+//! runner takes any line that begins with `::` for a command, and also an older form, `##[` anywhere in a line. So text from
+//! outside (the job, a server, a commit message) is never put at the beginning of a line, and `##[` is broken up.
 
 use std::fmt;
 
@@ -14,7 +13,7 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The format.
+/// The event format.
 pub struct Workflow;
 
 impl<S, N> FormatEvent<S, N> for Workflow
@@ -29,7 +28,7 @@ where
     }
 }
 
-/// An event's words: its message, its fields behind it, and whose output it is.
+/// The text of an event: its message, its fields, and whose output it is.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -70,26 +69,29 @@ fn line(level: Level, text: &Text) -> String {
 mod tests {
     use super::*;
 
-    fn told(level: Level, message: &str, from: Option<&str>) -> String {
+    fn formatted(level: Level, message: &str, from: Option<&str>) -> String {
         let text = Text { message: message.into(), fields: " state=\"behind\"".into(), from: from.map(str::to_owned) };
         line(level, &text)
     }
 
     #[test]
     fn each_level_has_its_form() {
-        assert_eq!(told(Level::ERROR, "100%\r\nno", None), "::error title=gitsync::100%25%0D%0Ano state=\"behind\"");
-        assert_eq!(told(Level::WARN, "w", None), "::warning title=gitsync::w state=\"behind\"");
-        assert_eq!(told(Level::INFO, "followed", None), "gitsync: followed state=\"behind\"");
-        assert_eq!(told(Level::DEBUG, "d", None), "::debug::d state=\"behind\"");
+        assert_eq!(
+            formatted(Level::ERROR, "100%\r\nno", None),
+            "::error title=gitsync::100%25%0D%0Ano state=\"behind\""
+        );
+        assert_eq!(formatted(Level::WARN, "w", None), "::warning title=gitsync::w state=\"behind\"");
+        assert_eq!(formatted(Level::INFO, "followed", None), "gitsync: followed state=\"behind\"");
+        assert_eq!(formatted(Level::DEBUG, "d", None), "::debug::d state=\"behind\"");
     }
 
     #[test]
-    fn nothing_from_outside_becomes_a_command() {
+    fn text_from_outside_never_becomes_a_command() {
         for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
             for evil in
                 ["::set-env name=PATH::x", "  ::stop-commands::x", "a\n::error::x", "a ##[error]x", "a\r::error::x"]
             {
-                let line = told(level, evil, Some("job"));
+                let line = formatted(level, evil, Some("job"));
                 let commands = line.lines().filter(|line| line.trim_start().starts_with("::")).count();
                 assert_eq!(commands, usize::from(level != Level::INFO), "{line}");
                 assert!(!line.contains("##[") && !line.contains('\r'), "{line}");

@@ -1,7 +1,7 @@
-//! Events to stderr: one line an event, with its fields.
+//! Log events to stderr: one line for each event, with its fields.
 //!
-//! Whatever a line holds, a registered secret in it is masked on its way out: the last door, behind those that every text
-//! from outside goes through already.
+//! Every registered secret in a line is masked before it is written. Text from outside is redacted earlier already; this is the
+//! last safeguard.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -22,13 +22,13 @@ struct Fields {
     repo: String,
 }
 
-/// Says in each line from now on which repository it is about.
+/// Sets the repository that each line names from now on.
 pub fn set_repo(repo: &Path) {
     FIELDS.lock().unwrap_or_else(PoisonError::into_inner).repo = repo.display().to_string();
 }
 
 impl Fields {
-    /// Puts the fields at the end of a line, which is an event as its format made it.
+    /// Adds the fields at the end of a line, which is one formatted event.
     fn add_to(&self, line: &mut Vec<u8>) {
         let (command, repo) = (self.command, self.repo.as_str());
         if line.pop_if(|last| *last == b'\n').is_none() {
@@ -48,10 +48,10 @@ impl Fields {
     }
 }
 
-/// Sets up logging for this process, whose every line names `command`, and the repository as far as it is known.
+/// Sets up logging for this process. Each line names `command`, and the repository if it is known.
 ///
 /// # Errors
-/// A sentence, where `RUST_LOG` can't be understood.
+/// A message, if `RUST_LOG` can't be parsed.
 pub fn begin(command: &'static str, settings: &Config) -> Result<(), String> {
     let level = match settings.verbosity() {
         i8::MIN..=-1 => "error",
@@ -65,7 +65,7 @@ pub fn begin(command: &'static str, settings: &Config) -> Result<(), String> {
         .with_env_filter(filter)
         .with_writer(Stderr)
         .with_target(false)
-        // A closed stderr must not end a pass; the subscriber would say so on stderr.
+        // A closed stderr must not end a pass, but the subscriber would report it on stderr.
         .log_internal_errors(false);
     {
         let mut fields = FIELDS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +76,7 @@ pub fn begin(command: &'static str, settings: &Config) -> Result<(), String> {
         Some(repo) => set_repo(repo),
         None => set_repo(&std::env::current_dir().unwrap_or_default()),
     }
-    // A second call in one process (an example, a test) changes nothing; the first one's format stays.
+    // A second call in one process (an example, a test) changes nothing: the format of the first call stays.
     let _ = match settings.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Github => builder.with_ansi(false).event_format(super::github::Workflow).try_init(),

@@ -1,7 +1,7 @@
-//! What Prometheus is told: a file in its text format, for the textfile collector of node_exporter or whatever else reads one.
+//! Metrics for Prometheus: a file in its text format, for the textfile collector of node_exporter or any other reader.
 //!
-//! Replaced whole after each pass, so that a reader never sees half of one. Everything in it is read from what the passes leave
-//! behind, not from this one alone: a `sync` must not make the last tick's numbers go away.
+//! The file is replaced as a whole after each pass, so that a reader never sees half of it. The numbers come from the record of
+//! all passes, not from this pass alone: a `sync` must not remove the last tick's numbers.
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,8 +15,8 @@ use crate::git::Peek;
 use crate::policy::{self, Mode, SyncState};
 use crate::state::record::Record;
 
-/// All that is told.
-pub struct Told<'a> {
+/// The data that the metrics are made from.
+pub struct Snapshot<'a> {
     /// The top of the work tree.
     pub repository: &'a Path,
     /// The branch.
@@ -25,13 +25,13 @@ pub struct Told<'a> {
     pub mode: Mode,
     /// Whether a force push is pending.
     pub pending: bool,
-    /// How both sides stand now, where that can be read.
+    /// The commits of both sides now, if they can be read.
     pub peek: Option<&'a Peek>,
-    /// What the passes did.
+    /// The record of the last passes.
     pub record: &'a Record,
 }
 
-/// Refuses a place that can't be written, before anything is done.
+/// Refuses a path that can't be written to, before anything is done.
 ///
 /// # Errors
 /// A usage error.
@@ -40,19 +40,19 @@ pub fn check(path: &Path) -> Result<(), Error> {
     let (what, next) = if path.is_dir() || path.file_name().is_none() {
         (format!("--metrics-file {} is a folder", path.display()), "name a file, such as gitsync.prom in it")
     } else if !folder.is_dir() {
-        let what = format!("the folder of --metrics-file {} is not there", path.display());
-        (what, "make it, or name a file in a folder that there is")
+        let what = format!("the folder of --metrics-file {} does not exist", path.display());
+        (what, "make it, or name a file in an existing folder")
     } else if is_no_file(path) {
-        // The file takes the place of what is there. Root's /dev/null would then be a file for the whole machine.
-        let what = format!("--metrics-file {} is a device or the like, and no file", path.display());
-        (what, "name a file, or one that is not there yet; for no metrics give no --metrics-file")
+        // The new file replaces whatever has that name. Run by root, /dev/null would become a file for the whole machine.
+        let what = format!("--metrics-file {} is a device or other special file", path.display());
+        (what, "name a regular file, which need not exist yet; leave --metrics-file out if you want no metrics")
     } else {
         return Ok(());
     };
     Err(Error::usage(what, next))
 }
 
-/// Whether something other than a file is there, or a link to it: also /dev/stdout where that happens to be one.
+/// Whether the path exists and is not a regular file, or is a link into /proc: /dev/stdout is one, even if it leads to a file.
 fn is_no_file(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| !meta.is_file()) || path.read_link().is_ok_and(|to| to.starts_with("/proc"))
 }
@@ -64,46 +64,46 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Writes the file: beside its place, then by one rename, readable by all.
+/// Writes the file under a temporary name and renames it into place, readable by all.
 ///
 /// # Errors
-/// Those of the file system; what was there before is then still there.
-pub fn write(path: &Path, told: &Told<'_>) -> io::Result<()> {
-    // Not by a name that ends as the file does: a collector reads all `*.prom`.
+/// If the file system fails. The old file is then still there.
+pub fn write(path: &Path, snapshot: &Snapshot<'_>) -> io::Result<()> {
+    // The temporary name must not end as the file's name does: a collector reads all `*.prom`.
     let mut beside = std::ffi::OsString::from(".");
     beside.push(path.file_name().unwrap_or_default());
     beside.push(".gitsync");
     let beside = folder_of(path).join(beside);
-    // One that was left by a pass that was killed; whoever writes here has the lock.
+    // A killed pass may have left one. Only the holder of the lock writes here, so nobody uses it.
     let _ = std::fs::remove_file(&beside);
-    atomic::replace(path, &beside, text(told).as_bytes(), How::ReadableByAll)
+    atomic::replace(path, &beside, text(snapshot).as_bytes(), How::ReadableByAll)
 }
 
 /// The metrics in Prometheus's text format, version 0.0.4.
-pub fn text(told: &Told<'_>) -> String {
-    let mut page = Page { of: labels(told), text: String::new() };
+pub fn text(snapshot: &Snapshot<'_>) -> String {
+    let mut page = Page { of: labels(snapshot), text: String::new() };
     page.family("gitsync_build_info", "gauge", "The version that wrote this.");
     page.sample("gitsync_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.family("gitsync_alpha", "gauge", "Whether this instance is dominant.");
-    page.sample("gitsync_alpha", &[], u8::from(told.mode == Mode::Alpha));
+    page.sample("gitsync_alpha", &[], u8::from(snapshot.mode == Mode::Alpha));
     page.family("gitsync_force_push_pending", "gauge", "Whether the next tick may overwrite the remote.");
-    page.sample("gitsync_force_push_pending", &[], u8::from(told.pending));
-    if let Some(peek) = told.peek {
+    page.sample("gitsync_force_push_pending", &[], u8::from(snapshot.pending));
+    if let Some(peek) = snapshot.peek {
         page.family("gitsync_rescue_refs", "gauge", "References under refs/gitsync/rescue/.");
         page.sample("gitsync_rescue_refs", &[], peek.rescues.len());
         if let Some(relation) = peek.relation {
             let now = policy::state(relation.same, relation.local_is_ancestor, relation.remote_is_ancestor);
-            page.family("gitsync_state", "gauge", "How local and remote, as last seen, stand to one another.");
+            page.family("gitsync_state", "gauge", "The state of local and remote, as last seen.");
             for state in [SyncState::UpToDate, SyncState::Behind, SyncState::Ahead, SyncState::Diverged] {
                 page.sample("gitsync_state", &[("state", state.word())], u8::from(state == now));
             }
-            page.family("gitsync_ahead_commits", "gauge", "Commits that the remote has not.");
+            page.family("gitsync_ahead_commits", "gauge", "Commits that only local has.");
             page.sample("gitsync_ahead_commits", &[], relation.ahead);
             page.family("gitsync_behind_commits", "gauge", "Commits that only the remote has.");
             page.sample("gitsync_behind_commits", &[], relation.behind);
         }
     }
-    if let Some(good) = told.record.last_good_sync {
+    if let Some(good) = snapshot.record.last_good_sync {
         page.family(
             "gitsync_last_good_sync_timestamp_seconds",
             "gauge",
@@ -111,10 +111,10 @@ pub fn text(told: &Told<'_>) -> String {
         );
         page.sample("gitsync_last_good_sync_timestamp_seconds", &[], seconds(good));
     }
-    let runs = &told.record.runs;
+    let runs = &snapshot.record.runs;
     if !runs.is_empty() {
         page.family("gitsync_passes_total", "counter", "Passes that had the lock, by result word.");
-        for (command, totals) in &told.record.totals {
+        for (command, totals) in &snapshot.record.totals {
             for (result, count) in totals {
                 page.sample("gitsync_passes_total", &[("command", command), ("result", result)], count);
             }
@@ -142,10 +142,10 @@ pub fn text(told: &Told<'_>) -> String {
     page.text
 }
 
-/// Whose numbers these are: several repositories of one machine may be told of side by side.
-fn labels(told: &Told<'_>) -> String {
-    let repository = told.repository.to_string_lossy();
-    format!("repository=\"{}\",branch=\"{}\"", escaped(&repository), escaped(told.branch))
+/// The labels of every sample: one machine may have metrics of several repositories.
+fn labels(snapshot: &Snapshot<'_>) -> String {
+    let repository = snapshot.repository.to_string_lossy();
+    format!("repository=\"{}\",branch=\"{}\"", escaped(&repository), escaped(snapshot.branch))
 }
 
 fn escaped(value: &str) -> String {

@@ -1,4 +1,4 @@
-//! The private folder, `.git/gitsync/`: what gitsync remembers between passes, never committed, readable by the owner alone.
+//! The private folder, `.git/gitsync/`: what gitsync keeps between passes. It is never committed, and only its owner can read it.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 use crate::fs::atomic::{self, How};
 use crate::fs::files;
 
-/// What the name of a file that is being written ends with.
+/// The suffix of a file that is still being written.
 const FRESH: &str = ".new";
 
 /// The private folder of one repository.
@@ -18,15 +18,15 @@ const FRESH: &str = ".new";
 pub struct PrivateDir(PathBuf);
 
 impl PrivateDir {
-    /// The folder's place inside `git_dir`; nothing is made yet.
+    /// The private folder of the repository in `git_dir`. Nothing is created.
     pub fn of(git_dir: &Path) -> Self {
         Self(git_dir.join("gitsync"))
     }
 
-    /// Makes the folder (mode 0700) where it is missing.
+    /// Creates the folder (mode 0700) if it is missing.
     ///
     /// # Errors
-    /// Those of the file system, and one where a link stands in the folder's place: it would lead writes elsewhere.
+    /// If the file system fails, or if there is a link in the folder's place: writes would go elsewhere.
     pub fn create(&self) -> io::Result<()> {
         match fs::symlink_metadata(&self.0) {
             Ok(meta) if meta.is_dir() => {
@@ -44,11 +44,10 @@ impl PrivateDir {
         }
     }
 
-    /// Refuses a folder that a job has replaced by a link since: it would lead writes elsewhere. One that is gone is no
-    /// danger.
+    /// Refuses a folder that a job has replaced by a link: writes would go elsewhere. A missing folder is accepted.
     ///
     /// # Errors
-    /// Where something else stands in the folder's place.
+    /// If there is something else in the folder's place.
     pub fn check(&self) -> io::Result<()> {
         match fs::symlink_metadata(&self.0) {
             Ok(meta) if !meta.is_dir() => Err(self.is_no_folder()),
@@ -70,7 +69,7 @@ impl PrivateDir {
         self.0.join(name)
     }
 
-    /// [`PrivateDir::file`], with as many `+` behind it as make it one that is not there yet.
+    /// [`PrivateDir::file`], with as many `+` added as it takes to get a name that is not in use.
     pub fn free_file(&self, name: &str) -> PathBuf {
         let mut path = self.file(name);
         while path.symlink_metadata().is_ok() {
@@ -79,19 +78,19 @@ impl PrivateDir {
         path
     }
 
-    /// Replaces a file whole; when this returns, the new content survives a power loss.
+    /// Replaces a file as a whole. When this returns, the new content survives a power loss.
     ///
     /// # Errors
-    /// Those of the file system; the old content is then still there.
+    /// If the file system fails. The old content is then still there.
     pub fn write_durably(&self, name: &str, content: &[u8]) -> io::Result<()> {
         self.replace(name, content, true)?;
         sync_dir(&self.0)
     }
 
-    /// Replaces a file whole, without waiting for the disk.
+    /// Replaces a file as a whole, without waiting for the disk.
     ///
     /// # Errors
-    /// Those of the file system; the old content is then still there.
+    /// If the file system fails. The old content is then still there.
     pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
         self.replace(name, content, false)
     }
@@ -99,16 +98,16 @@ impl PrivateDir {
     fn replace(&self, name: &str, content: &[u8], durable: bool) -> io::Result<()> {
         self.check()?;
         let fresh = self.file(&format!("{name}{FRESH}"));
-        // A pass that was killed here left this behind; only the holder of the lock writes here, so it is nobody's.
+        // A killed pass may have left this file. Only the holder of the lock writes here, so nobody uses it.
         remove_if_there(&fresh)?;
         let how = if durable { How::Durably } else { How::Quickly };
         atomic::replace(&self.file(name), &fresh, content, how)
     }
 
-    /// Removes files that a killed pass was about to put in place: not every pass writes each of them again.
+    /// Removes unfinished files of a killed pass. Not every pass would overwrite each of them.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn clear_unfinished(&self) -> io::Result<()> {
         self.check()?;
         for entry in files::entries(&self.0)? {
@@ -120,23 +119,23 @@ impl PrivateDir {
         Ok(())
     }
 
-    /// Removes a file; when this returns, a power loss does not bring it back. Whether it was there.
+    /// Removes a file. When this returns, a power loss does not bring it back. Returns whether the file existed.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn remove_durably(&self, name: &str) -> io::Result<bool> {
         self.check()?;
-        let there = remove_if_there(&self.file(name))?;
-        if there {
+        let existed = remove_if_there(&self.file(name))?;
+        if existed {
             sync_dir(&self.0)?;
         }
-        Ok(there)
+        Ok(existed)
     }
 
-    /// A folder in it, made where it is missing.
+    /// A folder in it, created if it is missing.
     ///
     /// # Errors
-    /// Those of the file system, and one where a link stands in its place: it would lead writes elsewhere.
+    /// If the file system fails, or if there is a link in the folder's place: writes would go elsewhere.
     pub fn folder(&self, name: &str) -> io::Result<PathBuf> {
         self.check()?;
         let path = self.file(name);
@@ -151,13 +150,13 @@ impl PrivateDir {
         }
     }
 
-    /// Moves what is no file where one of `files` belongs, or no folder where one of `folders` does, into `aside/`. Gives what was
-    /// moved, and where to.
+    /// Checks that each of `files` is a file and each of `folders` is a folder, if it exists, and moves anything else into
+    /// `aside/`. Returns what was moved, with the old and the new path.
     ///
-    /// `stamp`: the time, as part of the new name.
+    /// `stamp`: the time, which becomes part of the new name.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn set_aside_misplaced(
         &self,
         files: &[&str],
@@ -186,10 +185,10 @@ impl PrivateDir {
         Ok(moved)
     }
 
-    /// A file's content, or nothing where there is none.
+    /// Reads a file; `None` if it does not exist.
     ///
     /// # Errors
-    /// Those of the file system, and one where what stands there is no file.
+    /// If the file system fails, or if there is something that is not a file.
     pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         match files::read(&self.file(name)) {
             Ok(content) => Ok(Some(content)),
@@ -199,10 +198,10 @@ impl PrivateDir {
     }
 }
 
-/// Removes a file where there is one.
+/// Removes a file if it exists. Returns whether it did.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -211,10 +210,10 @@ pub fn remove_if_there(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Waits until a folder's entries are on disk.
+/// Syncs a folder's entries to disk.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

@@ -1,7 +1,7 @@
-//! The mark of a job that has begun and whose output is not committed yet: `.git/gitsync/job-begun`.
+//! The mark of a job that has started and whose output is not committed yet: `.git/gitsync/job-begun`.
 //!
-//! A tick that is killed in its job leaves half of a commit in the work tree. The mark tells the next pass, whichever it is,
-//! what that tick would have committed, so that the job's output stays whole (guarantee G11).
+//! A tick that is killed during its job leaves uncommitted output in the work tree. The mark tells the next pass, of any
+//! subcommand, what that tick would have committed, so that the job's output stays together (guarantee G11).
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ pub struct JobMark {
     pub since: DateTime<Utc>,
 }
 
-/// The mark, where there is one that can be read.
+/// Reads the mark. `None` if there is none, or it can't be read.
 pub fn read(private: &PrivateDir) -> Option<JobMark> {
     private.file(NAME).symlink_metadata().ok()?;
     serde_json::from_slice(&private.read(NAME).ok().flatten()?).ok()
@@ -38,17 +38,17 @@ pub fn read(private: &PrivateDir) -> Option<JobMark> {
 /// Writes the mark. When this returns, it survives a power loss.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn set(private: &PrivateDir, mark: &JobMark) -> Result<(), Error> {
     let doing = "marking that the job begins";
     let text = serde_json::to_vec_pretty(mark).map_err(std::io::Error::from).context(doing)?;
     private.write_durably(NAME, &text).context(doing)
 }
 
-/// Removes the mark, where there is one.
+/// Removes the mark, if there is one.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn remove(private: &PrivateDir) -> Result<(), Error> {
     if private.file(NAME).symlink_metadata().is_err() {
         return Ok(());

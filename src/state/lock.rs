@@ -1,11 +1,11 @@
-//! One lock a repository, shared by all subcommands, with a queue of one place for each kind of pass.
+//! One lock for each repository, shared by all subcommands, with a queue of one place for each kind of pass.
 //!
-//! The lock is flock(2) on `.git/gitsync/lock` by way of fd-lock: it dies with the process, in whatever way that dies, and
-//! children do not inherit it. At most one `sync` and one `tick` wait for it; a further one of the same kind has nothing to
-//! add to the one that waits, and says `skipped`.
+//! The lock is flock(2) on `.git/gitsync/lock`, through fd-lock. It is freed when the process ends, however it ends, and children
+//! do not inherit it. At most one `sync` and one `tick` wait for it. A further one of the same kind would do nothing that the
+//! waiting one does not do, and ends with `skipped`.
 //!
-//! A person or a job may take the lock file away while a pass holds it. The lock that is held must then still keep others out:
-//! so each pass also locks the `.git` folder, and checks that the file it locked is the one at the path.
+//! A person or a job may remove the lock file while a pass holds it. The lock must keep others out even then, so each pass also
+//! locks the `.git` folder, and checks that the file it locked is still the one at the path.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
@@ -47,9 +47,9 @@ impl std::fmt::Display for Holder {
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub struct Held {
-    /// `None` where there was no lock file, and this pass only looks.
+    /// `None` in a pass that only looks, if there was no lock file.
     guard: Option<Guard>,
-    /// Only held.
+    /// Never read, only held.
     #[allow(dead_code)]
     folder: Option<Guard>,
     died: bool,
@@ -57,12 +57,12 @@ pub struct Held {
 }
 
 impl Held {
-    /// The lock of a repository that is not there yet, for a dry run: there is nobody to keep out.
-    pub fn of_nothing() -> Self {
+    /// For a dry run without a repository: nothing is locked, since there is nobody to keep out.
+    pub fn without_repository() -> Self {
         Self { guard: None, folder: None, died: false, looking: true }
     }
 
-    /// Whether the pass before this one died without giving the lock back: what it left half done is ours to heal.
+    /// Whether the pass before this one died without releasing the lock. This pass then has to heal what it left unfinished.
     pub fn one_died_before_us(&self) -> bool {
         self.died
     }
@@ -71,29 +71,29 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(guard) = self.guard.as_ref().filter(|_| !self.looking) {
-            // An empty lock file is how the next pass knows that this one came to its end.
+            // An empty lock file tells the next pass that this one ended regularly.
             let _ = guard.set_len(0);
         }
     }
 }
 
-/// How asking for the lock ended.
+/// The result of asking for the lock.
 #[derive(Debug)]
 pub enum Taken {
-    /// It is ours.
+    /// This pass has the lock.
     Held(Held),
-    /// One of our kind waits for it already.
+    /// Another pass of the same kind is already waiting for it.
     Skipped,
-    /// Somebody held it for all the time we could wait.
+    /// Somebody held it for the whole time that we could wait.
     Busy(Option<Holder>),
 }
 
-/// Takes the lock, waiting up to `wait` for whoever holds it.
+/// Takes the lock, waiting up to `wait` if somebody holds it.
 ///
 /// `queued`: whether only one of this command may wait.
 ///
 /// # Errors
-/// Those of the file system; `InvalidInput` or `IsADirectory` where what stands in the lock's place is no file.
+/// If the file system fails; `InvalidInput` or `IsADirectory` if the lock file's name belongs to something that is not a file.
 pub fn take(
     private: &PrivateDir,
     command: &str,
@@ -122,7 +122,7 @@ pub fn take(
     }
 }
 
-/// Whether somebody holds the lock now, and who. For `status` and dry runs: takes nothing, writes nothing.
+/// `Some` if somebody holds the lock now, and who, if that is known. For `status`: takes no lock and writes nothing.
 pub fn peek(private: &PrivateDir) -> Option<Option<Holder>> {
     let is_held =
         |file: File| matches!(RwLock::new(file).try_read(), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
@@ -130,11 +130,10 @@ pub fn peek(private: &PrivateDir) -> Option<Option<Holder>> {
     (file_is_held || git_folder(private).is_ok_and(is_held)).then(|| holder(private))
 }
 
-/// Takes the lock for a pass that only looks: nothing is written, and where there is no lock file yet there is nobody to
-/// keep out.
+/// Takes the lock for a pass that only looks. Nothing is written. If there is no lock file yet, there is nobody to keep out.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn take_for_looking(private: &PrivateDir, command: &str, queued: bool, wait: Duration) -> io::Result<Taken> {
     let until = instant() + wait;
     let path = private.file(NAME);
@@ -168,22 +167,22 @@ pub fn take_for_looking(private: &PrivateDir, command: &str, queued: bool, wait:
 
 type Guard = RwLockWriteGuard<'static, File>;
 
-/// The lock file and the `.git` folder, which is the second lock: it holds where somebody takes the file away.
+/// The locks on the lock file and on the `.git` folder. The second one still keeps others out if somebody removes the file.
 struct Both {
     file: Guard,
-    /// `None` where the file system can't lock folders.
+    /// `None` if the file system can't lock folders, or whoever started us holds this lock for us.
     folder: Option<Guard>,
 }
 
-/// Locks both, waiting until then; `None` where somebody holds one.
+/// Locks both, waiting until `until` if given. `None` if somebody else holds one of them.
 fn lock_both(private: &PrivateDir, until: Option<Instant>) -> io::Result<Option<Both>> {
     let path = private.file(NAME);
-    // Somebody who takes it away each time can't hold us for ever.
+    // A limit, in case somebody removes the file again and again.
     for _ in 0..100 {
         let Some(mut file) = lock_one(open_in(private)?, until)? else { return Ok(None) };
         let mut folder = lock_folder(private, None);
         if let (Folder::Busy, Some(_)) = (&folder, until) {
-            // Nobody waits for the folder with the file held: who started us may hold the folder for us (`flock .git gitsync`).
+            // Don't wait for the folder while holding the file: whoever started us may hold the folder for us (`flock .git gitsync`).
             drop(file);
             folder = lock_folder(private, until);
             let Some(again) = lock_one(open_in(private)?, until)? else { return Ok(None) };
@@ -194,7 +193,7 @@ fn lock_both(private: &PrivateDir, until: Option<Instant>) -> io::Result<Option<
             Folder::NotOurs => None,
             Folder::Busy => return Ok(None),
         };
-        // Somebody may have taken the file away while we waited for it: others then lock another.
+        // Somebody may have removed the file while we waited for it. Other passes would then lock a new file.
         if is_at(&file, &path) {
             return Ok(Some(Both { file, folder }));
         }
@@ -202,15 +201,16 @@ fn lock_both(private: &PrivateDir, until: Option<Instant>) -> io::Result<Option<
     Ok(None)
 }
 
-/// Opens the lock file, in a private folder that is made again where somebody has taken it away.
+/// Opens the lock file. If somebody has removed the private folder, it is made again.
 fn open_in(private: &PrivateDir) -> io::Result<File> {
     private.create()?;
     open(&private.file(NAME))
 }
 
+/// The result of locking the `.git` folder.
 enum Folder {
     Held(Guard),
-    /// Held by whoever started us, or the file system can't lock folders. The lock file is what counts then.
+    /// Held by whoever started us, or the file system can't lock folders. Then only the lock file counts.
     NotOurs,
     Busy,
 }
@@ -241,27 +241,28 @@ fn git_folder(private: &PrivateDir) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed()).open(folder)
 }
 
-/// Whether this process was started with the lock of the `.git` folder in its hands.
+/// Whether this process inherited the lock of the `.git` folder from whoever started it.
 fn is_locked_by_our_caller(private: &PrivateDir) -> bool {
     private.path().parent().is_some_and(|folder| {
         rustix::fs::stat(folder).is_ok_and(|stat| taker_of_lock("self", folder.file_name(), &stat).is_some())
     })
 }
 
-/// flock has no time-out. A thread of its own may block in it for ever; if it outlives our patience the process ends.
+/// Waits up to `wait` for the lock. flock has no time-out, so a thread of its own blocks in it. If the time is up first, the
+/// thread stays blocked, and ends with the process.
 fn wait_for(file: File, wait: Duration) -> io::Result<Option<Guard>> {
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new().name("lock".into()).stack_size(STACK).spawn(move || {
-        let _ = tell.send(Box::leak(Box::new(RwLock::new(file))).write());
+        let _ = sender.send(Box::leak(Box::new(RwLock::new(file))).write());
     })?;
-    told.recv_timeout(wait).ok().transpose()
+    receiver.recv_timeout(wait).ok().transpose()
 }
 
 fn held(both: Both, path: &Path, command: &str, now: DateTime<Utc>) -> io::Result<Taken> {
     let Both { mut file, folder } = both;
     let died = fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
     let us = Holder { pid: std::process::id(), command: command.to_owned(), since: now };
-    // Over what is there, and cut to length only then: the file must at no moment look as if all had ended well.
+    // Overwrite first and truncate afterwards: an empty file would mean that the last pass ended regularly.
     let text = serde_json::to_vec(&us).map_err(io::Error::other)?;
     file.rewind()?;
     file.write_all(&text)?;
@@ -273,7 +274,7 @@ fn holder(private: &PrivateDir) -> Option<Holder> {
     serde_json::from_slice(&files::read(&private.file(NAME)).ok()?).ok()
 }
 
-// What a link in the lock's place leads to is not ours to write; and a FIFO there must not hold us.
+// A link in the lock file's place must not be followed, and opening a FIFO there must not block.
 const FLAGS: i32 = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
 
 fn open(path: &Path) -> io::Result<File> {

@@ -1,10 +1,11 @@
-//! The force-push-pending marker: alpha saw the histories part and keeps its own; the next tick's push may overwrite.
+//! The force-push-pending marker: alpha saw the histories diverge and keeps its own, and the next tick's push may overwrite the
+//! remote.
 //!
-//! A file, because each pass is a process of its own: a flag in memory would be forgotten with the process that set it.
-//! It goes only when the remote has been seen to hold our commit, or when the remote's side was accepted.
+//! It is a file because each pass is a process of its own. It is removed only after the remote was seen to hold our commit, or
+//! after the remote's side was accepted.
 //!
-//! It says the branch, the remote and the two tips that it was set for, and allows nothing else: a tick of another branch,
-//! a remote that moved on since, or a local branch that lost the marked commit are decided by the mode alone.
+//! It names the branch, the remote and the two tips that it was set for, and allows nothing else. In a tick of another branch, or
+//! if the remote has moved since or the local branch has lost the marked commit, the mode alone decides.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use crate::state::dir::PrivateDir;
 
 const NAME: &str = "force-push-pending";
 
-/// A branch of a remote, and where that is: what a push would change.
+/// A branch of a remote, and the remote's URLs: what a push would change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destination {
     /// The branch, without `refs/heads/`.
@@ -23,7 +24,7 @@ pub struct Destination {
     pub remote: String,
     /// The remote's URL after git's `insteadOf`, without a secret.
     pub url: String,
-    /// The URL that pushes go to, where it is another; as `url`.
+    /// The URL that pushes go to, if it differs from `url`; in the same form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_url: Option<String>,
 }
@@ -40,27 +41,27 @@ pub struct Marker {
     /// The branch and where it is pushed to.
     #[serde(flatten)]
     pub destination: Destination,
-    /// The local commit that is to win. What is pushed under the marker contains it.
+    /// The local commit that wins. A push that relies on the marker must contain it.
     pub local: String,
-    /// The remote's commit that may be overwritten; `None` where the branch was gone.
+    /// The remote's commit that may be overwritten; `None` if the remote did not have the branch.
     pub remote_tip: Option<String>,
     /// When it was set.
     pub since: DateTime<Utc>,
 }
 
 impl Marker {
-    /// Whether both were set for the same, whenever that was.
+    /// Whether both were set for the same destination and tips. The time does not matter.
     fn is_same(&self, other: &Marker) -> bool {
         (&self.destination, &self.local, &self.remote_tip) == (&other.destination, &other.local, &other.remote_tip)
     }
 }
 
-/// The marker that is there.
+/// The content of the marker file.
 #[derive(Clone, Debug)]
 pub enum Marked {
-    /// One that says what it was set for.
+    /// A marker that says what it was set for.
     For(Marker),
-    /// One that does not, made by hand or by an early version. It forces nothing.
+    /// A marker that does not, made by hand or by an early version. It forces nothing.
     Unknown,
 }
 
@@ -70,7 +71,8 @@ impl Marked {
         matches!(self, Self::For(marker) if marker.destination == *destination)
     }
 
-    /// The local commit, where this marker allows to overwrite `remote_tip` there. What is pushed must contain that commit.
+    /// The marked local commit, if this marker allows overwriting `remote_tip` at `destination`. The push must contain that
+    /// commit.
     pub fn covers(&self, destination: &Destination, remote_tip: Option<&str>) -> Option<&str> {
         match self {
             Self::For(marker) if marker.destination == *destination && marker.remote_tip.as_deref() == remote_tip => {
@@ -80,7 +82,7 @@ impl Marked {
         }
     }
 
-    /// Whether a pass that brings local and remote in sync takes this marker away.
+    /// Whether a pass that has brought local and remote in sync removes this marker.
     pub fn is_cleared_by(&self, cleared: Cleared<'_>) -> bool {
         match (self, cleared) {
             (Self::Unknown, _) => true,
@@ -90,23 +92,23 @@ impl Marked {
     }
 }
 
-/// Which markers a pass takes away.
+/// Which markers a pass removes.
 #[derive(Clone, Copy, Debug)]
 pub enum Cleared<'a> {
     /// Those of this branch and remote.
     For(&'a Destination),
-    /// Those of this branch, whichever remote: at start-up the branch is what its remote has.
+    /// Those of this branch, for any remote: init-sync has just made the branch equal to its remote.
     Branch(&'a str),
 }
 
-/// The marker, where there is one.
+/// Reads the marker, if there is one.
 pub fn read(private: &PrivateDir) -> Option<Marked> {
     private.file(NAME).symlink_metadata().ok()?;
     let content = private.read(NAME).ok().flatten().unwrap_or_default();
     Some(serde_json::from_slice(&content).map_or(Marked::Unknown, Marked::For))
 }
 
-/// Says why the marker that is there does not count in this pass, which [`Marked::covers`] found.
+/// Logs why the marker does not apply in this pass, after [`Marked::covers`] found that it does not.
 pub fn explain(private: &PrivateDir) {
     let next = "if the remote is to be overwritten, run `gitsync tick --alpha` once";
     match read(private) {
@@ -121,16 +123,17 @@ pub fn explain(private: &PrivateDir) {
                 next,
                 local,
                 remote = tip,
-                "a force push is marked for {destination} and these two commits, and counts for nothing else"
+                "a force push is marked for {destination} and these two commits only, so it does not apply here"
             );
         }
     }
 }
 
-/// Marks that the next tick's push may overwrite. Whether the marker is new. One that says the same already stays.
+/// Marks that the next tick's push may overwrite the remote. An equal marker stays as it is. Returns whether no marker was set for
+/// this destination before.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn set(private: &PrivateDir, marker: Marker) -> Result<bool, Error> {
     let doing = "marking the force push";
     let before = read(private);
@@ -147,10 +150,10 @@ pub fn set(private: &PrivateDir, marker: Marker) -> Result<bool, Error> {
     Ok(!before.is_some_and(|before| before.is_for(&marker.destination)))
 }
 
-/// Takes the marker away. Whether it was there.
+/// Removes the marker. Returns whether there was one.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn remove(private: &PrivateDir) -> Result<bool, Error> {
     private.remove_durably(NAME).context("clearing the marker")
 }

@@ -1,9 +1,9 @@
-//! `status.json`: what each subcommand's last run said, for `gitsync status` and for programs.
+//! `status.json`: the result of each subcommand's last run, for `gitsync status` and for other programs.
 //!
-//! Replaced whole and not synced to disk: it is not precious, and the poll must not wait for a disk.
+//! It is replaced as a whole and not synced to disk: it is not precious, and a poll must not wait for the disk.
 //!
-//! A *good sync* is a pass that reached the remote, did what the rule says and ended with exit code 0, whichever subcommand it
-//! was: init-sync and tick look at the remote as sync does. A tick that went on without the remote is none.
+//! A *good sync* is a pass that reached the remote, did what the rule says and ended with exit code 0. It may be any subcommand:
+//! init-sync and tick ask the remote as sync does. A tick that went on without the remote is not a good sync.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +35,7 @@ pub struct Run {
     pub error: Option<String>,
     /// When a run of this subcommand last ended with exit code 0.
     pub last_good: Option<DateTime<Utc>>,
-    /// The version of gitsync that it was; none of one that did not note which public dir is its own.
+    /// The version of gitsync. `None` if it was an early version, which did not record which public dir it had filled.
     #[serde(default)]
     pub version: Option<String>,
 }
@@ -55,13 +55,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads the record; one that is missing, damaged or can't be read counts as empty, since it is not precious.
+    /// Reads the record. If it is missing, damaged or unreadable it counts as empty, since it is not precious.
     pub fn read(private: &PrivateDir) -> Self {
         Self::try_read(private).unwrap_or_default()
     }
 
-    /// Whether the last run of a subcommand was by a version that noted no public dir for its own.
-    pub fn is_of_before_notes(&self, command: Command) -> bool {
+    /// Whether the last run of a subcommand was by an early version, which did not record which public dir it had filled.
+    pub fn is_by_version_without_notes(&self, command: Command) -> bool {
         self.runs.get(command.word()).is_some_and(|run| run.version.is_none())
     }
 
@@ -70,10 +70,10 @@ impl Record {
         Ok(content.and_then(|content| serde_json::from_slice(&content).ok()).unwrap_or_default())
     }
 
-    /// Takes in how a pass ended, and writes the record. Gives it.
+    /// Adds the outcome of a pass to the record, writes it and returns it.
     ///
     /// # Errors
-    /// Those of the file system; a record that can't be read is not replaced by one of this pass alone.
+    /// If the file system fails. A record that can't be read is not replaced: it would lose what the other passes recorded.
     pub fn keep(private: &PrivateDir, outcome: &Outcome, ended: DateTime<Utc>) -> io::Result<Self> {
         let mut record = Self::try_read(private)?;
         let name = outcome.command.word();
@@ -94,7 +94,7 @@ impl Record {
         *results.entry(run.result.clone()).or_default() += 1;
         record.runs.insert(name.to_owned(), run);
         let looked = match outcome.command {
-            // An empty remote has no state to name, yet it was asked; offline is exit code 75.
+            // With an empty remote there is no state, although the remote answered. Offline is exit code 75.
             Command::InitSync => true,
             Command::Sync | Command::Tick => outcome.state.is_some(),
         };

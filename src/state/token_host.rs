@@ -1,7 +1,7 @@
-//! The record of which host a token is for: `token-host` in the private folder, a line for each remote.
+//! The record of which host the token is for: `token-host` in the private folder, with a line for each remote.
 //!
-//! It is written by init-sync, or, in a repository that has none, by the first pass, before any job runs. From then on the
-//! repository's configuration has no say in where a token goes. The record holds hosts, no secrets.
+//! It is written by init-sync or, if a repository does not have one, by the first pass, before any job runs. From then on the
+//! repository's configuration has no influence on where a token is sent. The record holds hosts, no secrets.
 
 use std::io;
 
@@ -10,12 +10,12 @@ use crate::transport::TokenHost;
 
 const NAME: &str = "token-host";
 
-/// What a pass knows of where its tokens may go, the strongest first. The record comes between the second and the third.
+/// The sources for where a token may be sent, the strongest first. The record comes between the second and the third.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
     /// `--token-host`.
     pub option: Option<&'a TokenHost>,
-    /// The remote's URL as the command line or the environment gives it.
+    /// The remote's URL from the command line or the environment.
     pub given_url: Option<&'a str>,
     /// `GITHUB_SERVER_URL`.
     pub server_url: Option<&'a str>,
@@ -28,28 +28,28 @@ pub struct Known<'a> {
 pub enum Recording {
     /// Always (init-sync).
     New,
-    /// Where there is none (the other passes).
+    /// If there is none (the other passes).
     First,
     /// Never (a dry run).
     Never,
 }
 
-/// Finds out where the tokens of this pass may go, and records it.
+/// Decides where the tokens of this pass may be sent, and records it.
 ///
 /// # Errors
-/// Those of the file system, and [`io::ErrorKind::InvalidData`] where the record is needed and can't be understood.
+/// If the file system fails; [`io::ErrorKind::InvalidData`] if the record is needed and can't be parsed.
 pub fn settle(private: &PrivateDir, remote: &str, known: &Known<'_>, recording: Recording) -> io::Result<TokenHost> {
-    let said = known.option.cloned().or_else(|| known.given_url.map(TokenHost::of_url));
+    let given = known.option.cloned().or_else(|| known.given_url.map(TokenHost::of_url));
     let recorded = match read(private, remote) {
-        // What is said now counts, and is recorded anew.
-        Err(_) if said.is_some() => None,
+        // The damaged record is not needed: the given host counts, and is recorded again.
+        Err(_) if given.is_some() => None,
         recorded => recorded?,
     };
     let first = || {
         let server = known.server_url.map(TokenHost::of_url).filter(|host| *host != TokenHost::Nowhere);
         server.or_else(|| known.stored_url.map(TokenHost::of_url))
     };
-    let Some(host) = said.or_else(|| recorded.clone()).or_else(first) else { return Ok(TokenHost::Nowhere) };
+    let Some(host) = given.or_else(|| recorded.clone()).or_else(first) else { return Ok(TokenHost::Nowhere) };
     let write = match recording {
         Recording::New => recorded.as_ref() != Some(&host),
         Recording::First => recorded.is_none(),
@@ -61,15 +61,15 @@ pub fn settle(private: &PrivateDir, remote: &str, known: &Known<'_>, recording: 
     Ok(host)
 }
 
-/// The record as it is before a job runs, for [`put_back`]. One that can't be read was no use.
+/// The record before a job runs, for [`put_back`]. `None` if it can't be read: then there is nothing worth restoring.
 pub fn before_job(private: &PrivateDir) -> Option<Vec<u8>> {
     private.read(NAME).ok().flatten()
 }
 
-/// Writes the record again where a job has changed or removed it, with the private folder perhaps. Whether it had.
+/// Restores the record if a job has changed or removed it, perhaps with the whole private folder. Returns whether it had.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn put_back(private: &PrivateDir, before: Option<&[u8]>) -> io::Result<bool> {
     let Some(before) = before else { return Ok(false) };
     if private.read(NAME).is_ok_and(|now| now.as_deref() == Some(before)) {
@@ -92,7 +92,7 @@ fn read(private: &PrivateDir, remote: &str) -> io::Result<Option<TokenHost>> {
 }
 
 fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "it is not as gitsync writes it")
+    io::Error::new(io::ErrorKind::InvalidData, "it is not in the form that gitsync writes")
 }
 
 fn record(private: &PrivateDir, remote: &str, host: &TokenHost) -> io::Result<()> {
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_now_counts_most_and_the_configuration_least() {
+    fn a_given_host_counts_most_and_the_configuration_least() {
         let folder = tempfile::tempdir().unwrap();
         let private = PrivateDir::of(folder.path());
         private.create().unwrap();
@@ -124,25 +124,25 @@ mod tests {
             |known: Known<'_>, recording| settle(&private, "origin", &known, recording).map(|h| h.to_string());
         let (option, found) =
             (TokenHost::named("named").unwrap(), Known { stored_url: Some("https://c/r"), ..Known::default() });
-        let told = |known: Known<'_>, recording| settled(known, recording).unwrap();
+        let settle_ok = |known: Known<'_>, recording| settled(known, recording).unwrap();
 
-        assert_eq!(told(Known::default(), Recording::New), "-");
-        assert_eq!(told(found, Recording::Never), "https://c");
+        assert_eq!(settle_ok(Known::default(), Recording::New), "-");
+        assert_eq!(settle_ok(found, Recording::Never), "https://c");
         assert_eq!(text(), None, "where nothing is known, and in a dry run, nothing is recorded");
         let server = Known { server_url: Some("https://s"), ..found };
-        assert_eq!(told(server, Recording::Never), "https://s");
-        assert_eq!(told(Known { server_url: Some("no url"), ..found }, Recording::First), "https://c");
-        assert_eq!(told(server, Recording::New), "https://c", "the record counts more than what is found");
+        assert_eq!(settle_ok(server, Recording::Never), "https://s");
+        assert_eq!(settle_ok(Known { server_url: Some("no url"), ..found }, Recording::First), "https://c");
+        assert_eq!(settle_ok(server, Recording::New), "https://c", "the record counts more than what is found");
         let given = Known { given_url: Some("https://u:p@g/r"), ..server };
-        assert_eq!(told(given, Recording::First), "https://g");
+        assert_eq!(settle_ok(given, Recording::First), "https://g");
         assert_eq!(text().unwrap(), "origin https://c\n", "a sync records the first alone");
-        assert_eq!(told(given, Recording::New), "https://g");
-        assert_eq!(told(Known { option: Some(&option), ..given }, Recording::First), "named");
+        assert_eq!(settle_ok(given, Recording::New), "https://g");
+        assert_eq!(settle_ok(Known { option: Some(&option), ..given }, Recording::First), "named");
         assert_eq!(text().unwrap(), "origin https://g\n");
 
         private.write(NAME, b"other https://o\norigin nonsense/\nhalf a\x00 line\n").unwrap();
         assert_eq!(settled(found, Recording::New).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!(told(given, Recording::New), "https://g");
+        assert_eq!(settle_ok(given, Recording::New), "https://g");
         assert_eq!(text().unwrap(), "other https://o\norigin https://g\n");
     }
 }

@@ -1,19 +1,19 @@
-//! The last guard: a pass that makes no progress for a minute is ended.
+//! Ends a pass that makes no progress for a minute.
 //!
-//! What a pass waits for has a limit: the job, the build, the network, the lock. This is for what nobody thought of, such as a FIFO in
-//! the place of a file that libgit2 opens. Progress is what the kernel counts for the thread that runs the pass: it ran, or it was
-//! woken, or it waits for a disk (state D). A thread that sleeps in one call, sample after sample, makes none. So a slow disk or a
-//! busy machine is no stall, and no loop has to report.
+//! The job, the build, the network and the lock have limits of their own. This is for unforeseen waits, such as on a FIFO in the
+//! place of a file that libgit2 opens. Progress is measured by the kernel's counters for the thread that runs the pass: it ran, or
+//! it was woken up, or it waits for a disk (state D). A thread that sleeps in the same call, sample after sample, makes no progress.
+//! So a slow disk or a busy machine is not a stall, and no loop has to report progress.
 //!
-//! Samples are counted, not time: a process that was stopped, or a machine that slept, has missed samples and is not ended for it.
-//! Without `/proc` there is no such guard, and the limit on the whole pass has to do.
+//! Samples are counted, not time: a process that was stopped, or a machine that slept, only misses samples and is not ended for
+//! that. Without `/proc` this guard does not exist; the limit on the whole pass still does.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a pass may make no progress outside of what has a limit of its own.
+/// How long a pass may make no progress, except in a wait with a limit of its own.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many samples in a row must show no progress.
@@ -21,7 +21,7 @@ const SAMPLES: u32 = 12;
 
 static STEP: Mutex<&str> = Mutex::new("beginning");
 
-/// Says which step begins, as a phrase that can follow "while": "reading the index".
+/// Sets the current step, as a phrase that can follow "while": "reading the index".
 pub fn step(what: &'static str) {
     *STEP.lock().unwrap_or_else(PoisonError::into_inner) = what;
 }
@@ -30,7 +30,7 @@ pub(super) fn current_step() -> &'static str {
     *STEP.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is watched, and what was seen of it so far.
+/// The watched thread, and the samples so far.
 pub(super) struct Stall {
     /// The thread's folder in `/proc`.
     thread: PathBuf,
@@ -39,11 +39,11 @@ pub(super) struct Stall {
     last: Option<Counters>,
     /// Samples in a row without progress.
     still: u32,
-    /// How many things with a limit of their own are under way.
+    /// How many waits with a limit of their own are going on.
     pub(super) excused: u32,
 }
 
-/// What the kernel counts for a thread; it only grows while the thread does something.
+/// The kernel's counters for a thread. They grow only while the thread does something.
 #[derive(PartialEq, Eq)]
 struct Counters {
     processor_time: (u64, u64),
@@ -52,20 +52,20 @@ struct Counters {
 }
 
 impl Stall {
-    /// Watches the thread that calls this; `None` where the system does not tell.
+    /// Watches the calling thread; `None` if the system does not have these counters.
     pub(super) fn of_this_thread(patience: Duration, now: Instant) -> Option<Stall> {
         let thread = Path::new("/proc").join(std::fs::read_link("/proc/thread-self").ok()?);
         let every = patience / SAMPLES;
         Some(Stall { thread, every, next: now + every, last: None, still: 0, excused: 0 })
     }
 
-    /// Takes a sample where one is due. Whether there was no progress for so long that the process must end.
+    /// Takes a sample if one is due. Returns whether there was no progress for so long that the process has to end.
     pub(super) fn has_stalled(&mut self, now: Instant) -> bool {
         if now < self.next {
             return false;
         }
         self.next = now + self.every;
-        // Nothing that has a limit of its own waits for a file to open: that is a FIFO, met while talking to the remote, say.
+        // A wait for a file to open is never excused: it is a FIFO, for example one met while talking to the remote.
         let counts = self.excused == 0 || self.opening().is_some();
         let asleep = if counts { counters_if_asleep(&self.thread) } else { None };
         self.still = if asleep.is_some() && asleep == self.last { self.still + 1 } else { 0 };
@@ -73,7 +73,7 @@ impl Stall {
         self.still >= SAMPLES
     }
 
-    /// Where in our memory the path is that the thread waits to open, if it does and the kernel says so.
+    /// If the thread waits in opening a file, the address of the path in our memory. `None` also if the kernel does not tell.
     fn opening(&self) -> Option<u64> {
         let call = std::fs::read_to_string(self.thread.join("syscall")).ok()?;
         let mut words = call.split_ascii_whitespace();
@@ -85,7 +85,7 @@ impl Stall {
         u64::from_str_radix(words.nth(argument)?.trim_start_matches("0x"), 16).ok()
     }
 
-    /// The file that the thread waits to open, where the kernel says.
+    /// The file that the thread waits to open, if the kernel tells.
     pub(super) fn waits_to_open(&self) -> Option<PathBuf> {
         let at = self.opening()?;
         let memory = std::fs::File::open("/proc/self/mem").ok()?;
@@ -99,7 +99,7 @@ impl Stall {
 /// The counters of a thread that sleeps until something happens; `None` while it runs, waits for a disk, or is stopped.
 fn counters_if_asleep(thread: &Path) -> Option<Counters> {
     let stat = std::fs::read_to_string(thread.join("stat")).ok()?;
-    // `tid (name) state …`, and the name may hold blanks and brackets.
+    // `tid (name) state …`; the name may contain blanks and brackets.
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
     if *fields.first()? != "S" {
         return None;

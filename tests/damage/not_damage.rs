@@ -544,7 +544,7 @@ fn without_the_remote_the_branch_stands_on_the_newest_commit_that_can_be_read() 
     s.we_commit("state/bad");
     lose(&s, "HEAD:state/bad");
     s.upstream_goes_away();
-    s.init_sync().exits(75).says("offline").logs("put aside").logs("standing on the newest commit");
+    s.init_sync().exits(75).says("offline").logs("put aside").logs("using the newest commit");
     assert_eq!(s.our_tip(), newest, "{}", s.last());
     s.work_tree_is_clean().fsck();
     // The container goes on with it.

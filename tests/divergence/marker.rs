@@ -173,7 +173,7 @@ fn one_that_says_nothing_forces_nothing_and_is_said() {
         let (ours, theirs) = (s.our_tip(), s.upstream_tip());
         write(&s.private().join(NAME), text);
         s.run(&["status"]).exits(0);
-        assert!(s.last().stdout.contains("marked, and not known for what"), "{}", s.last());
+        assert!(s.last().stdout.contains("marked, but for an unknown branch"), "{}", s.last());
         s.run(&["tick", "--dry-run", "--", "true"]).logs("would follow the remote").marker_is(true);
         s.tick().exits(0).logs("forces nothing").logs("gitsync tick --alpha").logs("accepting remote");
         assert_eq!(s.last().stderr.matches("forces nothing").count(), 1, "{}", s.last());

@@ -191,7 +191,7 @@ fn a_metrics_file_takes_the_place_of_no_device() {
     std::os::unix::fs::symlink("/proc/self/fd/1", &stdout).unwrap();
     for place in [&pipe, &link, &stdout] {
         let before = place.symlink_metadata().unwrap().file_type();
-        s.run(&["sync", "--metrics-file", place.to_str().unwrap()]).exits(2).says("error").logs("and no file");
+        s.run(&["sync", "--metrics-file", place.to_str().unwrap()]).exits(2).says("error").logs("special file");
         assert_eq!(place.symlink_metadata().unwrap().file_type(), before, "{}", place.display());
     }
 }

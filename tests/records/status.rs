@@ -191,7 +191,7 @@ fn a_damaged_record_is_told_as_far_as_it_goes() {
 fn an_unborn_branch_has_no_state() {
     let s = Scene::empty_upstream();
     s.init_sync().exits(0).says("empty-remote").run(&["status", "--max-age", "1h"]).exits(0);
-    assert!(s.last().stdout.contains("no commit yet") && s.last().stdout.contains("not known"), "{}", s.last());
+    assert!(s.last().stdout.contains("no commit yet") && s.last().stdout.contains("unknown"), "{}", s.last());
 }
 
 #[test]

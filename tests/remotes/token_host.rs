@@ -75,7 +75,7 @@ fn a_job_that_removes_the_record_sends_no_token_elsewhere() {
         let (scene, server, other) = cloned();
         other.wants("x-access-token", "another");
         let job = format!("OTHER={}; {remove}; git config remote.origin.url {}", other.origin(), url(&other));
-        scene.tick_with(&job).logs("written again");
+        scene.tick_with(&job).logs("restored");
         scene.sync().exits(1).logs("was not sent").logs(&server.origin());
         heard_nothing_secret(&other, &scene);
         assert!(!other.log().is_empty(), "the job's rewriting did nothing");
