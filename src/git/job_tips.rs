@@ -1,8 +1,9 @@
-//! The tips that a job must not lose: a job may use git in the repository, and reset, amend or rebase what nobody else has.
+//! Protects the tips that a job might lose: a job may use git in the repository, and reset, amend or rebase commits
+//! that nobody else has.
 //!
-//! A tip that only one reference keeps gets a rescue before the job starts: a job that also expires the reflogs and prunes
-//! would leave nothing to rescue afterwards, and the pass may be killed before it can look. Such a rescue goes again where the
-//! job dropped nothing. In the usual state, with the remote at our own tip, nothing is written.
+//! A tip that only one reference keeps gets a rescue before the job starts: a job that also expires the reflogs and
+//! prunes would leave nothing to rescue afterwards, and the pass may be killed before it can check. If the job dropped
+//! nothing, such a rescue is removed again. In the usual state, with the remote at our own tip, nothing is written.
 
 use chrono::{DateTime, Utc};
 
@@ -11,27 +12,27 @@ use super::{CommitId, Repo};
 use crate::error::{Context, Error, Kind};
 use crate::state::dir::sync_dir;
 
-/// The tips when a job was about to start.
+/// The tips just before a job starts.
 #[derive(Debug, Default)]
 pub struct JobTips {
     tips: Vec<(What, CommitId)>,
-    /// Rescue references made for this job alone.
+    /// Rescue references made only for this job.
     made: Vec<(String, CommitId)>,
 }
 
 impl Repo {
-    /// Notes the local tip and the remote's as last seen, and rescues each that the other does not contain.
+    /// Records the local tip and the remote's tip as last seen, and rescues each that the other does not contain.
     ///
     /// # Errors
-    /// Where references can't be read or written: then the job must not start.
+    /// If references can't be read or written: then the job must not start.
     pub fn tips_before_job(&self, when: DateTime<Utc>) -> Result<JobTips, Error> {
         let (local, seen) = (self.local_tip()?, self.last_seen()?);
         let mut before = JobTips::default();
         for (what, tip, other) in [(What::Local, local, seen), (What::Remote, seen, local)] {
-            // One that can't be read nobody can keep.
+            // A tip that can't be read can't be kept.
             let Some(tip) = tip.filter(|tip| self.has_commit(*tip)) else { continue };
             before.tips.push((what, tip));
-            // Where that can't be told, it is as if it were not: the job is to run in a damaged history too.
+            // If that can't be determined, rescue it: the job must be able to run in a damaged history too.
             let contained = other.is_some_and(|other| self.contains(other, tip).unwrap_or(false));
             if !contained && let (name, true) = self.rescue_quietly(what, tip, when, "before the job")? {
                 before.made.push((name, tip));
@@ -40,14 +41,14 @@ impl Repo {
         Ok(before)
     }
 
-    /// Rescues the tips that neither the branch nor the remote's tip as last seen contains any more, and takes back the
-    /// rescues that turned out needless. Gives the names of those that stay. `who`: what ran, as "the job".
+    /// Rescues the tips that neither the branch nor the tracking ref contains any more, and removes the rescues that
+    /// turned out needless. Returns the names of those that stay. `who` is what ran, for example "the job".
     ///
     /// # Errors
-    /// Where references can't be read or written, or the job took a tip's objects away.
+    /// If references can't be read or written, or if the job removed a tip's objects.
     pub fn keep_tips_after_job(&self, before: JobTips, who: &str, when: DateTime<Utc>) -> Result<Vec<String>, Error> {
         if !self.place.git_dir.join("HEAD").exists() {
-            // The repository itself is gone, which the pass says in words of its own.
+            // The repository itself is gone: the pass reports that.
             return Ok(Vec::new());
         }
         let now: Vec<CommitId> = [self.local_tip()?, self.last_seen()?].into_iter().flatten().collect();
@@ -55,7 +56,7 @@ impl Repo {
         for (what, tip) in before.tips {
             let contained = now.iter().any(|holder| self.contains(*holder, tip).unwrap_or(false));
             let made = before.made.iter().find(|(_, commit)| *commit == tip).map(|(name, _)| name.as_str());
-            // The job may have removed that too: a fetch that mirrors and prunes does.
+            // The job may have removed the rescue too: a fetch that mirrors and prunes does.
             let made = made.filter(|name| self.git.refname_to_id(name).is_ok_and(|kept| kept == tip));
             match (contained, made) {
                 (true, Some(name)) => self.remove_rescue(name)?,
@@ -78,7 +79,8 @@ impl Repo {
         Err(Error::new(Kind::NotReady, what, next))
     }
 
-    /// Whether a commit's object is in the repository, as it is now on disk: this process still has open what a job's git removed.
+    /// Returns whether a commit's object is still on disk. A new handle is needed, because this process may still have
+    /// open what the job's git removed.
     fn is_still_here(&self, commit: CommitId) -> Result<bool, Error> {
         Ok(self.beside()?.odb().context("looking for what the job dropped")?.exists(commit))
     }
