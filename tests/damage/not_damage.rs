@@ -332,7 +332,7 @@ fn a_bad_boolean_is_named_by_every_pass_that_reads_it() {
             s.run(&args)
                 .exits(1)
                 .logs(&format!("core.ignorecase = perhaps in {config}"))
-                .logs(&format!("mend {config}"));
+                .logs(&format!("correct {config}"));
         }
     }
     s.git_ours(&["config", "--unset", "core.ignorecase"]);
@@ -342,7 +342,7 @@ fn a_bad_boolean_is_named_by_every_pass_that_reads_it() {
     s.sync().exits(1).logs("core.ignorecase = perhaps in a file that").logs(&config);
     write(&s.root().join("more.inc"), "nothing like it [\n");
     for pass in passes {
-        s.run(pass).exits(1).logs(&format!("mend {more};"));
+        s.run(pass).exits(1).logs(&format!("correct {more};"));
     }
     nothing_is_put_aside(&s);
     fs::remove_file(more).unwrap();
