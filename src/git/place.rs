@@ -190,7 +190,7 @@ impl Repo {
                 "moved aside: the remote has a file here, and what was here can't be committed");
         } else if changed().context(doing())? {
             tracing::warn!(path = %shown(path), kept = %kept.display(),
-                "moved aside: it was changed during the pass");
+                "moved aside: it was changed in the middle of the pass");
         } else {
             files::remove_folder(&kept).context(doing())?;
         }

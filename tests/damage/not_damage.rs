@@ -107,8 +107,8 @@ fn names_and_orders_that_git_refuses_are_the_remotes() {
         let word = match case {
             "unsorted" => "folder/a: the entries of its folder are not in git's order",
             "twice" => "folder/a: the name is twice",
-            "git~1" => "folder/git~1: git checks out no such name",
-            _ => "folder/.GIT: git checks out no such name",
+            "git~1" => "folder/git~1: git does not check out a name like this",
+            _ => "folder/.GIT: git does not check out a name like this",
         };
         the_remote_is_at_fault(&s, word);
     }
