@@ -108,7 +108,7 @@ fn out_of_order<'t>(entries: &[RawEntry<'t>]) -> Option<(&'t [u8], &'static str)
     let mut names = std::collections::HashSet::new();
     for (at, entry) in entries.iter().enumerate() {
         if !names.insert(entry.name) {
-            return Some((entry.name, "its folder has this name twice"));
+            return Some((entry.name, "the name is twice in its folder"));
         }
         let before = at.checked_sub(1).and_then(|at| entries.get(at));
         if before.is_some_and(|before| {
