@@ -1,8 +1,9 @@
-//! One repository, as far as a pass needs it.
+//! The operations that a pass performs on one repository.
 //!
-//! git2 is wrapped because its verbs are not ours: `reset` loses what it replaces, `push` says Ok when the server said
-//! no, `fetch` keeps a branch that is gone. What the passes may do to a repository are the methods here and in the
-//! modules below, each with its promise. A [`Repo`] can be had by whoever holds the lock, and by nobody else.
+//! git2 is wrapped because its operations do not do what gitsync needs: `reset` loses what it replaces, `push` returns
+//! Ok although the server refused, `fetch` keeps the tracking ref of a branch that is gone. All that a pass may do to a
+//! repository are the methods here and in the modules below, each with its promise. Only the holder of the lock can
+//! open a [`Repo`].
 
 pub mod ages;
 mod attributes;
@@ -69,31 +70,32 @@ pub struct Names {
     pub branch: String,
     /// The remote.
     pub remote: String,
-    /// Who commits, as the environment says; git's own configuration and `gitsync <gitsync@HOSTNAME>` come after.
+    /// Who commits, as the environment says. git's own configuration comes next, then `gitsync <gitsync@HOSTNAME>`.
     pub identity: Identity,
 }
 
-/// The two commits that a decision is about, carried from the look to the act so that an act touches only what was judged.
+/// The two commits that a decision is about. The look passes them on to the act, so that an act touches only what was
+/// judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     /// The commit of the local branch; `None` while it is unborn.
     pub local: Option<CommitId>,
-    /// The commit of that branch on the remote, as just asked; `None` where the remote has no such branch.
+    /// The commit of that branch on the remote, just read from it; `None` where the remote has no such branch.
     pub remote: Option<CommitId>,
 }
 
-/// What the commit graph says of two commits.
+/// What the commit graph says about two commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relation {
-    /// They are one.
+    /// They are the same commit.
     pub same: bool,
     /// Local is an ancestor of remote.
     pub local_is_ancestor: bool,
     /// Remote is an ancestor of local.
     pub remote_is_ancestor: bool,
-    /// Commits that local has and remote has not. Zero or not is exact; under clock skew the count itself may be off.
+    /// The number of commits that only local has. Whether it is zero is exact; under clock skew the number may be off.
     pub ahead: usize,
-    /// Commits that remote has and local has not; as exact.
+    /// The number of commits that only the remote has; as exact as `ahead`.
     pub behind: usize,
 }
 
@@ -106,25 +108,25 @@ pub struct Repo {
     pub private: PrivateDir,
     /// The names this pass works with.
     pub names: Names,
-    /// The rescues that were made.
+    /// The repository that a dry run fetched into.
     rescues_made: Rescues,
     /// Where a dry run fetched to.
     scratch: std::cell::RefCell<Option<incoming::Incoming>>,
-    /// The local tip once a dry run had finished the follow that an earlier pass was cut short in.
+    /// For a dry run: the local tip as it would be after finishing an interrupted follow of an earlier pass.
     assumed_tip: std::cell::Cell<Option<CommitId>>,
-    /// A second handle, for questions about history: the first one remembers where history was cut before it was fetched
-    /// whole.
+    /// A second handle, for questions about history. The first one still believes in the shallow roots that it read
+    /// before the full history was fetched.
     uncut: std::cell::OnceCell<git2::Repository>,
-    /// Whether it was said in this pass that a follow does not apply some attributes.
+    /// Whether this pass has already warned that a follow does not apply some attributes.
     said_unapplied: std::cell::Cell<bool>,
 }
 
-/// What can be told of a repository without the lock and without the network: a look, for `status`.
+/// What `status` can read of a repository without the lock and without the network.
 #[derive(Clone, Debug)]
 pub struct Peek {
     /// The two tips, the remote's as last seen by a pass.
     pub heads: Heads,
-    /// How they stand to one another, where both are known.
+    /// The relation of the two tips, where both are known.
     pub relation: Option<Relation>,
     /// Every rescue reference with its commit, oldest first.
     pub rescues: Vec<(RescueRef, CommitId)>,
@@ -134,11 +136,10 @@ pub struct Peek {
     pub not_ready: Option<Error>,
 }
 
-/// Looks at a repository that a pass may be changing at this moment. Nothing is written, and nothing that can be changed
-/// by anybody is opened for it.
+/// Reads a repository that a pass may be changing at the same time. Writes nothing, and hands out no [`Repo`].
 ///
 /// # Errors
-/// [`Kind::NotReady`] or [`Kind::Corrupt`] where it can't be read.
+/// [`Kind::NotReady`] or [`Kind::Corrupt`] if it can't be read.
 pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
     let repo = Repo::open_unlocked(place, names)?;
     repo.hold_config()?;
@@ -156,10 +157,10 @@ pub fn peek(place: &Place, names: Names) -> Result<Peek, Error> {
     })
 }
 
-/// Refuses a FIFO, a socket or a device wherever a pass that mends the repository looks for a file.
+/// Refuses a FIFO, a socket or a device at any path where a pass that repairs the repository opens a file.
 ///
 /// # Errors
-/// [`Kind::NotReady`], naming it.
+/// [`Kind::NotReady`], which names the file.
 pub fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
     crate::ffi::prepare_libgit2(!place.named);
     special::check_files(place, names)?;
@@ -167,10 +168,10 @@ pub fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
 }
 
 impl Repo {
-    /// Opens the repository. Nothing is judged or touched. `rescues`: where the rescues that are made here are collected.
+    /// Opens the repository. Judges and touches nothing.
     ///
     /// # Errors
-    /// [`Kind::NotReady`] or [`Kind::Corrupt`] where libgit2 can't open it.
+    /// [`Kind::NotReady`] or [`Kind::Corrupt`] if libgit2 can't open it.
     pub fn open(place: &Place, _under: &Held, names: Names, rescues: &Rescues) -> Result<Self, Error> {
         Ok(Self { rescues_made: rescues.clone(), ..Self::open_unlocked(place, names)? })
     }
@@ -181,17 +182,18 @@ impl Repo {
         let git = open_git(place)?;
         let grafts = place.git_dir.join("info/grafts");
         if std::fs::metadata(&grafts).is_ok_and(|meta| meta.len() > 0) {
-            let what = format!("{} tells another history than the commits do; nothing was touched", grafts.display());
+            let what =
+                format!("{} shows git another history than the commits record; nothing was touched", grafts.display());
             return Err(Error::new(
                 Kind::NotReady,
                 what,
-                "take it away (`git replace --convert-graft-file` keeps what it says)",
+                "remove it (`git replace --convert-graft-file` turns it into replace refs)",
             ));
         }
         if git.is_bare() {
-            let what = format!("{} is a bare repository: it has no files to keep in step", place.git_dir.display());
+            let what = format!("{} is a bare repository: it has no work tree to sync", place.git_dir.display());
             let next =
-                "`git config core.bare false` where its files are beside it, else name a clone of it with --repo";
+                "`git config core.bare false` if its work tree is around it, else name a clone of it with --repo";
             return Err(Error::new(Kind::NotReady, what, next));
         }
         if let Some(elsewhere) = git.workdir().filter(|dir| dir.canonicalize().is_ok_and(|dir| dir != place.work_dir)) {
@@ -222,7 +224,7 @@ impl Repo {
         format!("refs/heads/{}", self.names.branch)
     }
 
-    /// The full name of the reference that remembers the remote's tip as last seen.
+    /// The full name of the tracking ref, which records the remote's tip as last seen.
     pub fn tracking_ref(&self) -> String {
         format!("refs/remotes/{}/{}", self.names.remote, self.names.branch)
     }
@@ -238,7 +240,7 @@ impl Repo {
         self.tip_of(&self.branch_ref())
     }
 
-    /// The remote's tip as last seen, from an earlier pass.
+    /// The remote's tip as an earlier pass last saw it.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] for a reference that can't be read.
@@ -246,15 +248,15 @@ impl Repo {
         self.tip_of(&self.tracking_ref())
     }
 
-    /// History has been fetched whole where it was cut: from here on it is seen whole.
+    /// To call once the full history was fetched into a shallow clone: from here on [`Repo::history`] sees all of it.
     fn see_whole_history(&self) -> Result<(), Error> {
         let fresh = self.beside()?;
-        // Set twice only where a second fetch found nothing more.
+        // It is set already only if an earlier fetch did this, and then nothing has changed since.
         let _ = self.uncut.set(fresh);
         Ok(())
     }
 
-    /// The handle that knows history as it is now.
+    /// The handle that sees history as it is now.
     pub(crate) fn history(&self) -> &git2::Repository {
         self.uncut.get().unwrap_or(&self.git)
     }
@@ -267,7 +269,7 @@ impl Repo {
         }
     }
 
-    /// What the commit graph says of the two heads; both must be here.
+    /// What the commit graph says about the two heads. Both commits must be here.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] where history is missing.
@@ -281,13 +283,13 @@ impl Repo {
         Ok(Relation { same: false, local_is_ancestor, remote_is_ancestor, ahead, behind })
     }
 
-    /// Whether history is cut here, as a shallow clone cuts it. Ancestry that is seen is true all the same; ancestry that is
-    /// not seen may be missing.
+    /// Returns whether this is a shallow clone. There, an ancestor that is found is a true one, but not all
+    /// ancestors are found.
     pub fn history_is_cut(&self) -> bool {
         self.history().is_shallow()
     }
 
-    /// Whether `commit` is `tip` or one of its ancestors. One that is not here is not.
+    /// Returns whether `commit` is `tip` or one of its ancestors. A commit that is not here is neither.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] where history is missing.
@@ -301,8 +303,8 @@ impl Repo {
         self.descends(tip, commit)
     }
 
-    /// Whether a commit is reachable from the branch or from the remote's tip as last seen, so that everything it needs is
-    /// here. That the object exists would not be enough: git prunes unreachable objects one by one.
+    /// Returns whether the branch or the remote's tip as last seen reaches a commit, so that everything the commit
+    /// needs is here. Its object alone would prove nothing: git prunes unreachable objects one by one.
     ///
     /// # Errors
     /// [`Kind::Corrupt`] for references or history that can't be read.
@@ -318,7 +320,7 @@ impl Repo {
         }
         for known in known.into_iter().flatten() {
             let cut = connectivity::shallow_roots(self.git.commondir());
-            // Not by libgit2's question whether it is a descendant, which wants all that lies before both.
+            // libgit2's own question for descendants would need all history before both commits.
             if connectivity::reaches(&odb, known, commit, cut).map_err(|fault| fault.ours(doing))? {
                 return Ok(true);
             }
@@ -326,48 +328,48 @@ impl Repo {
         Ok(false)
     }
 
-    /// The branch that HEAD names, in full; `None` where it is detached.
+    /// The full name of the branch that HEAD points to; `None` where HEAD is detached.
     pub(crate) fn head_branch(&self) -> Result<Option<String>, Error> {
         let head = self.git.find_reference("HEAD").context("reading HEAD")?;
         Ok(head.symbolic_target().ok().flatten().map(str::to_owned))
     }
 
-    /// git's configuration, read whole. Where a file can't be read, libgit2 1.9 hands out an entry that it never had, and
-    /// the process ends by SIGSEGV; of what has been read nothing can fail.
+    /// A snapshot of git's configuration. If libgit2 1.9 can't read a file, it returns an entry that was never
+    /// allocated, and the process ends with SIGSEGV; reading from a snapshot can't fail.
     ///
     /// # Errors
-    /// Where it can't be read.
+    /// If it can't be read.
     pub(crate) fn config(&self) -> Result<git2::Config, Error> {
         let read = self.git.config().and_then(|mut config| config.snapshot());
         read.context("reading git's configuration")
     }
 
-    /// Has libgit2 go by the configuration as it is now. It would look at each file again for each setting, and where one of
-    /// these looks fails, libgit2 1.9 frees what it never had, or goes by a setting that nobody made and writes a file with other
-    /// line endings. Nothing can be set through this handle from here on.
+    /// Makes libgit2 use the configuration as it is now. Otherwise it would check every file again for each setting. If
+    /// such a check fails, libgit2 1.9 frees memory that it never allocated, or takes a setting that nobody made and
+    /// writes a file with other line endings. After this nothing can be set through this handle.
     ///
     /// # Errors
-    /// Where it can't be read.
+    /// If it can't be read.
     pub fn hold_config(&self) -> Result<(), Error> {
         let config = self.config()?;
         settings::check_booleans(&self.place, &config)?;
         self.git.set_config(&config).context("reading git's configuration")
     }
 
-    /// A second handle on the repository, which goes by the same configuration.
+    /// A second handle on the repository, with the same configuration.
     ///
     /// # Errors
-    /// Where the repository or the configuration can't be read.
+    /// If the repository or the configuration can't be read.
     pub(crate) fn beside(&self) -> Result<git2::Repository, Error> {
         let beside = open_git(&self.place)?;
         beside.set_config(&self.config()?).context("reading git's configuration")?;
         Ok(beside)
     }
 
-    /// [`Repo::hold_config`], read again from the files: a job may have changed it.
+    /// Like [`Repo::hold_config`], but reads the files again: a job may have changed them.
     ///
     /// # Errors
-    /// Where it can't be read.
+    /// If it can't be read.
     pub fn read_config_again(&self) -> Result<(), Error> {
         let doing = "reading git's configuration";
         let read = open_git(&self.place)?.config().and_then(|mut config| config.snapshot()).context(doing)?;
@@ -378,14 +380,14 @@ impl Repo {
     pub(crate) fn index(&self) -> Result<git2::Index, Error> {
         let doing = "reading the index";
         let mut index = self.git.index().context(doing)?;
-        // A dry run's may be in memory alone.
+        // A dry run's index may exist in memory only.
         if index.path().is_some() {
             index.read(false).context(doing)?;
         }
         Ok(index)
     }
 
-    /// Moves a reference, if it still is where we saw it.
+    /// Moves a reference if it still is where we saw it.
     pub(crate) fn move_ref(&self, name: &str, from: Option<CommitId>, to: CommitId, why: &str) -> Result<(), Error> {
         if from == Some(to) {
             return Ok(());
@@ -399,27 +401,27 @@ impl Repo {
             Ok(_) => self.ref_to_disk(name),
             Err(error) if matches!(error.code(), git2::ErrorCode::Modified | git2::ErrorCode::Exists) => {
                 let what = format!("{name} was moved by somebody else in the middle of the pass");
-                Err(Error::new(Kind::Busy, what, "the next pass looks anew"))
+                Err(Error::new(Kind::Busy, what, "the next pass looks again"))
             }
             Err(error) => Err(Error::git(format!("moving {name}"), &error)),
         }
     }
 
-    /// Waits until the folders of the objects are on disk. libgit2 syncs an object and the folder that it is in, and not that
-    /// this folder is there.
+    /// Syncs the objects folder. libgit2 syncs an object and the folder it is in, but not the entry of that folder in
+    /// its parent.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub(crate) fn objects_to_disk(&self) -> Result<(), Error> {
         sync_dir(&self.git.commondir().join("objects")).context("waiting for the disk")
     }
 
-    /// Waits until the folders that lead to a reference are on disk. libgit2 syncs the innermost alone.
+    /// Syncs the folders above a reference. libgit2 syncs only the innermost one.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub(crate) fn ref_to_disk(&self, name: &str) -> Result<(), Error> {
-        // HEAD and the like are in no folder, and are one of a linked work tree's own.
+        // HEAD and its like are in no such folder, and each linked work tree has its own.
         let above = Path::new(name).ancestors().skip(2).filter(|folder| folder.starts_with("refs"));
         for folder in above {
             sync_dir(&self.git.commondir().join(folder)).context("waiting for the disk")?;
@@ -428,12 +430,12 @@ impl Repo {
     }
 }
 
-/// A path as libgit2 gives it.
+/// A path from the bytes that libgit2 gives.
 pub(crate) fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes.to_vec()))
 }
 
-/// A path for people: what is not UTF-8 or would disturb a terminal is shown as an escape.
+/// A path for people to read: bytes that are not UTF-8 and control characters are shown as U+FFFD.
 pub(crate) fn shown(path: &Path) -> String {
     path.to_string_lossy().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -1,13 +1,13 @@
-//! How long each kept thing has been kept, without trusting any one reading of the clock.
+//! Measures how long each kept item has been kept, without trusting any single reading of the clock.
 //!
-//! A clock may stand at 1970, run months ahead for one tick, or be put right after weeks. So no age is a difference of two
-//! times of day. The ledger adds up the time that has passed: what both the time of day and the machine's running time
-//! (which no setting of the clock moves) say has passed since the pass before, the lesser of the two. Where they differ, the clock
-//! was set: nothing counts, and nothing is let go in that pass. What one pass counts, the next one has to confirm.
+//! A clock may say 1970, run months ahead for one tick, or be corrected after weeks. So an age is never the difference
+//! of two wall clock times. This ledger adds up the time between passes: the lesser of what the wall clock and the
+//! machine's uptime (which setting the clock does not change) say has passed. If the two differ, the clock was set: no
+//! time counts, and nothing expires in that pass. The time that one pass counts must be confirmed by the next.
 //!
-//! Between two boots there is only the time of day. It counts from the latest time that was confirmed, so that a clock that
-//! jumps back and forth counts once, and at most for a third of the time things are kept, so that no single wrong
-//! clock makes everything old. All other errors of this account are on one side: a thing is kept for longer than asked for.
+//! Across a reboot there is only the wall clock. Time counts from the latest confirmed wall clock time, so that a clock
+//! that jumps back and forth counts once. It counts for at most a third of the retention time, so that no single wrong
+//! clock makes everything old. All other errors are on the safe side: an item is kept for longer than asked for.
 
 use std::collections::BTreeMap;
 
@@ -19,39 +19,39 @@ use crate::state::dir::PrivateDir;
 
 const NAME: &str = "ages.json";
 
-/// Passes closer together than this many seconds count as one: a clock that is wrong for a moment must not confirm itself.
+/// Passes closer together than this many seconds count as one: a clock that is briefly wrong must not confirm itself.
 pub const APART: i64 = 3600;
 
-/// No time of day before this year is plausible.
+/// A wall clock time before this year is not plausible.
 const FIRST_YEAR: i32 = 2020;
 
-/// The ledger of ages. Times are seconds of its own account, which begins with 0.
+/// The ledger of ages. Its times are in seconds since the ledger began.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ages {
     last: Option<Reading>,
-    /// The latest time of day that a second pass has confirmed.
+    /// The latest wall clock time that a second pass has confirmed.
     latest: Option<DateTime<Utc>>,
-    /// How much time has passed, as far as it is confirmed.
+    /// The confirmed time that has passed.
     passed: i64,
-    /// What the last pass counted and no later one has confirmed.
+    /// The time that the last pass counted and no later pass has confirmed.
     unconfirmed: i64,
-    /// When each kept thing was first seen. What is not in here has never been seen.
+    /// When each kept item was first seen. An item that is missing here was never seen.
     seen: BTreeMap<String, i64>,
 }
 
-/// What two readings say of the time between them.
+/// What two readings say about the time between them.
 #[derive(Debug, PartialEq)]
 enum Between {
-    /// The clocks agree that so many seconds have passed.
+    /// The clocks agree that this many seconds have passed.
     Agreed(i64),
-    /// The clocks agree, and it is too little to count yet.
+    /// The clocks agree, but too little time has passed to count.
     TooSoon,
     /// One of the clocks was set.
     Disagree,
 }
 
 impl Ages {
-    /// The ledger; one that is missing or damaged begins anew, and everything is then kept for its whole time from now.
+    /// Reads the ledger. A missing or damaged one starts anew: everything is then kept for its full time from now.
     pub fn read(private: &PrivateDir) -> Self {
         private.read(NAME).ok().flatten().and_then(|content| serde_json::from_slice(&content).ok()).unwrap_or_default()
     }
@@ -59,13 +59,13 @@ impl Ages {
     /// Writes the ledger.
     ///
     /// # Errors
-    /// Those of the file system; the one before is then still there.
+    /// If the file system fails; the previous ledger is then still there.
     pub fn write(&self, private: &PrivateDir) -> std::io::Result<()> {
         private.write_durably(NAME, &serde_json::to_vec_pretty(self)?)
     }
 
-    /// Takes in what the clocks say in this pass. Whether it agrees with the pass before: only then may anything be let go.
-    /// `keep`: for how many seconds things are kept.
+    /// Adds this pass's reading of the clocks. Returns whether it agrees with the pass before: only then may anything
+    /// expire. `keep` is the retention time in seconds.
     pub fn take_in(&mut self, now: &Reading, keep: i64) -> bool {
         let between = self.last.as_ref().map_or(Between::Disagree, |last| self.between(last, now, keep));
         match between {
@@ -105,38 +105,38 @@ impl Ages {
         if step < APART { Between::TooSoon } else { Between::Agreed(step) }
     }
 
-    /// Notes what is there now: what was never seen before is first seen now, and what is gone is forgotten.
+    /// Records which items are there now: a new one is first seen now, and one that is gone is forgotten.
     pub fn note<'a>(&mut self, there: impl Iterator<Item = &'a str>) {
-        // What has passed since the last reading is not counted yet; it must not make a new thing older than it is.
+        // The time since the last reading is not counted yet; it must not make a new item older than it is.
         let now = self.passed.saturating_add(self.unconfirmed).saturating_add(APART);
         let seen = |key: &str| (key.to_owned(), self.seen.get(key).copied().unwrap_or(now));
         self.seen = there.map(seen).collect();
     }
 
-    /// Forgets one that was let go.
+    /// Forgets an item that has expired.
     pub fn forget(&mut self, key: &str) {
         self.seen.remove(key);
     }
 
-    /// Whether nothing is noted.
+    /// Returns whether the ledger has no items.
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 
-    /// Whether a thing has been kept for `keep` seconds, by time that is confirmed.
+    /// Returns whether an item has been kept for `keep` seconds of confirmed time.
     pub fn is_kept_for(&self, key: &str, keep: i64) -> bool {
         self.seen.get(key).is_some_and(|seen| self.passed.saturating_sub(*seen) >= keep)
     }
 
-    /// Whether a thing may have been kept for `seconds`, by time that is not confirmed too.
+    /// Returns whether an item may have been kept for `seconds`, counting unconfirmed time too.
     pub fn may_be_kept_for(&self, key: &str, seconds: i64) -> bool {
         let now = self.passed.saturating_add(self.unconfirmed).saturating_add(2 * APART);
         self.seen.get(key).is_some_and(|seen| now.saturating_sub(*seen) >= seconds)
     }
 }
 
-/// Whether the time in a thing's name lets it be `keep` seconds old. A time before any that is plausible, or after now, was
-/// written by a clock that was wrong, and says nothing.
+/// Returns whether the time in an item's name allows it to be `keep` seconds old. A time that is not plausible or in
+/// the future was written by a wrong clock, and says nothing.
 pub fn is_old_by_name(stamp: DateTime<Utc>, now: DateTime<Utc>, keep: i64) -> bool {
     !is_plausible(stamp) || stamp > now || (now - stamp).num_seconds() >= keep
 }
@@ -155,11 +155,11 @@ mod tests {
     const DAY: i64 = 24 * HOUR;
     const KEEP: i64 = 90 * DAY;
 
-    /// A machine with its clocks, and a thing that is kept on it from the first pass on.
+    /// A machine with its clocks, and an item that is kept on it from the first pass on.
     struct World {
         ages: Ages,
         true_time: i64,
-        /// How far the time of day is off.
+        /// How many seconds the wall clock is off.
         off: i64,
         booted: i64,
         boots: u32,
@@ -181,7 +181,7 @@ mod tests {
             self
         }
 
-        /// A pass. Whether it lets go of the thing.
+        /// Runs a pass. Returns whether the item expires in it.
         fn pass(&mut self) -> bool {
             let wall = DateTime::parse_from_rfc3339("2026-11-22T22:00:00Z").unwrap().to_utc();
             let boot = Boot { id: self.boots.to_string(), seconds: self.true_time - self.booted };
@@ -191,7 +191,7 @@ mod tests {
             agreed && self.ages.is_kept_for("thing", KEEP)
         }
 
-        /// Passes every so many seconds until the thing is let go. How old it then is.
+        /// Runs a pass every `every` seconds until the item expires. Returns its age then.
         fn until_let_go(&mut self, every: i64, mut between: impl FnMut(&mut Self)) -> i64 {
             while !self.pass() {
                 assert!(self.true_time < 4000 * DAY, "never let go: {:?}", self.ages);
@@ -228,7 +228,7 @@ mod tests {
                 assert!(!world.pass(), "{off}, round {round}");
                 world.passes(HOUR);
             }
-            // Wrong for all the rest of the time.
+            // The clock stays wrong from here on.
             world.off = off;
             let age = world.until_let_go(HOUR, |_| {});
             assert!(age >= KEEP, "{off}: {age}");
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_wrong_from_a_boot_on_makes_nothing_old_by_itself() {
-        // Set forward, and a clock of the past that is put right.
+        // A clock that is set forward, and one that was behind and is corrected.
         for (before, after) in [(0, 120 * DAY), (-1000 * DAY, 0), (-20_000 * DAY, 0)] {
             let mut world = World::new();
             world.off = before;

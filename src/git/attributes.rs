@@ -1,10 +1,10 @@
-//! What git's attributes ask for and gitsync does not do: filter drivers, Git LFS, other encodings than UTF-8.
+//! Attributes that gitsync does not apply: filter drivers, Git LFS, encodings other than UTF-8.
 //!
-//! Neither libgit2 nor gitsync runs a filter driver or converts an encoding. A commit leaves such a file out, since git would
-//! store other bytes; a follow writes it as it is stored, and says so once.
+//! Neither libgit2 nor gitsync runs a filter driver or converts an encoding. A commit leaves such a file out, because
+//! git would store other bytes. A follow writes it as it is stored, and warns once.
 //!
-//! libgit2 looks at every attribute file again for each question, so it is asked only about paths below an attribute file that
-//! names one of the two attributes at all.
+//! libgit2 checks every attribute file again for each question. So it is asked only about paths below an attribute file
+//! that contains the name of one of the two attributes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -18,18 +18,18 @@ use crate::fs::files;
 
 const FILE: &str = ".gitattributes";
 
-/// An attribute file that names neither asks for nothing, a macro in it included.
+/// An attribute file that contains neither name does not set these attributes, not even through a macro.
 const NAMES: [&str; 2] = ["filter", "working-tree-encoding"];
 
-/// Of the files that a follow wrote as they are stored so many are named.
+/// The most files that the warning of a follow names.
 const NAMED: usize = 5;
 
-/// What a path's attributes ask for.
+/// The attribute of a path that gitsync does not apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// Git LFS, whether or not it is set up here.
     Lfs,
-    /// A filter driver that git's configuration has.
+    /// A filter driver that is set up in git's configuration.
     Driver(String),
     /// An encoding of the file in the work tree.
     Encoding(String),
@@ -46,7 +46,7 @@ impl fmt::Display for Asked {
 }
 
 impl Asked {
-    /// Why a file is left out of a commit: a part of a sentence.
+    /// Why a file is left out of a commit, as a part of a sentence.
     pub(super) fn why(&self) -> String {
         format!(
             "has the attribute {self}, which gitsync does not apply, so that git would commit other bytes (commit and push it \
@@ -55,30 +55,30 @@ impl Asked {
     }
 }
 
-/// Answers what files ask for, by the attribute files in the work tree, then by those in the index, as `git add` does.
+/// Looks up the attributes of files: in the work tree's attribute files first, then in the index's, as `git add` does.
 pub(super) struct Attributes<'r> {
     repo: &'r Repo,
     index: &'r git2::Index,
     config: git2::Config,
-    /// Whether an attribute file that counts for every path names one of the two.
+    /// Whether an attribute file that applies to all paths contains one of the names.
     everywhere: bool,
-    /// Whether the one of a folder does.
+    /// Whether the attribute file of a folder contains one of the names.
     folders: HashMap<PathBuf, bool>,
 }
 
 impl<'r> Attributes<'r> {
     /// # Errors
-    /// Where git's configuration can't be read.
+    /// If git's configuration can't be read.
     pub(super) fn of(repo: &'r Repo, index: &'r git2::Index) -> Result<Self, Error> {
         let config = repo.config()?;
         let everywhere = special::attribute_files(repo, &config).iter().any(|file| names_one_in(file));
         Ok(Self { repo, index, config, everywhere, folders: HashMap::new() })
     }
 
-    /// What a file's attributes ask for that gitsync does not do.
+    /// The attribute of a file that gitsync does not apply, if it has one.
     ///
     /// # Errors
-    /// Where attributes can't be read.
+    /// If the attributes can't be read.
     pub(super) fn asked(&mut self, path: &Path) -> Result<Option<Asked>, Error> {
         if !self.everywhere && !path.ancestors().skip(1).any(|folder| self.names_one(folder)) {
             return Ok(None);
@@ -95,8 +95,8 @@ impl<'r> Attributes<'r> {
         Ok(encoding.filter(|name| !name.is_empty() && !is_utf8(name)).map(Asked::Encoding))
     }
 
-    /// An attribute's value. git refuses an encoding that is only set or unset, and takes such a filter for none: no driver has
-    /// that name.
+    /// An attribute's value. git refuses an encoding that is set or unset without a value, and ignores such a filter,
+    /// because no driver has that name.
     fn value(&self, path: &Path, name: &str) -> Result<Option<String>, Error> {
         let value = self.repo.git.get_attr_bytes(path, name, AttrCheckFlags::FILE_THEN_INDEX);
         let value = value.context(format!("reading the attributes of {}", shown(path)))?;
@@ -113,12 +113,12 @@ impl<'r> Attributes<'r> {
     fn has_driver(&self, name: &str) -> bool {
         let command =
             |key: &str| self.config.get_string(&format!("filter.{name}.{key}")).is_ok_and(|it| !it.is_empty());
-        // git fails where a required driver has no command.
+        // git fails on a required driver that has no command.
         let required = || self.config.get_bool(&format!("filter.{name}.required")).unwrap_or(false);
         ["clean", "smudge", "process"].into_iter().any(command) || required()
     }
 
-    /// Whether the attribute file of this very folder names one of the attributes.
+    /// Returns whether the attribute file in this folder itself contains one of the names.
     fn names_one(&mut self, folder: &Path) -> bool {
         if let Some(known) = self.folders.get(folder) {
             return *known;
@@ -133,12 +133,12 @@ impl<'r> Attributes<'r> {
 }
 
 impl Repo {
-    /// Says once a pass which of the files that a follow has written are as they are stored, though their attributes ask for more.
+    /// Warns, once in a pass, about files that a follow wrote without applying their attributes.
     pub(super) fn say_unapplied<'a>(&self, written: impl Iterator<Item = &'a PathBuf>) {
         if self.said_unapplied.get() {
             return;
         }
-        // The follow is done: a rule that can't be read is no failure of it.
+        // The follow is done: an attribute file that can't be read does not make it fail.
         if let Err(error) = self.look_for_unapplied(written) {
             tracing::warn!(next = %error.next, "{}", error.what);
         }
@@ -150,7 +150,7 @@ impl Repo {
         let (mut paths, mut all) = (Vec::new(), BTreeSet::new());
         for path in written {
             let Some(asked) = attributes.asked(path)? else { continue };
-            // git applies nothing to a symbolic link.
+            // git applies no attributes to a symbolic link.
             if index.get_path(path, 0).is_some_and(|entry| entry.mode & 0o170_000 == 0o100_000) {
                 paths.push(shown(path));
                 all.insert(asked.to_string());
@@ -173,7 +173,7 @@ impl Repo {
     }
 }
 
-/// Whether a file names one of the attributes. One that can't be read may: libgit2 is asked then.
+/// The attribute files that apply to all paths: the repository's, the user's and the system's.
 fn names_one_in(file: &Path) -> bool {
     match files::read(file) {
         Ok(bytes) => names_one(&bytes),
@@ -185,7 +185,7 @@ fn names_one(bytes: &[u8]) -> bool {
     NAMES.iter().any(|name| bytes.windows(name.len()).any(|at| at == name.as_bytes()))
 }
 
-/// As git compares it: `UTF-8`, `utf8`, `Utf-8`.
+/// Compares as git does: `UTF-8`, `utf8` and `Utf-8` are the same.
 fn is_utf8(name: &str) -> bool {
     matches!(name.to_ascii_lowercase().as_str(), "utf-8" | "utf8")
 }

@@ -1,4 +1,4 @@
-//! What there is to commit under `--path`, and what no commit can hold.
+//! Finds what there is to commit under `--path`, and what can't be committed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ use crate::watchdog::step;
 pub struct LeftOut {
     /// Relative to the top of the work tree.
     pub path: PathBuf,
-    /// Why: what it is, or what is wrong with it; a part of a sentence.
+    /// Why, as a part of a sentence: what it is, or what is wrong with it.
     pub why: String,
 }
 
@@ -51,19 +51,20 @@ pub struct Scope<'a> {
 /// What there is to commit.
 #[derive(Clone, Debug, Default)]
 pub struct Changed {
-    /// Files that are new, changed or gone.
+    /// Files that are new, changed or deleted.
     pub paths: BTreeSet<PathBuf>,
-    /// What has to be left out.
+    /// What must be left out.
     pub left_out: BTreeSet<LeftOut>,
-    /// The paths that name nothing.
+    /// The pathspecs that match nothing.
     pub unmatched: Vec<Unmatched>,
 }
 
 impl Repo {
-    /// Looks for what is new, changed or gone under the paths of `scope`, untracked files included and ignored ones not.
+    /// Finds what is new, changed or deleted under the paths of `scope`, including untracked files but not ignored
+    /// ones.
     ///
     /// # Errors
-    /// Where the tree, the index or the work tree can't be read.
+    /// If the tree, the index or the work tree can't be read.
     pub fn changed_under(&self, scope: Scope<'_>) -> Result<Changed, Error> {
         let Scope { paths, max_file_size } = scope;
         let doing = "looking for what changed";
@@ -78,14 +79,14 @@ impl Repo {
         let index = self.index()?;
         let mut blocked = BTreeSet::new();
         let usable = self.usable_roots(&top, &matcher, &index, &mut changed.left_out, &mut blocked)?;
-        // The walk does not go into folders that are ignored; libgit2 does, where it knows files in them.
+        // Our walk skips ignored folders; libgit2 enters those with tracked files in them.
         blocked.extend(usable.iter().flat_map(|root| self.blocked_among_tracked_in(root, &index)));
         for it in &blocked {
             changed.left_out.insert(LeftOut { path: it.file.clone(), why: it.why() });
         }
         let mut any = false;
         for root in &usable {
-            any |= self.look_around(root, &blocked, &index, &mut options);
+            any |= self.add_unblocked(root, &blocked, &index, &mut options);
         }
         if !any {
             changed.left_out.retain(|one| !matcher.excludes(&one.path));
@@ -112,18 +113,19 @@ impl Repo {
             }
             for bytes in [delta.old_file(), delta.new_file()].iter().filter_map(|file| file.path_bytes()) {
                 let path = path_of(bytes);
-                // A nested repository comes with a slash at its end; the walk has named it.
+                // The path of a nested repository ends with a slash; our walk has named it already.
                 if !bytes.ends_with(b"/") && !is_submodule_in(&index, &path) {
                     changed.paths.insert(path);
                 }
             }
         }
-        // What was said to be left out is: also the tracked files of a folder that became a repository of its own.
+        // Everything below a left-out path is left out too, such as the tracked files of a folder that became a
+        // repository.
         changed.paths.retain(|path| !blocked.iter().any(|it| path.starts_with(&it.folder)));
         let left_out = &changed.left_out;
         changed.paths.retain(|path| !left_out.iter().any(|one| path.starts_with(&one.path) && *path != one.path));
         changed.paths.retain(|path| {
-            // A submodule's own folder is git's business and not a file.
+            // A submodule's own folder is not a file; git tracks it as a commit.
             !tree.as_ref().is_some_and(|tree| {
                 tree.get_path(path).is_ok_and(|entry| entry.kind() == Some(git2::ObjectType::Commit))
             })
@@ -137,7 +139,8 @@ impl Repo {
         Ok(changed)
     }
 
-    /// The paths that libgit2 may look at for what can match. What it must not look at, and what can't be committed, is noted.
+    /// The paths in which libgit2 may look for matches. Records those that it must not enter and what can't be
+    /// committed.
     fn usable_roots(
         &self,
         top: &Dir,
@@ -167,8 +170,8 @@ impl Repo {
         Ok(outermost(usable))
     }
 
-    /// Leaves out files that git hides, without a word, and names those that git would store other bytes of than are in the work
-    /// tree.
+    /// Leaves out files with an index flag that hides them from git, without reporting them; and files of which git
+    /// would store other bytes than are in the work tree, reporting those.
     fn leave_out_as_git_has_it(&self, top: &Dir, index: &git2::Index, changed: &mut Changed) -> Result<(), Error> {
         let flagged = Flagged::of(index);
         changed.paths.retain(|path| !flagged.hides(path));
@@ -177,7 +180,7 @@ impl Repo {
         for path in &changed.paths {
             let Some(asked) = attributes.asked(path)? else { continue };
             let found = top.find(path).context(format!("looking at {}", shown(path)))?;
-            // git applies nothing to a link, and nothing is to be read of a file that is gone.
+            // git applies no attributes to a link, and a deleted file has no content to convert.
             if found.is_some_and(|found| matches!(found.kind, FileKind::File { .. })) {
                 left_out.push(LeftOut { path: path.clone(), why: asked.why() });
             }
@@ -189,7 +192,7 @@ impl Repo {
         Ok(())
     }
 
-    /// Why nothing under `root` can be judged, if that is so.
+    /// Returns why nothing under `root` can be judged, or `None` if it can.
     fn unusable(&self, top: &Dir, root: &Path, tree: Option<&git2::Tree<'_>>) -> Result<Option<String>, Error> {
         if root.as_os_str().is_empty() {
             return Ok(None);
@@ -205,7 +208,7 @@ impl Repo {
                 Some(found) => match (found.kind, tracked) {
                     (FileKind::Folder, _) | (FileKind::File { .. }, None | Some(git2::ObjectType::Blob)) => None,
                     (FileKind::File { .. }, _) => Some("was a folder and is a file now".to_owned()),
-                    // A link that is tracked as one is a file like others.
+                    // A link that is tracked as a link is treated like a file.
                     (FileKind::Link, Some(git2::ObjectType::Blob)) => None,
                     (FileKind::Link, _) => Some("is a symbolic link: not followed".to_owned()),
                     (FileKind::Special, _) => Some("is a FIFO, socket or device".to_owned()),
@@ -214,7 +217,7 @@ impl Repo {
         })
     }
 
-    /// Names what git passes over in silence or would take for a submodule.
+    /// Finds entries that git silently skips or would take for a submodule.
     fn walk_for_specials(
         &self,
         top: &Dir,
@@ -224,7 +227,7 @@ impl Repo {
         blocked: &mut BTreeSet<Blocked>,
     ) -> Result<(), Error> {
         if at.components().count() >= DEEPEST {
-            let why = format!("lies {DEEPEST} folders deep or more, and {} is the most", DEEPEST - 1);
+            let why = format!("is {DEEPEST} or more folders deep; the limit is {}", DEEPEST - 1);
             left_out.insert(LeftOut { path: at.to_owned(), why });
             return Ok(());
         }
@@ -257,7 +260,7 @@ impl Repo {
             }
             return Ok(());
         }
-        // Files cost nothing here; only what is none is looked at once more.
+        // Files need no further look; only rule files that are not regular files are checked again.
         let rules = |(name, kind): &(OsString, FileType)| {
             (name == ".gitignore" || name == ".gitattributes")
                 && !matches!(kind, FileType::RegularFile | FileType::Directory)
@@ -271,7 +274,7 @@ impl Repo {
             let is_named = || matcher.matches(&path) && !self.is_ignored(&path, false);
             match kind {
                 FileType::Directory if name == ".git" || !matcher.may_match_in(&path) => {}
-                // libgit2 passes over it without a word.
+                // libgit2 silently skips it.
                 FileType::Directory if name.eq_ignore_ascii_case(".git") => {
                     left_out.insert(LeftOut { path, why: "has a name that git allows in no tree".to_owned() });
                 }
@@ -293,7 +296,8 @@ impl Repo {
         Ok(())
     }
 
-    /// What to look for below `roots` where folders in them are too deep for libgit2 to walk: every other file by its path.
+    /// Diff options for `roots` that contain folders too deep for libgit2 to walk: they list every other file by its
+    /// path.
     fn options_for_all_but(
         &self,
         deep: &[PathBuf],
@@ -311,7 +315,7 @@ impl Repo {
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
         options.ignore_submodules(true).skip_binary_check(true).disable_pathspec_match(true);
-        // With no path at all it would be every path; this one is in no work tree.
+        // Without any pathspec, libgit2 would match every path; `.git` matches none in a work tree.
         options.pathspec(".git");
         for path in paths {
             options.pathspec(path);
@@ -351,17 +355,17 @@ impl Repo {
     }
 
     pub(super) fn is_ignored(&self, path: &Path, folder: bool) -> bool {
-        // A pattern that ends with a slash matches folders alone; the slash says that this is one.
+        // A pattern that ends with a slash matches folders only; the slash marks this path as one.
         let asked = if folder { path.join("") } else { path.to_owned() };
         self.git.is_path_ignored(asked).unwrap_or(false)
     }
 }
 
-/// Paths without those that lie in another of them.
+/// Removes paths that lie inside another of them.
 fn outermost(paths: BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let mut kept: Vec<PathBuf> = Vec::new();
     for path in paths {
-        // In order: a folder comes before what is in it.
+        // The paths are sorted: a folder comes before its content.
         if !kept.last().is_some_and(|outer| path.starts_with(outer)) {
             kept.push(path);
         }
@@ -369,8 +373,8 @@ fn outermost(paths: BTreeSet<PathBuf>) -> Vec<PathBuf> {
     kept
 }
 
-/// A file named by `--path` may go like any other; a whole tracked folder that is gone looks like a volume that is not
-/// mounted, and its deletion is nothing to commit unasked.
+/// Reports a whole tracked folder that is gone: it looks like a volume that is not mounted, and its deletion must not
+/// be committed unasked. (A single file named by `--path` may be deleted like any other.)
 fn gone(tracked: Option<git2::ObjectType>) -> Option<String> {
     (tracked == Some(git2::ObjectType::Tree)).then(|| {
         "is gone altogether, as if a volume were not mounted: its deletion is not committed (`git rm -r` it if it is meant)"
@@ -378,10 +382,10 @@ fn gone(tracked: Option<git2::ObjectType>) -> Option<String> {
     })
 }
 
-/// Leaves out what no commit may hold: a conflict that nobody has resolved, a file that is too large, and the like.
+/// Leaves out what must not be committed: files with an unresolved conflict, files that are too large, and the like.
 fn leave_out_unfit(top: &Dir, index: &git2::Index, max_file_size: u64, changed: &mut Changed) -> Result<(), Error> {
     let mut left_out = Vec::new();
-    // Of a stash or a merge without a merge's state, say: what is in the file is no version that anybody meant.
+    // A stash, for one, leaves conflicts without a merge in progress. The file then holds a version that nobody meant.
     let conflicts = index.conflicts().context("reading the index")?;
     let unmerged: BTreeSet<PathBuf> = conflicts
         .flatten()
@@ -399,7 +403,7 @@ fn leave_out_unfit(top: &Dir, index: &git2::Index, max_file_size: u64, changed: 
     }
     for one in left_out {
         changed.paths.remove(&one.path);
-        // The walk has named what is no file already; naming it once is enough.
+        // The walk may have named it already as something other than a file; once is enough.
         if !changed.left_out.iter().any(|known| known.path == one.path) {
             changed.left_out.insert(one);
         }
@@ -421,7 +425,7 @@ fn cannot_commit(top: &Dir, path: &Path, max_file_size: u64) -> Result<Option<St
             if size > max_file_size {
                 let rounded = |bytes: u64| bytesize::ByteSize(bytes).display().si().to_string();
                 let (has, most) = (rounded(size), rounded(max_file_size));
-                // Two that round to the same would say nothing.
+                // If both round to the same text, give the exact bytes.
                 let exactly = if has == most { format!(" ({size} bytes, not {max_file_size})") } else { String::new() };
                 Some(format!("has {has}, more than --max-file-size {most}{exactly}"))
             } else {

@@ -1,17 +1,17 @@
-//! Following a commit: branch, index and every tracked file become equal to it, and nothing that was there is lost.
+//! Follows a commit: branch, index and every tracked file become equal to it, and nothing that was there is lost.
 //!
-//! Why not `reset --hard`: it truncates files in place, follows links out of the tree, and killed half way it leaves the
-//! old HEAD and index with a mixed work tree that looks like a person's edits; the next commit would mix two versions.
-//! Instead:
+//! Why not `reset --hard`: it truncates files in place and follows links out of the tree. Killed halfway, it leaves the
+//! old HEAD and index with a mixed work tree that looks like a person's edits, and the next commit would mix two
+//! versions. Instead:
 //!
-//! 1. one look for what differs from the target;
-//! 2. libgit2 checks those paths out into a staging folder, so that line endings, modes and links are git's own;
-//! 3. what is about to be replaced and is in no reachable tree goes into a rescue commit;
-//! 4. an intent is written durably: from now on a pass that is killed is finished by the next one;
-//! 5. each path is put in place by one rename, under a directory handle that follows no links;
-//! 6. the index, then the branch, then HEAD; then the intent goes.
+//! 1. find once what differs from the target;
+//! 2. let libgit2 check those paths out into a staging folder, so that line endings, modes and links are git's own;
+//! 3. put what is about to be replaced, and is in no reachable tree, into a rescue commit;
+//! 4. write an intent durably: from now on, if this pass is killed, the next one finishes the follow;
+//! 5. put each path in place by one rename, relative to a directory handle that follows no links;
+//! 6. update the index, then the branch, then HEAD; then remove the intent.
 //!
-//! Carrying out an intent twice is carrying it out once: each step looks at what is there.
+//! Carrying out an intent twice does no harm: each step checks what is there first.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -56,11 +56,11 @@ pub struct WouldFollow {
     pub paths: Vec<PathBuf>,
     /// Those of them whose present content is in no commit.
     pub uncommitted: Vec<PathBuf>,
-    /// Whether there is anything to do: paths, the branch, HEAD, or something left half done.
+    /// Whether there is anything to do: paths, the branch, HEAD, or an unfinished merge or the like.
     pub changed: bool,
 }
 
-/// A follow under way, on disk.
+/// The record on disk of a follow in progress.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Intent {
     branch: String,
@@ -72,12 +72,12 @@ struct Intent {
 impl Repo {
     /// Makes the branch, the index and every tracked file equal to `target`.
     ///
-    /// What would be lost goes into rescue references first: local commits that `target` does not contain, and file
+    /// First puts what would be lost into rescue references: local commits that `target` does not contain, and file
     /// versions that no reachable tree holds.
     ///
     /// # Errors
-    /// Where something can't be kept, read or written. Up to the intent nothing has happened; after it, the next pass
-    /// goes on from where this one stopped.
+    /// If something can't be kept, read or written. Before the intent is written nothing has changed; after it, the
+    /// next pass goes on from where this one stopped.
     pub fn follow(&self, target: CommitId, ours: Ours, why: &str, when: DateTime<Utc>) -> Result<Followed, Error> {
         let old = self.local_tip()?;
         let changes = self.differing(target)?;
@@ -90,7 +90,7 @@ impl Repo {
             Some(old) if old == target || self.descends(target, old)? => {}
             Some(old) if ours == Ours::Replayed => self.rescue_replayed(old, when)?,
             Some(old) => self.rescue(RescueKind::Local, old, when, why)?,
-            None => self.check_branch_has_a_place()?,
+            None => self.check_branch_can_exist()?,
         }
         let intent = Intent {
             branch: self.names.branch.clone(),
@@ -102,7 +102,8 @@ impl Repo {
         Ok(Followed { changed: true, paths })
     }
 
-    /// Writes an index made from scratch, as part of a follow of `target`, so that a kill in between is seen.
+    /// Writes an index made from scratch as part of a follow of `target`, so that the next pass notices a kill in
+    /// between.
     pub(crate) fn follow_from_index(
         &self,
         target: CommitId,
@@ -110,7 +111,7 @@ impl Repo {
         when: DateTime<Utc>,
     ) -> Result<(), Error> {
         let old = self.local_tip()?.map(|id| id.to_string());
-        let why = "bringing back the files of a checkout that never ended".to_owned();
+        let why = "restoring the files of a checkout that never finished".to_owned();
         let intent = Intent { branch: self.names.branch.clone(), old, target: target.to_string(), why: why.clone() };
         let text = serde_json::to_vec(&intent).map_err(io::Error::other).context("writing the intent")?;
         self.private.write_durably(INTENT, &text).context("writing the intent")?;
@@ -118,10 +119,10 @@ impl Repo {
         self.finish_follow(when).map(drop)
     }
 
-    /// What a follow of `target` would change, and which of that is committed nowhere. Nothing is written.
+    /// What a follow of `target` would change, and which of it is in no commit. Writes nothing.
     ///
     /// # Errors
-    /// Where the repository can't be read.
+    /// If the repository can't be read.
     pub fn would_follow(&self, target: CommitId) -> Result<WouldFollow, Error> {
         let doing = "looking for uncommitted files";
         let old = self.local_tip()?;
@@ -138,39 +139,39 @@ impl Repo {
         let changed = !paths.is_empty() || old != Some(target) || !in_order;
         if changed {
             self.check_branch_is_ours_alone()?;
-            old.map_or_else(|| self.check_branch_has_a_place(), |_| Ok(()))?;
+            old.map_or_else(|| self.check_branch_can_exist(), |_| Ok(()))?;
         }
         Ok(WouldFollow { paths, uncommitted: survey.unsaved.into_keys().collect(), changed })
     }
 
-    /// Whether HEAD is on the branch and nothing is left half done.
+    /// Returns whether HEAD is on the branch and no merge, rebase or the like is in progress.
     ///
     /// # Errors
-    /// Where HEAD can't be read.
+    /// If HEAD can't be read.
     pub fn is_on_branch_alone(&self) -> Result<bool, Error> {
         let on_branch = self.head_branch()?.as_deref() == Some(&self.branch_ref());
         Ok(on_branch && self.git.state() == git2::RepositoryState::Clean)
     }
 
-    /// Whether a follow was cut short. Until it is finished, the work tree may hold two versions: nothing may be committed.
+    /// Rescues a commit that `target` does not contain.
     pub fn follow_is_unfinished(&self) -> bool {
         self.private.file(INTENT).symlink_metadata().is_ok()
     }
 
-    /// Finishes a follow that an earlier pass was killed in.
+    /// Finishes a follow that an earlier pass did not finish.
     ///
     /// # Errors
-    /// As [`Repo::follow`].
+    /// As for [`Repo::follow`].
     pub fn finish_follow(&self, when: DateTime<Utc>) -> Result<Option<Followed>, Error> {
         let Some((intent, target, mine)) = self.intent()? else {
-            // Cut short before it had an intent: nothing has happened yet, but for what was staged.
+            // An interruption before the intent was written: only the staging folder is left.
             self.clear_staging()?;
             return Ok(None);
         };
         if !mine {
             tracing::warn!(
                 branch = %intent.branch, target = %intent.target,
-                "a follow that an earlier pass was cut short in is taken back: its branch is another now, or was moved since"
+                "undoing a follow that an earlier pass did not finish: another branch is synced now, or the branch has moved since"
             );
             self.take_back(&intent, target, when)?;
             return Ok(None);
@@ -181,15 +182,16 @@ impl Repo {
         Ok(Some(Followed { changed: true, paths }))
     }
 
-    /// Where the branch is once [`Repo::finish_follow`] has finished a follow that was cut short. Nothing is written.
+    /// The commit that [`Repo::finish_follow`] would move the branch to, if there is a follow to finish. Writes
+    /// nothing.
     ///
     /// # Errors
-    /// As [`Repo::finish_follow`].
+    /// As for [`Repo::finish_follow`].
     pub fn unfinished_follow(&self) -> Result<Option<CommitId>, Error> {
         Ok(self.intent()?.filter(|(_, _, mine)| *mine).map(|(_, target, _)| target))
     }
 
-    /// What an earlier pass meant to follow, and whether that still is to be done.
+    /// The intent of an earlier pass and its target, and whether it is still to be carried out.
     fn intent(&self) -> Result<Option<(Intent, CommitId, bool)>, Error> {
         let Some(text) = self.private.read(INTENT).context("reading the intent of an earlier pass")? else {
             return Ok(None);
@@ -210,20 +212,20 @@ impl Repo {
         Ok(Some((intent, target, mine)))
     }
 
-    /// Drops what an earlier pass meant to do, because what follows makes it moot (init-sync).
+    /// Drops the intent of an earlier pass, because what the caller does next replaces it (init-sync).
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub(crate) fn drop_intent(&self) -> Result<(), Error> {
         self.private.remove_durably(INTENT).context("dropping an intent").map(drop)
     }
 
-    /// Takes back what a follow had placed before it was cut short, where it must not be finished: every path that it may have
-    /// changed, and that still is as it left it, becomes HEAD's again. What a person has changed since stays.
+    /// Undoes a follow that was interrupted and must not be finished. Every path that the follow may have changed, and
+    /// that is still as the follow left it, becomes HEAD's again. What a person has changed since stays.
     ///
-    /// Without this the work tree would go on holding two versions, and the next tick would commit them.
+    /// Without this the work tree would remain a mix of two versions, and the next tick would commit it.
     fn take_back(&self, intent: &Intent, target: CommitId, when: DateTime<Utc>) -> Result<(), Error> {
-        let doing = "taking back what a follow had placed";
+        let doing = "undoing an unfinished follow";
         let tree_of = |id: CommitId| self.tree_of(id);
         let old = intent.old.as_deref().map(CommitId::from_str).transpose().context(doing)?.map(tree_of).transpose()?;
         let new = tree_of(target)?;
@@ -255,7 +257,7 @@ impl Repo {
                 changes.insert(path, kept.map_or(Want::Gone, |entry| want_of(&entry)));
             }
         }
-        // Without a HEAD all of them go.
+        // Without a HEAD they are all removed.
         let from = head.unwrap_or(target);
         let staged = self.stage(from, &changes, STAGING)?;
         let survey = self.survey(&top, from, &changes, &staged)?;
@@ -279,8 +281,8 @@ impl Repo {
         self.drop_intent()
     }
 
-    /// Refuses a branch that git has no place for, while nothing has happened yet: `a/b` where there is a branch `a`.
-    fn check_branch_has_a_place(&self) -> Result<(), Error> {
+    /// Refuses a branch name that git can't create, such as `a/b` beside a branch `a`, before anything has changed.
+    fn check_branch_can_exist(&self) -> Result<(), Error> {
         let doing = "looking at the branches";
         let branch = self.branch_ref();
         let mut in_the_way = self.git.references_glob(&format!("{branch}/*")).context(doing)?;
@@ -319,7 +321,7 @@ impl Repo {
         }
         let placed = self.place_all(&top, &staged, changes, &survey, when)?;
         self.write_index(target, &top, &placed)?;
-        // From what was judged, not from what is there now: a commit made meanwhile must not be stepped over.
+        // Move it from the tip that was judged, not from the present one: a commit made meanwhile must not be lost.
         if self.tip_of(&self.branch_ref())? != Some(target) {
             let old = intent.old.as_deref().map(CommitId::from_str).transpose().context("reading the intent")?;
             self.move_ref(&self.branch_ref(), old, target, &format!("gitsync: {}", intent.why))?;
@@ -328,7 +330,7 @@ impl Repo {
             self.git.set_head(&self.branch_ref()).context("putting HEAD on the branch")?;
         }
         if self.git.state() != git2::RepositoryState::Clean {
-            self.git.cleanup_state().context("ending what was in progress")?;
+            self.git.cleanup_state().context("ending the operation in progress")?;
         }
         self.clear_staging()?;
         self.private.remove_durably(INTENT).context("ending the follow")?;

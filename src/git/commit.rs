@@ -1,7 +1,8 @@
-//! A commit of exactly these paths.
+//! Commits exactly the given paths.
 //!
-//! The commit's tree is HEAD's with the changes under the given paths and nothing else, whatever else is staged or dirty
-//! (guarantee G5). What no commit can hold is named and left out; the rest is committed all the same: state is evidence.
+//! The commit's tree is HEAD's with the changes under the given paths and nothing else, whatever else is staged or
+//! dirty (guarantee G5). What can't be committed is named and left out; the rest is committed all the same, because a
+//! state file is a record of what happened.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,45 +17,45 @@ use crate::error::{Context, Error, Kind};
 use crate::fs::dir::{Dir, FileKind};
 use crate::watchdog::step;
 
-/// What a commit took in.
+/// What a commit contains.
 #[derive(Clone, Debug, Default)]
 pub struct Committed {
     /// The commit; `None` where nothing had changed.
     pub commit: Option<CommitId>,
-    /// How many files are new, changed or gone in it.
+    /// The number of files in it that are new, changed or deleted.
     pub files: usize,
     /// What was left out.
     pub left_out: Vec<LeftOut>,
-    /// The paths that name nothing.
+    /// The pathspecs that match nothing.
     pub unmatched: Vec<Unmatched>,
 }
 
-/// Whether a commit may be the first of its branch.
+/// Whether a commit may be the first one of its branch.
 ///
-/// On a branch that lost its commits it would be a history of its own with half the files, and an alpha would force it over the
-/// remote's.
+/// On a branch that lost its commits, a first commit would start an unrelated history with half the files, and an alpha
+/// would force-push it over the remote's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum First {
     /// The remote was asked in this pass and has no such branch.
     Allowed,
-    /// The remote has the branch, or can't be had.
+    /// The remote has the branch, or can't be reached.
     Refused,
 }
 
-/// Where a commit goes.
+/// Where a commit is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
     /// Into the repository: objects, index, branch.
     OnDisk,
-    /// Nowhere: a dry run goes on as if it had been made.
+    /// Memory only: a dry run goes on as if the commit had been made.
     InMemory,
 }
 
 impl Repo {
-    /// Commits what is new, changed or gone under the paths of `scope`.
+    /// Commits what is new, changed or deleted under the paths of `scope`.
     ///
     /// # Errors
-    /// As [`Repo::changed_under`] and [`Repo::commit_changed`].
+    /// As for [`Repo::changed_under`] and [`Repo::commit_changed`].
     pub fn commit_under(
         &self,
         scope: Scope<'_>,
@@ -67,12 +68,12 @@ impl Repo {
 
     /// Commits what [`Repo::changed_under`] found.
     ///
-    /// The order is objects, index, branch: killed between the last two, the next tick finds the same changes and makes
-    /// the same commit.
+    /// It writes the objects, then the index, then the branch. If it is killed between the last two, the next tick
+    /// finds the same changes and makes the same commit.
     ///
     /// # Errors
-    /// Where the repository can't be read or written; [`Kind::Busy`] where somebody moved the branch meanwhile;
-    /// [`Kind::NotReady`] where this would be the branch's first commit and must not be.
+    /// If the repository can't be read or written; [`Kind::Busy`] if somebody moved the branch meanwhile;
+    /// [`Kind::NotReady`] if this would be the branch's first commit and `first` refuses that.
     pub fn commit_changed(
         &self,
         changed: Changed,
@@ -95,7 +96,8 @@ impl Repo {
                 "branch '{}' has no commit, and the remote is not known to be empty; what was written is not committed",
                 self.names.branch
             );
-            let next = "run `gitsync init-sync`: a first commit of our own would be a history beside the remote's";
+            let next =
+                "run `gitsync init-sync`: a first commit made here would start a history unrelated to the remote's";
             return Err(Error::new(Kind::NotReady, what, next));
         }
         let mut index = self.index()?;
@@ -110,7 +112,7 @@ impl Repo {
             return Ok(done);
         }
         let (author, committer) = self.signatures(when)?;
-        // As git ends every message.
+        // Every message ends with a line end, as with git.
         let whole = format!("{}\n", message.trim_end());
         let commit = self.write_commit(tree, parent.as_slice(), &author, &committer, &whole)?;
         let summary = message.lines().next().unwrap_or_default();
@@ -123,7 +125,7 @@ impl Repo {
         Ok(done)
     }
 
-    /// Takes files into an index as git would, and gives what changes in the tree.
+    /// Adds files to an index as git would, and returns the changes to the tree.
     fn take_in(
         &self,
         paths: &BTreeSet<PathBuf>,
@@ -140,7 +142,7 @@ impl Repo {
             if file {
                 let doing = || format!("committing {}", shown(path));
                 super::index::make_way(index, path).context(doing())?;
-                // Reads the file with git's filters, and takes its numbers into the index.
+                // This reads the file through git's filters, and stores its stat data in the index.
                 if let Err(error) = index.add_path(path) {
                     let why = Error::git("can't be read", &error).what;
                     left_out.push(LeftOut { path: path.clone(), why });
@@ -156,7 +158,7 @@ impl Repo {
         Ok(edits)
     }
 
-    /// HEAD's commit; in a dry run the one that is assumed.
+    /// HEAD's commit; in a dry run, the one that it assumes.
     pub(super) fn head_tip(&self) -> Result<Option<CommitId>, Error> {
         self.assumed_tip.get().map_or_else(|| self.tip_of("HEAD"), |tip| Ok(Some(tip)))
     }

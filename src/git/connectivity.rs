@@ -1,11 +1,11 @@
-//! Whether everything that a commit needs is here: each commit before it, their trees, their files.
+//! Checks that everything a commit needs is here: each commit before it, their trees, their files.
 //!
-//! git promises this of every reference, and trusts the promise of the other side as little as we do. So what a fetch
+//! git promises this of every reference, and trusts the other side's promise as little as we do. So what a fetch
 //! brought is walked before a reference moves to it. The walk stops at what the references reached before, and compares
-//! each new tree with its parents' trees side by side: the cost grows with what is new, not with history.
+//! each new tree with its parents' trees: the cost grows with what is new, not with history.
 //!
-//! Objects are read as bytes and parsed here. A history with a malformed identity or an odd file mode is one that git
-//! follows, and what libgit2 refuses to parse must not count as missing.
+//! Objects are read as bytes and parsed here. git follows a history with a malformed identity or an odd file mode, so
+//! what libgit2 refuses to parse must not count as missing.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -17,7 +17,7 @@ use git2::{ObjectType, Odb};
 use super::{CommitId, Repo, error};
 use crate::error::{Context, Error, Kind};
 
-/// Trees that were read are kept up to this size in all: the next commit is compared with them.
+/// The most bytes of trees kept in memory, to compare the next commit with them.
 const MOST_KEPT: usize = 32 << 20;
 
 /// What is wrong with an object.
@@ -25,21 +25,21 @@ const MOST_KEPT: usize = 32 << 20;
 pub(super) enum Fault {
     /// It is not here.
     Missing(ObjectType, CommitId),
-    /// It is not what refers to it says, or is not in git's format.
+    /// It is not what its referrer says, or not in git's format.
     Malformed(ObjectType, CommitId),
     /// It could not be read.
     Unreadable(ObjectType, CommitId, git2::Error),
 }
 
 impl Fault {
-    /// The error for an object of our own.
+    /// The error for an object in our own repository.
     pub(super) fn ours(self, doing: impl std::fmt::Display) -> Error {
         match self {
             Self::Unreadable(_, _, error) if error::is_systems(&error) => Error::git(doing, &error),
             fault => Error::new(
                 Kind::Corrupt,
                 format!("{doing}: {fault}"),
-                "run `gitsync init-sync`: it puts a damaged repository aside and fetches anew, losing nothing",
+                "run `gitsync init-sync`: it puts a damaged repository aside and fetches it again, losing nothing",
             ),
         }
     }
@@ -55,7 +55,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// What a commit refers to.
+/// The parts of a commit that the walk needs.
 #[derive(Clone, Debug)]
 pub(super) struct Commit {
     pub(super) tree: CommitId,
@@ -63,35 +63,35 @@ pub(super) struct Commit {
     time: i64,
 }
 
-/// Which files are read, and of which it is only seen that they are there, and their kind. Commits and trees are always read.
+/// Which files are read in full. Of the others only presence and kind are checked. Commits and trees are always read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Depth {
     /// None.
     Header,
-    /// Those that are loose in this folder of objects. They are the youngest, and no pack's checksum covers them.
+    /// The loose ones in this objects folder. They are the newest, and no pack's checksum covers them.
     Loose(PathBuf),
     /// All.
     Content,
 }
 
-/// A history under inspection.
+/// A check of a history.
 pub(super) struct Inspection<'o> {
     odb: &'o Odb<'o>,
     /// Commits that a shallow clone has without their parents.
     shallow: HashSet<CommitId>,
     depth: Depth,
-    /// Trees that were found whole, with all below them.
+    /// Trees that were checked together with everything below them.
     whole: HashSet<CommitId>,
     kept: HashMap<CommitId, Rc<[u8]>>,
     kept_size: usize,
-    /// Every object that was looked at since it was last taken, where the caller wants to know.
+    /// Every object seen since the caller last took this list, if the caller wants it.
     pub(super) seen: Option<Vec<CommitId>>,
 }
 
-/// Commits that are reachable from some and not from others; each as it could be read.
+/// The commits that some tips reach and others do not; each as read, or why it can't be.
 pub(super) type Commits = HashMap<CommitId, Result<Commit, Fault>>;
 
-/// Checks that everything reachable from `tips` and not from `known` is here. What `known` reaches is taken to be whole.
+/// Checks that everything `tips` reach and `known` do not is here. What `known` reach is assumed to be complete.
 pub(super) fn check(
     odb: &Odb<'_>,
     tips: &[CommitId],
@@ -111,10 +111,10 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Whether `commit` is `from` or one of its ancestors. What `commit` itself needs need not be here.
+/// Returns whether `commit` is `from` or one of its ancestors. What `commit` itself needs may be missing.
 ///
 /// # Errors
-/// Where a commit on the way can't be read.
+/// If a commit on the way can't be read.
 pub(super) fn reaches(
     odb: &Odb<'_>,
     from: CommitId,
@@ -129,7 +129,7 @@ pub(super) fn reaches(
         }
         for parent in inspection.commit(id)?.parents {
             if begun.insert(parent) {
-                // Newest first, so that one that is near the top is found without a walk through all history.
+                // Newest first: a commit near the tip is found without a walk through all of history.
                 let time = if parent == commit { i64::MAX } else { inspection.commit(parent)?.time };
                 heap.push((time, parent));
             }
@@ -139,27 +139,27 @@ pub(super) fn reaches(
 }
 
 impl Repo {
-    /// Checks that everything that a commit needs is here and can be read: every commit before it, its trees, its files.
+    /// Checks that everything a commit needs is here and can be read: every commit before it, its trees, its files.
     ///
-    /// Loose files, which are the youngest, are read in full; of packed ones, whose pack carries a checksum of its own, the
-    /// heads.
+    /// Loose files, which are the newest, are read in full. Of packed files only the header is read: a pack has a
+    /// checksum of its own.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`], naming the object, and what the system says where it does not let us read.
+    /// [`Kind::Corrupt`], which names the object; the system's error if it denies reading.
     pub fn check_whole(&self, commit: CommitId) -> Result<(), Error> {
         let ours = self.git.commondir();
         let doing = format!("checking the history of {commit}");
-        // What is no commit that git can read is told from what can't be read.
+        // This tells a commit that git can't parse from one that can't be read.
         self.raw_commit(commit)?;
         let odb = self.git.odb().context(&doing)?;
         let mut inspection = Inspection::new(&odb, shallow_roots(ours), Depth::Loose(ours.join("objects")));
         inspection.history_and_files(commit).map_err(|fault| fault.ours(doing))
     }
 
-    /// Checks that every commit that a reference reaches can be read.
+    /// Checks that every commit reachable from a reference can be read.
     ///
     /// # Errors
-    /// As [`Repo::check_whole`].
+    /// As for [`Repo::check_whole`].
     pub(super) fn check_histories(&self) -> Result<(), Error> {
         let doing = "checking the history of all references";
         let odb = self.git.odb().context(doing)?;
@@ -172,13 +172,13 @@ impl Repo {
     }
 }
 
-/// The commits at which history is cut, as a repository's `shallow` file lists them.
+/// The shallow roots that a repository's `shallow` file lists.
 pub(super) fn shallow_roots(git_dir: &Path) -> HashSet<CommitId> {
     let text = crate::fs::files::read_to_string(&git_dir.join("shallow")).unwrap_or_default();
     text.lines().filter_map(|line| CommitId::from_str(line.trim()).ok()).collect()
 }
 
-/// The commits in an order in which each comes after its parents.
+/// Sorts the commits so that each comes after its parents.
 pub(super) fn parents_first(commits: &HashMap<CommitId, Commit>, tips: &[CommitId]) -> Vec<CommitId> {
     let mut order = Vec::with_capacity(commits.len());
     let mut begun = HashSet::new();
@@ -202,11 +202,11 @@ impl<'o> Inspection<'o> {
         Self { odb, shallow, depth, whole, kept, kept_size: 0, seen: None }
     }
 
-    /// The commits that are reachable from `tips` and not from `known`. One that can't be read is among them, as what is
-    /// wrong with it. Where clocks were wrong, some that `known` reaches too may be.
+    /// The commits that `tips` reach and `known` do not. One that can't be read is included with its fault. Where
+    /// clocks were wrong, some that `known` reach may be included too.
     ///
     /// # Errors
-    /// Where a commit that `known` reaches can't be read.
+    /// If a commit that `known` reach can't be read.
     pub(super) fn commits(&self, tips: &[CommitId], known: &[CommitId]) -> Result<Commits, Fault> {
         let mut walk = Walk::default();
         for (ids, is_known) in [(known, true), (tips, false)] {
@@ -233,8 +233,7 @@ impl<'o> Inspection<'o> {
         Ok(walk.found)
     }
 
-    /// The commits that are reachable from `tips` by a way that does not lead through `have`. One that can't be read is among
-    /// them, as what is wrong with it.
+    /// The commits that `tips` reach without passing through `have`. One that can't be read is included with its fault.
     pub(super) fn beyond(&self, tips: &[CommitId], have: &HashSet<CommitId>) -> Commits {
         let mut found = HashMap::new();
         let mut todo = tips.to_vec();
@@ -251,10 +250,10 @@ impl<'o> Inspection<'o> {
         found
     }
 
-    /// Checks that everything before a commit can be read, and all of its own tree.
+    /// Checks that every commit before a commit can be read, and everything in its own tree.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first fault found.
     pub(super) fn history_and_files(&mut self, commit: CommitId) -> Result<(), Fault> {
         for (_, before) in self.beyond(&[commit], &HashSet::new()) {
             before?;
@@ -263,25 +262,25 @@ impl<'o> Inspection<'o> {
         self.tree(tree, Vec::new())
     }
 
-    /// Checks the trees and files of a commit whose parents are whole. `commits`: those that were read, so that they need
-    /// not be read again.
+    /// Checks the trees and files of a commit whose parents are complete. `commits` are those already read, so that
+    /// they need not be read again.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first fault found.
     pub(super) fn files(&mut self, commit: &Commit, commits: &HashMap<CommitId, Commit>) -> Result<(), Fault> {
         let mut olds = Vec::new();
         for parent in &commit.parents {
-            // A parent that can't be read is nothing to compare with.
+            // A parent that can't be read can't be compared with.
             let tree = commits.get(parent).map(|parent| parent.tree);
             olds.extend(tree.or_else(|| self.commit(*parent).ok().map(|parent| parent.tree)));
         }
         self.tree(commit.tree, olds)
     }
 
-    /// Checks a tree and all below it. What is in `olds` too, at the same place, is whole.
+    /// Checks a tree and everything below it. An entry that `olds` have at the same path is complete.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first fault found.
     pub(super) fn tree(&mut self, tree: CommitId, olds: Vec<CommitId>) -> Result<(), Fault> {
         let mut added = Vec::new();
         let checked = self.subtrees(tree, olds, &mut added);
@@ -312,7 +311,7 @@ impl<'o> Inspection<'o> {
                 }
                 match entry.kind() {
                     ObjectType::Tree => todo.push((entry.id, before)),
-                    // A submodule's commit is in a repository of its own.
+                    // A submodule's commit is in another repository.
                     ObjectType::Commit => {}
                     _ => self.blob(entry.id)?,
                 }
@@ -345,10 +344,10 @@ impl<'o> Inspection<'o> {
         }
     }
 
-    /// A commit, with the parents that history is not cut before.
+    /// Reads a commit. The parents of a shallow root are left out.
     ///
     /// # Errors
-    /// Where it can't be read.
+    /// If it can't be read.
     pub(super) fn commit(&self, id: CommitId) -> Result<Commit, Fault> {
         let object = self.odb.read(id).map_err(|error| fault(ObjectType::Commit, id, error))?;
         let commit = Some(&object).filter(|object| object.kind() == ObjectType::Commit);
@@ -398,9 +397,9 @@ struct Walk {
     heap: BinaryHeap<(i64, CommitId)>,
     found: Commits,
     known: HashSet<CommitId>,
-    /// Those whose parents were reached while they were not known.
+    /// Commits that were new and no longer count in `fresh_left`.
     done: HashSet<CommitId>,
-    /// How many in the heap are not known.
+    /// The number of commits in the heap that are not known.
     fresh_left: usize,
 }
 
@@ -433,7 +432,7 @@ impl Walk {
     }
 }
 
-/// An entry of a tree, as it is stored.
+/// An entry of a tree, in its stored form.
 struct Entry<'t> {
     mode: u32,
     name: &'t [u8],
@@ -449,7 +448,7 @@ impl Entry<'_> {
         }
     }
 
-    /// git sorts a folder as if its name ended in a slash.
+    /// git sorts a folder as if its name ended with a slash.
     fn order(&self, other: &Entry<'_>) -> Ordering {
         let common = self.name.len().min(other.name.len());
         let end = |entry: &Entry<'_>| match entry.name.get(common) {
@@ -462,7 +461,7 @@ impl Entry<'_> {
     }
 }
 
-/// The entries of a tree; `None` for one that is cut short.
+/// The entries of a tree. Yields `None` for one that is cut off.
 struct Entries<'t>(&'t [u8]);
 
 impl<'t> Iterator for Entries<'t> {
@@ -487,8 +486,8 @@ fn split_entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     Some((Entry { mode, name: rest.get(..end)?, id: CommitId::from_bytes(id).ok()? }, after))
 }
 
-/// What an older tree has at the place of an entry, if it is of the same kind. In a tree that is not sorted it may not be
-/// found; then more is checked than has to be.
+/// What an older tree has at the same path as an entry, if it is of the same kind. In an unsorted tree it may not be
+/// found; then more is checked than necessary.
 fn counterpart<'t>(old: &mut std::iter::Peekable<Entries<'t>>, entry: &Entry<'_>) -> Option<CommitId> {
     loop {
         let at = old.peek()?.as_ref()?;

@@ -1,7 +1,7 @@
-//! Which files git may convert as it checks them out: line endings, `$Id$`, filter drivers.
+//! Finds the files that git may convert at checkout: line endings, `$Id$`, filter drivers.
 //!
-//! What it does not convert is written as it is, without asking libgit2 for the attributes of each path. The rules are read once a
-//! folder, and only for the words that have to do with a checkout: `merge=union` costs nothing.
+//! The other files are written as they are, without asking libgit2 for the attributes of each path. The rules are read
+//! once per folder, and only searched for the words that matter for a checkout, so that `merge=union` costs nothing.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,12 +14,12 @@ use crate::fs::files;
 
 const RULES: &str = ".gitattributes";
 
-/// What an attribute that changes a checkout has in its name. A macro may hide one.
+/// Words in the names of attributes that change a checkout. A macro may stand for one.
 const WORDS: [&[u8]; 5] = [b"eol", b"crlf", b"ident", b"filter", b"[attr]"];
 
-/// Knows which paths of one tree are converted.
+/// The paths of one tree that are converted.
 pub(super) struct Conversions<'r> {
-    /// Settings or rules outside of the tree ask for it.
+    /// Whether settings or rules outside the tree may convert any file.
     all: bool,
     folders: HashMap<PathBuf, bool>,
     walk: TreeWalk<'r>,
@@ -27,7 +27,7 @@ pub(super) struct Conversions<'r> {
 }
 
 impl Repo {
-    /// What of a tree is converted on checkout.
+    /// Finds which files of a tree are converted at checkout.
     pub(super) fn conversions<'r>(&'r self, tree: &git2::Tree<'r>) -> Result<Conversions<'r>, Error> {
         let config = self.config()?;
         let eol = config.get_string("core.eol").unwrap_or_default();
@@ -44,7 +44,7 @@ impl Repo {
 }
 
 impl Conversions<'_> {
-    /// Whether the file at a path may be converted.
+    /// Returns whether the file at a path may be converted.
     pub(super) fn apply_to(&mut self, path: &Path) -> Result<bool, Error> {
         if self.all {
             return Ok(true);
@@ -64,10 +64,10 @@ impl Conversions<'_> {
 
     fn rules_in(&mut self, folder: &Path) -> Result<bool, Error> {
         let Some(tree) = self.walk.folder(folder)? else { return Ok(false) };
-        // On a file system that folds case git reads `.GitAttributes` too.
+        // On a file system that folds case, git reads `.GitAttributes` too.
         let rules = tree.iter().filter(|entry| entry.name_bytes().eq_ignore_ascii_case(RULES.as_bytes()));
         for entry in rules {
-            // A link is judged by where it leads to, which libgit2 knows.
+            // For a link, what counts is the file it leads to: libgit2 knows that one.
             let is_plain = entry.filemode() == 0o100_644 || entry.filemode() == 0o100_755;
             if !is_plain || self.git.find_blob(entry.id()).map_or(true, |blob| has_word(blob.content())) {
                 return Ok(true);

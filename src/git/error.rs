@@ -1,20 +1,20 @@
-//! What libgit2 says went wrong, as an [`Error`] of a kind.
+//! Turns libgit2's errors into an [`Error`] with a kind.
 
 use std::io;
 
 use crate::error::{Context, Error, Kind, MAKE_ROOM, MAY_NOT, exhausted};
 
-/// What to do about a suspicion of damage.
+/// What to do about suspected damage.
 pub(crate) const MAY_BE_DAMAGED: &str = "run `gitsync init-sync`: it reads everything again, puts the repository aside only if \
-                                         something is damaged, and fetches anew, losing nothing";
+                                         something is damaged, and fetches it again, losing nothing";
 
 impl Error {
-    /// Says what was being done when libgit2 gave up.
+    /// An error of libgit2, with what was being done.
     pub fn git(doing: impl std::fmt::Display, error: &git2::Error) -> Self {
         let last = io::Error::last_os_error();
         let text = format!("{doing}: {}", error.message());
-        // libgit2 puts the system's words behind its own and keeps no number; what the system had too little of has to be told
-        // from damage.
+        // libgit2 appends the system's message to its own and keeps no error number. A full disk must not look like
+        // damage.
         let full = error.class() == git2::ErrorClass::Os || error.class() == git2::ErrorClass::Filesystem;
         if full && (error.message().contains("No space left") || error.message().contains("quota exceeded")) {
             return Self::new(Kind::Person, text, MAKE_ROOM);
@@ -23,7 +23,7 @@ impl Error {
             return Self::new(Kind::Exhausted, text, next);
         }
         match (error.class(), error.code()) {
-            // libgit2 calls locked what the system lets nobody open.
+            // libgit2 says "locked" for a file that nobody may open.
             (_, git2::ErrorCode::Locked) if error.message().contains("Permission denied") => {
                 Self::new(Kind::Person, text.replace(" is locked: ", ": "), MAY_NOT)
             }
@@ -42,13 +42,15 @@ impl Error {
             | (git2::ErrorClass::Index, git2::ErrorCode::GenericError) => {
                 Self::new(Kind::Corrupt, text, MAY_BE_DAMAGED)
             }
-            // libgit2 says so of a file that the system would not look at, and not of one that is missing.
+            // libgit2 says this of a file that the system failed to stat, not of a missing one.
             (git2::ErrorClass::Config, _) if error.message().starts_with("failed to stat") => {
-                Self::new(Kind::Exhausted, text, "see whether the disk gives the file; the next pass tries again")
+                Self::new(Kind::Exhausted, text, "check the disk that holds the file; the next pass tries again")
             }
-            (git2::ErrorClass::Config, code) if code != git2::ErrorCode::NotFound => {
-                Self::new(Kind::NotReady, text, "mend git's configuration; `git config --list --show-origin` shows it")
-            }
+            (git2::ErrorClass::Config, code) if code != git2::ErrorCode::NotFound => Self::new(
+                Kind::NotReady,
+                text,
+                "correct git's configuration; `git config --list --show-origin` shows it",
+            ),
             _ => {
                 tracing::debug!(class = ?error.class(), code = ?error.code(), os = %last, "libgit2: {}", error.message());
                 Self::new(Kind::Person, text, "run it again with -vv for more; the next pass tries again")
@@ -57,7 +59,7 @@ impl Error {
     }
 }
 
-/// Whether it was the system that said no.
+/// Returns whether the error came from the system.
 pub(super) fn is_systems(error: &git2::Error) -> bool {
     matches!(error.class(), git2::ErrorClass::Os | git2::ErrorClass::Filesystem)
 }
@@ -72,7 +74,7 @@ impl<T> Context<T> for Result<T, git2::Error> {
 mod tests {
     use super::*;
 
-    /// Nobody works there, and waiting does not help.
+    /// No git process is working there, and waiting does not help.
     #[test]
     fn what_the_system_lets_nobody_open_is_not_locked() {
         let words = "failed open - '.git/HEAD' is locked: Permission denied";

@@ -1,9 +1,9 @@
-//! Healing: what an earlier crash, a power loss or a person left behind.
+//! Repairs what an earlier crash, a power loss or a person left behind.
 //!
-//! Two degrees. [`clear_leftovers`] and [`Repo::heal_index`](crate::git::Repo::heal_index) are safe in every pass. The rest
-//! is for `init-sync`, which may bring a repository back that no pass could work in: [`make_or_mend`] and
+//! There are two levels. [`clear_leftovers`] and [`Repo::heal_index`](crate::git::Repo::heal_index) are safe in every
+//! pass. The rest is for `init-sync`, which may repair a repository that no pass could work in: [`make_or_mend`] and
 //! [`Repo::mend_state`](crate::git::Repo::mend_state). Nothing is deleted that could hold somebody's work: a damaged
-//! repository is put aside inside the private folder, and commits in it that can still be read are carried over as rescue
+//! repository is put aside inside the private folder, and its commits that can still be read are carried over as rescue
 //! references.
 
 pub mod aside;
@@ -30,7 +30,7 @@ pub(super) const EMPTY_OBJECTS: &str = "empty-objects";
 pub(super) const BROKEN: &str = "broken";
 pub(super) const CARRIED: &str = "gitsync-carried";
 
-/// The repositories put aside, oldest first.
+/// The repositories that were put aside, oldest first.
 pub(super) fn broken(private: &PrivateDir) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = files::entries_if_any(&private.file(BROKEN)).iter().map(files::Entry::path).collect();
     all.sort();

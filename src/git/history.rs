@@ -1,7 +1,7 @@
-//! History as git reads it, also where libgit2 can't: a commit whose author or date is malformed stops libgit2's walks.
+//! Reads history as git does, even where libgit2 can't: a commit with a malformed author or date stops libgit2's walks.
 //!
-//! libgit2 is asked first, for it is fast where the two commits are near each other. Where it gives up, the commits are walked
-//! by their bytes.
+//! libgit2 is tried first, because it is fast if the two commits are near each other. If it gives up, the commits are
+//! read as bytes and walked here.
 
 use std::collections::HashSet;
 
@@ -13,52 +13,52 @@ impl Repo {
     /// A commit's tree and parents.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] where it is not here, [`Kind::Unfit`] where not even git can read it.
+    /// [`Kind::Corrupt`] if it is not here, [`Kind::Unfit`] if git itself can't read it.
     pub(crate) fn raw_commit(&self, id: CommitId) -> Result<RawCommit, Error> {
         let doing = || format!("reading commit {id}");
         let odb = self.git.odb().context(doing())?;
         let object = odb.read(id).context(doing())?;
         let read = (object.kind() == git2::ObjectType::Commit).then(|| raw::commit(object.data())).flatten();
         read.ok_or_else(|| {
-            let what = format!("{id} is no commit that git can read");
-            Error::new(Kind::Unfit, what, "see `git fsck`; where the remote has it, mend its branch there")
+            let what = format!("{id} is not a commit that git can read");
+            Error::new(Kind::Unfit, what, "see `git fsck`; if the remote has this commit, repair its branch there")
         })
     }
 
     /// The tree of a commit.
     ///
     /// # Errors
-    /// As [`Repo::raw_commit`].
+    /// As for [`Repo::raw_commit`].
     pub(crate) fn tree_of(&self, commit: CommitId) -> Result<git2::Tree<'_>, Error> {
         self.git.find_tree(self.raw_commit(commit)?.tree).context(format!("reading the tree of commit {commit}"))
     }
 
-    /// The commits that references name, as far as they can be read.
+    /// The commits that references point to, as far as they can be read.
     ///
     /// # Errors
-    /// Where the references can't be read.
+    /// If the references can't be read.
     pub(super) fn ref_tips(&self) -> Result<Vec<CommitId>, Error> {
         let mut tips = Vec::new();
         for reference in self.git.references().context("reading the references")? {
             let Ok(reference) = reference else { continue };
             match reference.peel_to_commit() {
                 Ok(commit) => tips.push(commit.id()),
-                // One that libgit2 can't parse is a commit all the same.
+                // One that libgit2 can't parse is still a commit.
                 Err(_) => tips.extend(reference.target().filter(|target| self.has_commit(*target))),
             }
         }
         Ok(tips)
     }
 
-    /// Whether a commit is here and can be read.
+    /// Returns whether a commit is here and can be read.
     pub(crate) fn has_commit(&self, id: CommitId) -> bool {
         self.raw_commit(id).is_ok()
     }
 
-    /// Whether `from` is an ancestor of `tip`, and not `tip` itself.
+    /// Returns whether `from` is an ancestor of `tip`, but not `tip` itself.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] if history is missing.
     pub(crate) fn descends(&self, tip: CommitId, from: CommitId) -> Result<bool, Error> {
         match self.history().graph_descendant_of(tip, from) {
             Ok(descends) => Ok(descends),
@@ -66,10 +66,10 @@ impl Repo {
         }
     }
 
-    /// How many commits `ours` has that `theirs` has not, and the other way round.
+    /// The number of commits that only `ours` has, and the number that only `theirs` has.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] if history is missing.
     pub(crate) fn ahead_behind(&self, ours: CommitId, theirs: CommitId) -> Result<(usize, usize), Error> {
         if let Ok(counts) = self.history().graph_ahead_behind(ours, theirs) {
             return Ok(counts);
@@ -78,11 +78,11 @@ impl Repo {
         Ok((ours.difference(&theirs).count(), theirs.difference(&ours).count()))
     }
 
-    /// Whether `local` has a commit that the remote took back: one of those that it had at `before` and has no more at `tip`.
-    /// Only for a `tip` that is an ancestor of `before`; otherwise no.
+    /// Returns whether `local` contains a commit that the remote has dropped: one that `before` contains and `tip` does
+    /// not. Only for a `tip` that is an ancestor of `before`; otherwise returns false.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] if history is missing.
     pub fn holds_taken_back(&self, local: CommitId, tip: CommitId, before: CommitId) -> Result<bool, Error> {
         if before == tip || !self.has_commit(before) || !self.descends(before, tip)? {
             return Ok(false);
@@ -99,10 +99,10 @@ impl Repo {
         Ok(false)
     }
 
-    /// Whether two commits have an ancestor in common.
+    /// Returns whether two commits have a common ancestor.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] if history is missing.
     pub(crate) fn are_related(&self, one: CommitId, other: CommitId) -> Result<bool, Error> {
         match self.history().merge_base(one, other) {
             Ok(_) => Ok(true),
@@ -111,10 +111,10 @@ impl Repo {
         }
     }
 
-    /// What `ours` has and `theirs` has not, ancestors first; at most `most`.
+    /// The commits that `ours` contains and `theirs` does not, ancestors first; at most `most`.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`] where history is missing.
+    /// [`Kind::Corrupt`] if history is missing.
     pub(crate) fn only_in(&self, ours: CommitId, theirs: CommitId, most: usize) -> Result<Vec<CommitId>, Error> {
         let fast = || -> Result<Vec<CommitId>, git2::Error> {
             let mut walk = self.history().revwalk()?;
@@ -157,18 +157,18 @@ impl Repo {
         if !self.git.is_shallow() {
             return Ok(parents);
         }
-        // What a shallow clone left out is not there to be walked.
+        // A walk ends at a shallow root.
         let odb = self.git.odb().context("reading history")?;
         Ok(parents.into_iter().filter(|parent| odb.exists(*parent)).collect())
     }
 
-    /// Writes a commit. libgit2 makes one only on parents that it can read itself, and its `git_commit_create` says that it did
-    /// also where the object could not be written, on a full disk say.
+    /// Writes a commit. libgit2 makes one only on parents that it can parse itself, and its `git_commit_create` returns
+    /// success even if the object was not written, for example on a full disk.
     ///
-    /// `author` and `committer`: a name, an address and a time, as git writes them.
+    /// `author` and `committer` each hold a name, an address and a time, as git writes them.
     ///
     /// # Errors
-    /// Where it can't be written.
+    /// If it can't be written.
     pub(crate) fn write_commit(
         &self,
         tree: git2::Oid,

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::Repo;
 use crate::error::{Error, Kind};
 
-/// Who the environment says commits.
+/// The identity that the environment gives.
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
     /// Author's name.
@@ -19,7 +19,7 @@ pub struct Identity {
 }
 
 impl Repo {
-    /// Author and committer of what gitsync commits.
+    /// The author and the committer of gitsync's commits.
     pub(crate) fn signatures(
         &self,
         when: DateTime<Utc>,
@@ -32,15 +32,15 @@ impl Repo {
         let email = configured("user.email").unwrap_or_else(|| format!("gitsync@{host}"));
         let time = git2::Time::new(when.timestamp(), 0);
         let sign = |env_name: Option<&String>, role_name: &str, env_email: Option<&String>, role_email: &str| {
-            let told = |value: Option<&String>| value.and_then(|value| fit_to_sign(value));
-            let name = told(env_name).or_else(|| configured(role_name)).unwrap_or_else(|| name.clone());
-            let email = told(env_email).or_else(|| configured(role_email)).unwrap_or_else(|| email.clone());
+            let given = |value: Option<&String>| value.and_then(|value| fit_to_sign(value));
+            let name = given(env_name).or_else(|| configured(role_name)).unwrap_or_else(|| name.clone());
+            let email = given(env_email).or_else(|| configured(role_email)).unwrap_or_else(|| email.clone());
             git2::Signature::new(&name, &email, &time).map_err(|error| {
-                let what = format!("'{name} <{email}>' can't sign a commit: {}", error.message());
+                let what = format!("'{name} <{email}>' can't be the author of a commit: {}", error.message());
                 Error::new(
                     Kind::NotReady,
                     what,
-                    "mend GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL, or user.name and user.email",
+                    "correct GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL, or user.name and user.email",
                 )
             })
         };
@@ -52,7 +52,7 @@ impl Repo {
 }
 
 /// A name or an address as git writes it into a commit: a line end or an angle bracket in it would make a commit that
-/// nobody can read. Nothing where nothing is left; libgit2 takes what is needless off both ends.
+/// nobody can read. `None` if nothing is left of it. libgit2 trims both ends.
 pub(crate) fn fit_to_sign(text: &str) -> Option<String> {
     let fit: String = text.chars().filter(|c| !matches!(c, '\n' | '<' | '>')).collect();
     let needless = |c: char| c <= ' ' || ".,:;\"\\'".contains(c);

@@ -1,8 +1,9 @@
-//! What a fetch brings, kept apart until it was checked.
+//! Keeps what a fetch brings apart until it was checked.
 //!
-//! The objects come into a folder of their own, which sees the repository's objects as well. They join them when all that the
-//! fetched commit needs is here, and go with the folder otherwise: a server that sends half a history leaves nothing behind,
-//! neither a reference to it nor an object that a later fetch would take for proof that the rest is here.
+//! The objects go into a folder of their own, which also sees the repository's objects. They join the repository once
+//! everything that the fetched commit needs is here; otherwise they are removed with the folder. So a server that sends
+//! half a history leaves nothing behind: neither a reference to it nor an object that a later fetch would take as proof
+//! that the rest is here.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,36 +20,36 @@ use crate::state::dir::{remove_if_there, sync_dir};
 /// `git prune` removes an old folder of this name, as it does its own.
 const NAME: &str = "objects/tmp_objdir-gitsync";
 
-/// A repository for one fetch, in a folder that goes with it.
+/// A repository for one fetch, in a folder that is removed with it.
 pub(crate) struct Incoming {
     pub(super) git: git2::Repository,
     folder: Folder,
-    /// The commits that the repository's references name.
+    /// The commits that the repository's references point to.
     known: Vec<CommitId>,
-    /// Where the repository's history is cut.
+    /// The shallow roots of the repository.
     shallow: HashSet<CommitId>,
-    /// Where it is cut for libgit2's walk alone: [`Walk::Short`].
+    /// More shallow roots, for libgit2's walk only: [`Walk::Short`].
     cut_short: HashSet<CommitId>,
 }
 
 /// How far libgit2 walks our history to tell the server what is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Walk {
-    /// As far as there is history.
+    /// To the end of history.
     Full,
-    /// Up to the first commit that git can read and libgit2 can't: a malformed author or date would end the fetch. More is sent
-    /// then than is needed.
+    /// Up to the first commit that git can read and libgit2 can't: a malformed author or date would end the fetch. The
+    /// server then sends more than is needed.
     Short,
 }
 
-/// A folder that goes when this does.
+/// A folder that is removed when this is dropped.
 pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    /// A new one for a dry run. The name has a number that is free, since process ids come again in containers.
+    /// Makes a new folder for a dry run. Its name has an unused number, because process ids repeat in containers.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub(super) fn temporary() -> Result<Self, Error> {
         let doing = "making a folder to fetch into";
         let us = std::process::id();
@@ -59,7 +60,10 @@ impl Folder {
                 made => return made.context(doing).map(|()| Self(folder)),
             }
         }
-        Err(Error::io(doing, &io::Error::other("the temporary folder is full of what dry runs left")))
+        Err(Error::io(
+            doing,
+            &io::Error::other("too many folders of earlier dry runs (gitsync-dry-run-*) are left there"),
+        ))
     }
 }
 
@@ -74,24 +78,24 @@ impl Drop for Folder {
 pub(super) enum History {
     /// What is new.
     New,
-    /// What a shallow clone left out as well.
+    /// Also what a shallow clone left out.
     Whole,
 }
 
-/// Removes what a fetch that was killed left.
+/// Removes what a killed fetch left behind.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub(super) fn clear(place: &Place) -> Result<(), Error> {
     let folder = place.git_dir.join(NAME);
     files::remove_folder(&folder).context(format!("removing {}", folder.display()))
 }
 
 impl Incoming {
-    /// Beside the repository's own objects, to join them.
+    /// Makes one inside the repository, for objects that are to join it.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub(super) fn inside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
         clear(&repo.place)?;
         let folder = repo.place.git_dir.join(NAME);
@@ -100,15 +104,15 @@ impl Incoming {
         Self::make(repo, Folder(folder), walk)
     }
 
-    /// Outside the repository, which stays as it is: for dry runs.
+    /// Makes one outside the repository, which stays unchanged: for dry runs.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub(super) fn outside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
         Self::make(repo, Folder::temporary()?, walk)
     }
 
-    /// References tell the server what need not be sent again, and `shallow` where history is cut.
+    /// Its references tell the server what need not be sent again, and `shallow` where history is cut off.
     #[allow(clippy::disallowed_methods)]
     fn make(repo: &Repo, folder: Folder, walk: Walk) -> Result<Self, Error> {
         let doing = "making a repository to fetch into";
@@ -140,7 +144,7 @@ impl Incoming {
             Walk::Short => repo.children_of_odd(known.iter().copied())?.into_iter().collect(),
         };
         write_cut(&at.join("shallow"), shallow.union(&cut_short)).context(doing)?;
-        // open_bare would not read where history is cut.
+        // open_bare would not read the shallow roots.
         let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
         let git = git2::Repository::open_ext(at, flags, std::iter::empty::<&std::ffi::OsStr>()).context(doing)?;
         let odb = git.odb().context(doing)?;
@@ -149,22 +153,22 @@ impl Incoming {
         Ok(Self { git, folder, known, shallow, cut_short })
     }
 
-    /// Whether a commit is here already with all that it needs, though no reference may reach it: a fetch that was killed
-    /// before it moved the reference leaves that.
+    /// Returns whether a commit is here with everything it needs, even if no reference reaches it: a fetch that was
+    /// killed before it moved the reference leaves such a commit.
     pub(super) fn has_whole(&self, commit: CommitId) -> bool {
         self.has(commit) && self.check(commit, History::New).is_ok_and(|checked| checked.is_ok())
     }
 
-    /// Whether the commit itself is here.
+    /// Returns whether the commit object itself is here.
     pub(super) fn has(&self, commit: CommitId) -> bool {
         self.git.odb().is_ok_and(|odb| odb.exists(commit))
     }
 
-    /// Checks that all which the fetched commit needs is here. What the references reach is taken to be whole, but for the
-    /// history that was cut off there and was fetched now.
+    /// Checks that everything the fetched commit needs is here. What the references reach is assumed to be complete,
+    /// except for history below a shallow root that was fetched now.
     ///
     /// # Errors
-    /// Where the objects can't be read at all.
+    /// If the objects can't be read at all.
     pub(super) fn check(&self, tip: CommitId, history: History) -> Result<Result<(), Fault>, Error> {
         let odb = self.git.odb().context("reading what was fetched")?;
         let shallow = self.shallow_now();
@@ -179,17 +183,17 @@ impl Incoming {
         Ok(connectivity::check(&odb, &tips, known, shallow))
     }
 
-    /// The fetched objects join the repository's; on disk when this returns.
+    /// Moves the fetched objects into the repository's, durably.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub(super) fn join(self, repo: &Repo) -> Result<(), Error> {
         let doing = "taking in what was fetched";
         let (from, ours) = (self.folder.0.join("objects/pack"), repo.git.commondir());
         let to = ours.join("objects/pack");
         fs::create_dir_all(&to).context(doing)?;
         let mut packs: Vec<PathBuf> = files::entries(&from).context(doing)?.iter().map(files::Entry::path).collect();
-        // A pack is one when its index is there, so that goes last.
+        // A pack exists for git once its index is there, so the index goes last.
         packs.sort_by_key(|file| file.extension().is_some_and(|kind| kind == "idx"));
         for file in &packs {
             if let Some(name) = file.file_name() {
@@ -203,14 +207,14 @@ impl Incoming {
         repo.git.odb().and_then(|odb| odb.refresh()).context(doing)
     }
 
-    /// Where the repository's history is cut after the fetch.
+    /// The shallow roots of the repository after the fetch.
     fn shallow_now(&self) -> HashSet<CommitId> {
         let mut roots = connectivity::shallow_roots(&self.folder.0);
         roots.retain(|root| self.shallow.contains(root) || !self.cut_short.contains(root));
         roots
     }
 
-    /// Where history is cut, if the fetch has changed that. The objects are on disk by now.
+    /// Writes the shallow roots to the repository if the fetch has changed them. The objects are already on disk.
     fn move_cut(&self, ours: &Path) -> io::Result<()> {
         let now = self.shallow_now();
         if now == self.shallow {
@@ -227,10 +231,10 @@ impl Incoming {
         sync_dir(ours)
     }
 
-    /// A second handle, which knows where history is cut now.
+    /// A second handle, which sees the present shallow roots.
     ///
     /// # Errors
-    /// Where it can't be opened.
+    /// If it can't be opened.
     #[allow(clippy::disallowed_methods)]
     pub(super) fn opened_again(&self) -> Result<git2::Repository, Error> {
         let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
@@ -238,10 +242,11 @@ impl Incoming {
         git.context("reading what was fetched")
     }
 
-    /// This process, and no other, sees the fetched objects as if they were the repository's, as long as this is kept.
+    /// Makes the fetched objects visible to this process, and no other, as if they were the repository's, for as long
+    /// as this exists.
     ///
     /// # Errors
-    /// Where they can't be read.
+    /// If they can't be read.
     pub(super) fn lend(&self, repo: &Repo) -> Result<(), Error> {
         let odb = repo.git.odb();
         odb.and_then(|odb| odb.add_disk_alternate(&self.folder.0.join("objects").to_string_lossy()))
@@ -249,21 +254,21 @@ impl Incoming {
     }
 }
 
-/// Writes the commits at which history is cut, as git does; nothing where there are none.
+/// Writes the shallow roots as git does; writes no file if there are none.
 fn write_cut<'c>(path: &Path, commits: impl Iterator<Item = &'c CommitId>) -> io::Result<()> {
     let mut lines: Vec<String> = commits.map(|id| format!("{id}\n")).collect();
     lines.sort();
     if lines.is_empty() { Ok(()) } else { fs::write(path, lines.concat()) }
 }
 
-/// What a server sent is not whole: its fault, which may pass, and nothing of it is kept.
-pub(super) fn not_whole(doing: &str, why: impl std::fmt::Display) -> Error {
-    let next = "nothing here was changed, and the next pass fetches again; if it stays so, `git fsck` the repository on the \
-                server (a shallow one needs `git fetch --unshallow`), or push what it lacks from a clone that is whole";
-    Error::new(Kind::Unreachable, format!("{doing}: what the server sent is not whole: {why}"), next)
+/// The error for an incomplete answer of the server: it may be temporary, and nothing of the answer is kept.
+pub(super) fn incomplete(doing: &str, why: impl std::fmt::Display) -> Error {
+    let next = "nothing here was changed, and the next pass fetches again; if this persists, `git fsck` the repository on the \
+                server (a shallow one needs `git fetch --unshallow`), or push what it lacks from a complete clone";
+    Error::new(Kind::Unreachable, format!("{doing}: what the server sent is incomplete: {why}"), next)
 }
 
-/// What a server sent is no history that git could follow.
+/// The error for a history from the server that git itself could not follow.
 pub(super) fn not_well_formed(doing: &str, why: impl std::fmt::Display) -> Error {
     let next = "nothing here was changed; `git fsck` the repository on the server, and push a history without it";
     Error::new(Kind::Refused, format!("{doing}: what the server sent can't be used: {why}"), next)

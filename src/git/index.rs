@@ -1,4 +1,4 @@
-//! The index: written so that it is on disk before anything relies on it, and changed as git changes it.
+//! Writes the index so that it is on disk before anything relies on it, and changes it as git would.
 
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,17 +15,19 @@ use crate::watchdog::step;
 
 pub(super) const INDEX_BEFORE: &str = "index-before";
 
-/// A path that was changed.
+/// A path that a follow changed.
 pub(super) struct Placed {
     pub(super) path: PathBuf,
-    /// The staged file that took its place; `None` where nothing did.
+    /// The staged file that took its place; `None` if there is none, or if libgit2 wrote it into a folder that was
+    /// moved.
     pub(super) new: Option<Found>,
-    /// Whether it came with its folder, so that its numbers are still those of then.
+    /// Whether it was moved together with its folder, so that its stat data is still the one in `new`.
     pub(super) moved_within: bool,
 }
 
 impl Repo {
-    /// Makes the index the target's, with the numbers of the files just placed, so that the next look need not read them.
+    /// Makes the index equal to the target's tree, with the stat data of the files just placed, so that the next
+    /// comparison need not read them.
     pub(super) fn write_index(&self, target: CommitId, top: &Dir, placed: &[Placed]) -> Result<(), Error> {
         let doing = "writing the index";
         step(doing);
@@ -46,7 +48,7 @@ impl Repo {
                 }
             };
             let Some(found) = found else { continue };
-            // A file that was edited since it was placed keeps numbers that match nothing, so that the edit is seen.
+            // A file edited since it was placed gets stat data that matches nothing, so that the edit is noticed.
             if found.is_placed_from(new) {
                 set_numbers(&mut entry, &found);
                 index.add(&entry).context(doing)?;
@@ -58,10 +60,11 @@ impl Repo {
 
     /// Writes an index, and waits until it is on disk.
     ///
-    /// libgit2 replaces it by a rename before its bytes are on disk. Until they are, the one before is kept beside.
+    /// libgit2 renames the new index into place before its bytes are on disk. Until they are, a copy of the previous
+    /// one is kept.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub(crate) fn index_to_disk(&self, index: &mut git2::Index) -> Result<(), Error> {
         let doing = "writing the index";
         let Some(path) = index.path().map(Path::to_owned) else { return Ok(()) };
@@ -70,7 +73,7 @@ impl Repo {
         match std::fs::hard_link(&path, &before) {
             Ok(()) => sync_dir(self.private.path()).context(doing)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Not every file system has links.
+            // Not every file system has hard links.
             Err(_) => {
                 files::read(&path).and_then(|bytes| self.private.write_durably(INDEX_BEFORE, &bytes)).context(doing)?
             }
@@ -82,8 +85,8 @@ impl Repo {
     }
 }
 
-/// Gives the entries that a tree has under a mode of another time the one that git has in its index. libgit2 took their numbers
-/// for another file's, so they are taken from the index that is on disk.
+/// Changes outdated file modes, as an old tree may have them, to the mode that git has in its index. libgit2 took their
+/// stat data for another file's, so it is copied from the index on disk.
 fn write_modes_as_git(index: &mut git2::Index) -> Result<(), git2::Error> {
     let odd: Vec<git2::IndexEntry> = index.iter().filter(|entry| raw::canonical(entry.mode) != entry.mode).collect();
     if odd.is_empty() {
@@ -99,16 +102,17 @@ fn write_modes_as_git(index: &mut git2::Index) -> Result<(), git2::Error> {
     Ok(())
 }
 
-/// Whether git allows the path in a tree: no component is `.git` or what some file system would take for it.
+/// Returns whether git allows the path in a tree: no component is `.git` or equals it on some file system.
 pub(crate) fn git_allows(path: &Path) -> bool {
     let blob = git2::Oid::hash_object(git2::ObjectType::Blob, b"").ok();
     blob.zip(git2::Index::new().ok()).is_some_and(|(id, mut index)| index.add(&entry(path, id, 0o100_644)).is_ok())
 }
 
-/// Takes out of an index what a file at this path can't stand beside: what is below it, and what is a file above it.
+/// Removes index entries that conflict with a file at this path: those below it, and a file at one of its parent
+/// folders.
 ///
-/// libgit2 means to do that as it adds, and misses it depending on what else is in the index: the file is then not in the
-/// tree that is written.
+/// libgit2 should do that when it adds an entry, but may fail to, depending on the other entries. The file is then
+/// missing from the tree that is written.
 pub(crate) fn make_way(index: &mut git2::Index, path: &Path) -> Result<(), git2::Error> {
     let gone = |removed: Result<(), git2::Error>| match removed {
         Err(error) if error.code() != git2::ErrorCode::NotFound => Err(error),
@@ -121,7 +125,7 @@ pub(crate) fn make_way(index: &mut git2::Index, path: &Path) -> Result<(), git2:
     Ok(())
 }
 
-/// An index entry that says content and mode and nothing of a file's numbers.
+/// An index entry with content and mode, without stat data.
 pub(crate) fn entry(path: &Path, id: git2::Oid, mode: u32) -> git2::IndexEntry {
     git2::IndexEntry {
         ctime: git2::IndexTime::new(0, 0),
@@ -139,7 +143,7 @@ pub(crate) fn entry(path: &Path, id: git2::Oid, mode: u32) -> git2::IndexEntry {
     }
 }
 
-// The index has 32 bits for each of these, and git cuts them the same way.
+// The index has 32 bits for each of these, and git truncates them the same way.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
 fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
     let stat = &found.stat;
@@ -152,7 +156,8 @@ fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
     entry.file_size = stat.st_size as u32;
 }
 
-/// Whether a delta between a tree and the index is none to git: the tree's mode is written otherwise than git writes it today.
+/// Returns whether git sees no change where libgit2 reports one between a tree and the index: the tree has an outdated
+/// mode that git normalizes.
 pub(super) fn is_one_to_git(delta: &git2::DiffDelta<'_>, tree: Option<&git2::Tree<'_>>, index: &git2::Index) -> bool {
     let (old, new) = (delta.old_file(), delta.new_file());
     if delta.status() != git2::Delta::Modified || old.id() != new.id() || old.id().is_zero() {
@@ -166,18 +171,18 @@ pub(super) fn is_one_to_git(delta: &git2::DiffDelta<'_>, tree: Option<&git2::Tre
     })
 }
 
-/// Whether the index has a submodule at a path.
+/// Returns whether the index has a submodule at a path.
 pub(super) fn is_submodule_in(index: &git2::Index, path: &Path) -> bool {
     index.get_path(path, 0).is_some_and(|entry| raw::canonical(entry.mode) == 0o160_000)
 }
 
-/// The entries of what is in a folder, or of everything where it is the top.
+/// The index entries below a folder; all of them for the top folder.
 pub(super) fn entries_below(index: &git2::Index, folder: &Path) -> impl Iterator<Item = git2::IndexEntry> {
     let inside = if folder.as_os_str().is_empty() { PathBuf::new() } else { folder.join("") };
     let inside = inside.into_os_string().into_vec();
     let first = if inside.is_empty() { Some(0) } else { index.find_prefix(inside.as_slice()).ok() };
     let entries = (first.unwrap_or(index.len())..index.len()).map_while(|at| index.get(at));
-    // An index that is sorted without regard to case has other folders in between.
+    // In an index sorted without regard to case, entries of other folders come in between.
     let length = inside.len();
     let among = move |entry: &git2::IndexEntry| entry.path.get(..length).map(<[u8]>::to_ascii_lowercase);
     let lower = inside.to_ascii_lowercase();

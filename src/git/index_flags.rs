@@ -1,7 +1,7 @@
-//! The flags that a person gives to entries of the index: skip-worktree, assume-unchanged, intent-to-add.
+//! The flags that a person can set on index entries: skip-worktree, assume-unchanged, intent-to-add.
 //!
-//! libgit2 drops them where an index is read from a tree, and takes a file that skip-worktree hides for deleted. A flag that is
-//! lost is a file committed that somebody meant to keep to this machine.
+//! libgit2 drops them when it reads an index from a tree, and takes a file that skip-worktree hides as deleted. If a
+//! flag is lost, a file gets committed that somebody meant to keep on this machine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ const ASSUME_UNCHANGED: u16 = 0x8000;
 const SKIP_WORKTREE: u16 = 1 << 14;
 const INTENT_TO_ADD: u16 = 1 << 13;
 
-/// The entries of an index that have flags, as they were.
+/// The entries of an index that have flags, as they were when this was made.
 pub(super) struct Flagged(BTreeMap<PathBuf, git2::IndexEntry>);
 
 impl Flagged {
@@ -24,27 +24,27 @@ impl Flagged {
         Self(index.iter().filter(flagged).map(|entry| (path_of(&entry.path), entry)).collect())
     }
 
-    /// Whether the file is hidden from git: whatever is in its place, or missing there, is not looked at.
+    /// Returns whether the file is hidden from git, which then ignores any change or deletion of it.
     pub(super) fn hides(&self, path: &Path) -> bool {
         self.0.get(path).is_some_and(|entry| entry.flags_extended & SKIP_WORKTREE != 0)
     }
 
-    /// Whether the file is only meant to be added.
+    /// Returns whether the file has intent-to-add set.
     pub(super) fn is_to_be_added(&self, path: &Path) -> bool {
         self.0.get(path).is_some_and(|entry| entry.flags_extended & INTENT_TO_ADD != 0)
     }
 
-    /// The entries that git is told not to look at, with their paths.
+    /// The entries hidden from git, with their paths.
     pub(super) fn unseen(&self) -> impl Iterator<Item = (&PathBuf, &git2::IndexEntry)> {
         self.0.iter().filter(|(path, _)| !self.is_to_be_added(path))
     }
 
-    /// Writes an index as a tree, without what is only meant to be added: nothing of it is staged.
+    /// Writes an index as a tree, without intent-to-add entries: nothing of those is staged.
     pub(super) fn write_tree(&self, repo: &Repo, index: &mut git2::Index) -> Result<git2::Oid, git2::Error> {
         let Some(file) = index.path().filter(|_| self.0.keys().any(|path| self.is_to_be_added(path))) else {
             return index.write_tree_to(&repo.git);
         };
-        // The repository's own index stays as it is.
+        // This must not change the repository's own index.
         let mut staged = git2::Index::open(file)?;
         for path in self.0.keys().filter(|path| self.is_to_be_added(path)) {
             staged.remove(path, 0)?;
@@ -52,8 +52,8 @@ impl Flagged {
         staged.write_tree_to(&repo.git)
     }
 
-    /// Gives the flags to an index that was read from a tree. What is only meant to be added stays so, unless the tree has
-    /// something in its place.
+    /// Restores the flags in an index that was read from a tree. Intent-to-add entries are kept unless the tree has
+    /// something in their place.
     pub(super) fn give_back(&self, repo: &Repo, index: &mut git2::Index) -> Result<(), Error> {
         let doing = "keeping the flags of the index";
         for (path, before) in &self.0 {
@@ -64,7 +64,7 @@ impl Flagged {
                     index.add(&entry).context(doing)?;
                 }
                 None if self.is_to_be_added(path) && !is_taken(index, path) => {
-                    // libgit2 takes no entry without its object, here an empty one.
+                    // libgit2 adds an entry only if its object exists; here that is the empty blob.
                     repo.git.blob(b"").context(doing)?;
                     index.add(before).context(doing)?;
                 }
@@ -75,7 +75,7 @@ impl Flagged {
     }
 }
 
-/// Whether an index has a file above a path, or files below it.
+/// Returns whether an index has a file at a parent folder of a path, or files below the path.
 fn is_taken(index: &git2::Index, path: &Path) -> bool {
     // git2 panics on an empty path.
     let mut above = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());

@@ -1,8 +1,9 @@
-//! The tips that a job must not lose: a job may use git in the repository, and reset, amend or rebase what nobody else has.
+//! Protects the tips that a job might lose: a job may use git in the repository, and reset, amend or rebase commits
+//! that nobody else has.
 //!
-//! A tip that only one reference keeps gets a rescue before the job starts: a job that also expires the reflogs and prunes
-//! would leave nothing to rescue afterwards, and the pass may be killed before it can look. Such a rescue goes again where the
-//! job dropped nothing. In the usual state, with the remote at our own tip, nothing is written.
+//! A tip that only one reference keeps gets a rescue before the job starts: a job that also expires the reflogs and
+//! prunes would leave nothing to rescue afterwards, and the pass may be killed before it can check. If the job dropped
+//! nothing, such a rescue is removed again. In the usual state, with the remote at our own tip, nothing is written.
 
 use chrono::{DateTime, Utc};
 
@@ -11,7 +12,7 @@ use crate::error::{Context, Error, Kind};
 use crate::rescued::{RescueKind, RescueRef};
 use crate::state::dir::sync_dir;
 
-/// The tips when a job was about to start.
+/// The tips just before a job starts.
 #[derive(Debug, Default)]
 pub struct JobTips {
     tips: Vec<(RescueKind, CommitId)>,
@@ -20,10 +21,10 @@ pub struct JobTips {
 }
 
 impl Repo {
-    /// Notes the local tip and the remote's as last seen, and rescues each that the other does not contain.
+    /// Records the local tip and the remote's tip as last seen, and rescues each that the other does not contain.
     ///
     /// # Errors
-    /// Where references can't be read or written: then the job must not start.
+    /// If references can't be read or written: then the job must not start.
     pub fn tips_before_job(&self, when: DateTime<Utc>) -> Result<JobTips, Error> {
         let (local, seen) = (self.local_tip()?, self.last_seen()?);
         let mut before = JobTips::default();
@@ -40,11 +41,11 @@ impl Repo {
         Ok(before)
     }
 
-    /// Rescues the tips that neither the branch nor the remote's tip as last seen contains any more, and takes back the
-    /// rescues that turned out needless.  `who`: what ran, as "the job".
+    /// Rescues the tips that neither the branch nor the tracking ref contains any more, and removes the rescues that
+    /// turned out needless. Returns the names of those that stay. `who` is what ran, for example "the job".
     ///
     /// # Errors
-    /// Where references can't be read or written, or the job took a tip's objects away.
+    /// If references can't be read or written, or if the job removed a tip's objects.
     pub fn keep_tips_after_job(&self, before: JobTips, who: &str, when: DateTime<Utc>) -> Result<(), Error> {
         if !self.place.git_dir.join("HEAD").exists() {
             // The repository itself is gone, which the pass says in words of its own.
@@ -78,7 +79,8 @@ impl Repo {
         Err(Error::new(Kind::NotReady, what, next))
     }
 
-    /// Whether a commit's object is in the repository, as it is now on disk: this process still has open what a job's git removed.
+    /// Returns whether a commit's object is still on disk. A new handle is needed, because this process may still have
+    /// open what the job's git removed.
     fn is_still_here(&self, commit: CommitId) -> Result<bool, Error> {
         Ok(self.beside()?.odb().context("looking for what the job dropped")?.exists(commit))
     }

@@ -1,6 +1,6 @@
-//! Letting go, after `--keep-rescues`, of rescues and of what was put aside in the private folder.
+//! Lets go, after `--keep-rescues`, of rescues and of what was put aside in the private folder.
 //!
-//! Nothing is let go on the word of one reading of the clock: see [`super::ages`].
+//! Nothing is let go because of a single reading of the clock: see [`super::ages`].
 
 use std::fs;
 use std::io;
@@ -15,16 +15,16 @@ use crate::fs::files;
 use crate::rescued::{RescueRef, time_at_start};
 use crate::state::dir::{PrivateDir, sync_dir};
 
-/// Folders of the private folder in which each entry is a thing that was put aside.
+/// Subfolders of the private folder that hold one entry for each item put aside.
 const FOLDERS: [&str; 4] = [heal::BROKEN, place::ASIDE, heal::EMPTY_OBJECTS, heal::DAMAGED_REFS];
 
-/// How the names of single files that were put aside begin.
+/// The prefixes of single files that were put aside.
 const FILES: [&str; 2] = [heal::DAMAGED_CONFIG, heal::DAMAGED_INDEX];
 
-/// Where something that was put aside is taken to be removed. Half removed in its own place it would look damaged anew.
+/// Where an item is moved before it is removed. If it were half removed in its own place, it would look damaged.
 const GOING: &str = "let-go";
 
-/// Something that is kept for a time.
+/// An item that is kept for a time.
 struct Kept {
     /// Its name in the ledger.
     key: String,
@@ -38,11 +38,12 @@ enum What {
 }
 
 impl Repo {
-    /// Lets go of what was kept for `keep`: rescues, and what was put aside. A repository that was put aside counts from
-    /// when all of it was carried over, and stays until then.
+    /// Lets go of what was kept for `keep`: rescues, and what was put aside. For a repository put aside, the time
+    /// starts when everything in it was carried over; until then it stays.
     ///
     /// # Errors
-    /// Where references or the private folder can't be read or written. What can be let go is, all the same.
+    /// If references or the private folder can't be read or written. Everything else that is due is let go all the
+    /// same.
     pub fn let_go(&self, keep: Duration, now: &Reading) -> Result<(), Error> {
         self.private.check().context("letting go of what was put aside")?;
         let keep = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
@@ -67,7 +68,7 @@ impl Repo {
             }
         }
         if ages != before {
-            ages.write(&self.private).context("noting how long things are kept")?;
+            ages.write(&self.private).context("recording how long things have been kept")?;
         }
         done
     }
@@ -86,7 +87,7 @@ impl Repo {
                 sync_dir(self.private.path()).context(&doing)?;
                 if let Some(folder) = path.parent().filter(|folder| *folder != self.private.path()) {
                     sync_dir(folder).context(&doing)?;
-                    // Not while there is another thing in it.
+                    // This fails, as it should, while the folder holds something else.
                     let _ = fs::remove_dir(folder);
                 }
                 tracing::info!(path = %path.display(), "let go of what was put aside and kept long enough");
@@ -96,17 +97,17 @@ impl Repo {
         Ok(())
     }
 
-    /// All that is kept for a time.
+    /// Everything that is kept for a time.
     fn kept(&self) -> Result<Vec<Kept>, Error> {
         let mut all = Vec::new();
         for (name, commit) in self.rescues()? {
-            // A reference whose name we did not make is not ours to remove.
+            // A reference with a name that gitsync did not make is not gitsync's to remove.
             let Some(stamp) = name.since() else { continue };
             // Moved to another commit by hand it keeps something new.
             all.push(Kept { key: format!("{name} {commit}"), stamp: Some(stamp), what: What::Rescue(name) });
         }
         for folder in FOLDERS {
-            // What a link leads to is not ours.
+            // What a link leads to is not gitsync's to remove.
             if fs::symlink_metadata(self.private.file(folder)).is_ok_and(|meta| meta.is_dir()) {
                 let not_carried = |path: &PathBuf| folder == heal::BROKEN && !path.join(heal::CARRIED).exists();
                 all.extend(
@@ -136,7 +137,7 @@ impl Repo {
     }
 }
 
-/// Removes what an earlier pass was killed in removing.
+/// Finishes a removal that an earlier pass was killed in.
 fn finish_going(private: &PrivateDir) -> Result<(), Error> {
     let going = private.file(GOING);
     remove_all(&going).map_err(|error| {

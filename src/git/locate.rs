@@ -1,4 +1,4 @@
-//! Where a repository is, and the one place where libgit2 opens it.
+//! Finds a repository. This is also the only place where libgit2 opens one.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -9,22 +9,22 @@ use super::settings;
 use crate::error::{Context, Error, Kind};
 use crate::fs::files;
 
-/// Where a repository is.
+/// The location of a repository.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The top of the work tree, absolute, without symbolic links.
     pub work_dir: PathBuf,
     /// Its `.git` folder.
     pub git_dir: PathBuf,
-    /// Whether the user named it, rather than its being found from the current folder. What is named is trusted, whoever
-    /// owns it.
+    /// Whether the user named it; otherwise it was found from the current folder. A named repository is trusted,
+    /// whoever owns it.
     pub named: bool,
-    /// Whether the `.git` folder is a copy that a dry run may write to, apart from the work tree.
+    /// Whether the `.git` folder is a dry run's copy, which may be written to, apart from the work tree.
     pub is_scratch: bool,
 }
 
 impl Place {
-    /// What libgit2 opens, and makes a repository in.
+    /// The folder that libgit2 opens, or makes a repository in.
     pub(crate) fn home(&self) -> &Path {
         match self.git_dir.parent() {
             Some(home) if self.is_scratch => home,
@@ -36,7 +36,7 @@ impl Place {
 /// Finds the repository, without opening it.
 ///
 /// # Errors
-/// [`Kind::NotReady`] where there is none, or none that gitsync can work in.
+/// [`Kind::NotReady`] if there is none, or none that gitsync can work in.
 pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
     let Some(named) = repo else {
         for folder in here.ancestors() {
@@ -56,7 +56,7 @@ pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
         Error::new(
             Kind::NotReady,
             what,
-            "make the repository with `gitsync init-sync --remote-url URL`, or mend --repo",
+            "make the repository with `gitsync init-sync --remote-url URL`, or correct --repo",
         )
     })?;
     if work_dir.join(".git").symlink_metadata().is_ok() {
@@ -64,7 +64,7 @@ pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
     }
     let next = match work_dir.ancestors().skip(1).find(|folder| folder.join(".git").symlink_metadata().is_ok()) {
         Some(outer) => format!(
-            "it lies inside the repository {}, which is not taken in its place: name that one with --repo, or make one \
+            "it lies inside the repository {}, which is not used instead: name that one with --repo, or make one \
              here with `gitsync init-sync --remote-url URL`",
             outer.display()
         ),
@@ -72,7 +72,7 @@ pub fn find(repo: Option<&Path>, here: &Path) -> Result<Place, Error> {
     };
     let bare = work_dir.join("HEAD").is_file() && work_dir.join("objects").is_dir();
     if bare {
-        let what = format!("{} is a bare repository: it has no files to keep in step", work_dir.display());
+        let what = format!("{} is a bare repository: it has no work tree to sync", work_dir.display());
         return Err(Error::new(Kind::NotReady, what, "name a clone of it with --repo"));
     }
     Err(Error::new(Kind::NotReady, format!("{} is not a git repository", work_dir.display()), next))
@@ -82,30 +82,30 @@ fn place(folder: &Path, named: bool) -> Result<Place, Error> {
     let work_dir = folder.canonicalize().context(format!("looking at {}", folder.display()))?;
     let dot_git = work_dir.join(".git");
     if dot_git.is_dir() {
-        // As git has it, this may be a link to where the folder is.
+        // As in git, this may be a link to the folder.
         let git_dir = dot_git.canonicalize().context(format!("looking at {}", dot_git.display()))?;
         return Ok(Place { git_dir, work_dir, named, is_scratch: false });
     }
-    // A file says where the folder is (git init --separate-git-dir, submodules, linked work trees).
+    // A file gives the path of the folder (git init --separate-git-dir, submodules, linked work trees).
     let text = files::read(&dot_git).context(format!("reading {}", dot_git.display()))?;
     let target = text.strip_prefix(b"gitdir: ").map(|rest| rest.trim_ascii_end().to_vec()).ok_or_else(|| {
-        let what = format!("{} is neither a folder nor a pointer to one", dot_git.display());
-        Error::new(Kind::NotReady, what, "take it away and run `gitsync init-sync`")
+        let what = format!("{} is neither a folder nor a file that points to one", dot_git.display());
+        Error::new(Kind::NotReady, what, "remove it and run `gitsync init-sync`")
     })?;
     let git_dir = work_dir.join(OsString::from_vec(target));
     if git_dir.join("commondir").exists() {
         return Err(Error::new(
             Kind::NotReady,
             format!("{} is a linked work tree: it shares its branches with another folder", work_dir.display()),
-            "run gitsync in a clone of its own: two passes in two work trees of one repository would share a lock file \
-             and not a state",
+            "run gitsync in a separate clone: passes in two work trees of one repository would share a lock file \
+             but not their state",
         ));
     }
     let git_dir = git_dir.canonicalize().context(format!("following {}", dot_git.display()))?;
     Ok(Place { work_dir, git_dir, named, is_scratch: false })
 }
 
-/// The one place where libgit2 opens a repository.
+/// Opens a repository with libgit2. Nothing else may do that.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
     let opened = git2::Repository::open(place.home());
@@ -125,7 +125,8 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
             return format;
         }
         if error.class() == git2::ErrorClass::Os {
-            // The system said no, to a file of ours or of the user's configuration: no reason to put a repository aside.
+            // The system denied access to a file of ours or of the user's configuration: no reason to put a repository
+            // aside.
             let closed =
                 error.message().contains("Permission denied").then(|| settings::refused(place, &error)).flatten();
             return closed.unwrap_or_else(|| Error::git(format!("opening {}", place.work_dir.display()), &error));
@@ -141,8 +142,8 @@ pub(crate) fn open_git(place: &Place) -> Result<git2::Repository, Error> {
     })
 }
 
-/// Refuses a repository in a format that libgit2 does not read, such as SHA-256 objects or reftable. It is sound, and what
-/// heals damage must not come near it.
+/// Refuses a repository in a format that libgit2 can't read, such as SHA-256 objects or reftable. It is not damaged,
+/// and repairs must not touch it.
 pub(crate) fn check_format(git_dir: &Path) -> Result<(), Error> {
     let Ok(config) = git2::Config::open(&git_dir.join("config")) else { return Ok(()) };
     let version = config.get_i32("core.repositoryformatversion").unwrap_or(0);

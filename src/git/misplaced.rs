@@ -1,7 +1,7 @@
-//! A folder where git keeps a file, or a file where git keeps a folder: `init-sync` sets it aside.
+//! Sets aside a folder where git keeps a file, or a file where git keeps a folder (`init-sync` only).
 //!
-//! A job, a person or a broken disk can leave that, and no pass gets past it: what has to be written there can't be. A reference in the
-//! place of a folder of references keeps its commit, under a name beside that folder.
+//! A job, a person or a broken disk can cause this, and no pass can continue then: what it has to write there can't be
+//! written. A reference in the place of a folder of references keeps its commit, under a name beside that folder.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use crate::state::lock::Held;
 
 const FILES: [&str; 5] = ["HEAD", "config", "index", "packed-refs", "shallow"];
 
-/// Each after the folder that it is in.
+/// Each folder comes after its parent.
 const FOLDERS: [&str; 16] = [
     "info",
     "logs",
@@ -36,38 +36,38 @@ const FOLDERS: [&str; 16] = [
     "refs/tags",
 ];
 
-/// Sets aside what is of the wrong kind, and the lines of `shallow` that name no commit.
+/// Sets aside what is of the wrong type, and those lines of `shallow` that are not commit ids.
 ///
 /// # Errors
-/// Those of the file system, and [`super::Kind::NotReady`] for a repository in a format that can't be read.
+/// [`super::Kind::NotReady`] for a repository in a format that can't be read; otherwise if the file system fails.
 pub fn set_aside_misplaced(place: &Place, names: &Names, _held: &Held) -> Result<(), Error> {
     let git_dir = &place.git_dir;
-    // With references in another format, git itself keeps a file in the place of refs/heads.
+    // With references in another format, git itself keeps a file at refs/heads.
     super::check_format(git_dir)?;
     let private = PrivateDir::of(git_dir);
     for name in FILES {
         if git_dir.join(name).symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-            set_aside(git_dir, &private, name, "a folder where git keeps a file is set aside")?;
+            set_aside(git_dir, &private, name, "set aside a folder at a path where git keeps a file")?;
         }
     }
     let remote = &names.remote;
     let of_remote = [format!("logs/refs/remotes/{remote}"), format!("refs/remotes/{remote}")];
     for name in FOLDERS.into_iter().chain(of_remote.iter().map(String::as_str)) {
         let path = git_dir.join(name);
-        // A link to a folder is as good as one, and where one leads to nothing, a disk may be away.
+        // A link to a folder is fine. A link that leads nowhere is left alone too: a disk may not be mounted.
         if path.metadata().is_ok_and(|meta| meta.is_file()) && path.symlink_metadata().is_ok_and(|meta| meta.is_file())
         {
             move_file(git_dir, &private, name)?;
         }
     }
-    mend_shallow(git_dir, &private)
+    repair_shallow(git_dir, &private)
 }
 
 fn move_file(git_dir: &Path, private: &PrivateDir, name: &str) -> Result<(), Error> {
     let path = git_dir.join(name);
     let content = files::read(&path).context(format!("reading {}", path.display()))?;
     if !name.starts_with("refs/") || !is_commit_id(String::from_utf8_lossy(&content).trim()) {
-        return set_aside(git_dir, private, name, "a file where git keeps a folder is set aside");
+        return set_aside(git_dir, private, name, "set aside a file at a path where git keeps a folder");
     }
     let mut beside = path.as_os_str().to_owned();
     while {
@@ -78,7 +78,7 @@ fn move_file(git_dir: &Path, private: &PrivateDir, name: &str) -> Result<(), Err
     path.parent().map_or(Ok(()), sync_dir).context(format!("renaming the reference {name}"))?;
     let renamed = PathBuf::from(beside);
     let to = renamed.strip_prefix(git_dir).unwrap_or(&renamed);
-    tracing::warn!(reference = name, to = %to.display(), "a reference that stands where git keeps a folder of references is renamed");
+    tracing::warn!(reference = name, to = %to.display(), "renamed a reference at a path where git keeps a folder of references");
     Ok(())
 }
 
@@ -93,10 +93,10 @@ fn set_aside(git_dir: &Path, private: &PrivateDir, name: &str, why: &str) -> Res
     Ok(())
 }
 
-/// git and libgit2 refuse a repository whose `shallow` has one line that names no commit. Where that line was true, history is
-/// found to be damaged next.
-fn mend_shallow(git_dir: &Path, private: &PrivateDir) -> Result<(), Error> {
-    let doing = "reading where history is cut";
+/// git and libgit2 refuse a repository if one line of its `shallow` is not a commit id. If the lost line was a real
+/// root, the next check finds damaged history.
+fn repair_shallow(git_dir: &Path, private: &PrivateDir) -> Result<(), Error> {
+    let doing = "reading the list of shallow roots";
     let path = git_dir.join("shallow");
     let content = match files::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -107,6 +107,6 @@ fn mend_shallow(git_dir: &Path, private: &PrivateDir) -> Result<(), Error> {
     if bad.is_empty() {
         return Ok(());
     }
-    set_aside(git_dir, private, "shallow", "a list of where history is cut that git can't read is set aside")?;
+    set_aside(git_dir, private, "shallow", "set aside a list of shallow roots that git can't read")?;
     if good.is_empty() { Ok(()) } else { replace_file(&path, &good.join("\n")).context(doing) }
 }

@@ -1,4 +1,4 @@
-//! What pathspecs name in this repository: where to look for it, and which of them name nothing.
+//! Finds what pathspecs match in this repository: where to look for it, and which of them match nothing.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -9,18 +9,18 @@ use super::pathspec::{Matcher, Pathspec};
 use super::{Repo, path_of};
 use crate::fs::files;
 
-/// A `--path` that names nothing that could be committed.
+/// A `--path` that matches nothing that could be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmatched {
     /// The pathspec.
     pub spec: Pathspec,
-    /// Something that it names and that git ignores; `None`: nothing is there at all.
+    /// A path that it matches and that git ignores; `None` if nothing is there at all.
     pub ignored: Option<PathBuf>,
 }
 
 impl Repo {
-    /// The paths that a look at index and work tree can be limited to for what a pathspec may match: not one of them, and
-    /// nothing in the others is left out.
+    /// The paths below which everything lies that a pathspec may match, so that a comparison of index and work tree can
+    /// be limited to them.
     pub(super) fn roots_of(
         &self,
         spec: &Pathspec,
@@ -42,7 +42,8 @@ impl Repo {
         roots
     }
 
-    /// The names in a folder: in the work tree, the index and HEAD's tree. Of the index those that begin like `lead`, in whatever case.
+    /// The names in a folder: in the work tree, the index and HEAD's tree. From the index only those that begin with
+    /// `lead`, ignoring case.
     fn names_below(
         &self,
         folder: &Path,
@@ -71,7 +72,7 @@ impl Repo {
         names
     }
 
-    /// The pathspecs that name nothing: no file that is tracked, new, changed or gone.
+    /// The pathspecs that match nothing: no file that is tracked, new, changed or deleted.
     pub(super) fn unmatched<'p>(
         &self,
         matcher: &Matcher,
@@ -87,7 +88,7 @@ impl Repo {
                 continue;
             }
             let base = spec.base();
-            // libgit2 can't say there what is ignored.
+            // libgit2 must not look there for ignored files.
             if self.blocked_on_the_way(&base.join("_")).is_some() {
                 continue;
             }
@@ -98,7 +99,7 @@ impl Repo {
             };
             let is_what_was_named = stands.is_some_and(|it| it.is_dir() || !spec.is_folder());
             let ignored = ignored.or_else(|| (is_what_was_named && self.is_path_ignored(&base)).then_some(base));
-            // An empty folder is ready for what is to come.
+            // An empty folder is fine: a job may fill it later.
             if ignored.is_some() || !is_what_was_named {
                 found.push(Unmatched { spec: spec.clone(), ignored });
             }
@@ -106,7 +107,7 @@ impl Repo {
         found
     }
 
-    /// Something in a folder that git ignores, the folder itself aside.
+    /// Something inside a folder that git ignores.
     fn ignored_in(&self, folder: &Path) -> Option<PathBuf> {
         let entries = files::entries_if_any(&self.place.work_dir.join(folder));
         let names = entries.iter().map(|entry| entry.name()).filter(|name| *name != ".git");

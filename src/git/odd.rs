@@ -1,8 +1,8 @@
-//! Pushing a history that libgit2 can't walk.
+//! Pushes a history that libgit2 can't walk.
 //!
-//! libgit2 walks our history to know what the server has not. At a commit whose author or date is malformed that ends. So
-//! such a push goes through a repository beside ours for which history is cut, as a shallow clone cuts it, before the first
-//! commit of that kind. A fetch does the like in `incoming`. What it costs is that more is sent than is needed.
+//! libgit2 walks our history to find what the server lacks. It fails at a commit with a malformed author or date. So
+//! such a push goes through a temporary repository, in which history is cut off before the first such commit, as in a
+//! shallow clone. (`incoming` does the same for a fetch.) The cost is that more is sent than needed.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,12 +13,12 @@ use crate::fs::files;
 
 const BESIDE: &str = "beside";
 
-/// Whether libgit2 gave up at a commit that git can read.
+/// Returns whether libgit2 failed at a commit that git can read.
 pub(super) fn is_odd(error: &git2::Error) -> bool {
     error.message().contains("parse signature") || error.message().contains("parse bad commit")
 }
 
-/// A repository beside ours, as long as this lives.
+/// A temporary repository with the objects of ours; removed when this is dropped.
 pub(super) struct Beside<'r> {
     repo: &'r Repo,
     /// Its handle.
@@ -34,7 +34,7 @@ impl Drop for Beside<'_> {
 impl<'r> Beside<'r> {
     #[allow(clippy::disallowed_methods)]
     fn make(repo: &'r Repo, cut: &[CommitId]) -> Result<Self, Error> {
-        let doing = "making a repository beside this one";
+        let doing = "making a temporary repository";
         let folder = repo.private.file(BESIDE);
         files::remove_folder(&folder).context(doing)?;
         let folder = repo.private.folder(BESIDE).context(doing)?;
@@ -43,17 +43,18 @@ impl<'r> Beside<'r> {
         if !cut.is_empty() {
             fs::write(folder.join("shallow"), lines).context(doing)?;
         }
-        // open_bare would not read where history is cut.
+        // open_bare would not read the shallow roots.
         let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
         let none = std::iter::empty::<&std::ffi::OsStr>();
         let git = git2::Repository::open_ext(&folder, flags, none).context(doing)?;
         Ok(Self { repo, git })
     }
 
-    /// One to push from: it has the commits that the remote has not, with all their files, and no other. A new commit that libgit2 can't
-    /// read is left out with all before it: a remote that had it before it was rewritten has it still, and any other refuses the push.
+    /// Makes one to push from: it has the commits that the remote lacks, with all their files, and no others. A new
+    /// commit that libgit2 can't read is left out with everything before it. A remote that had it before the history
+    /// was rewritten still has it; any other refuses the push.
     pub(super) fn to_push(repo: &'r Repo, commit: CommitId, expected: Option<CommitId>) -> Result<Self, Error> {
-        let doing = "packing what is to be pushed";
+        let doing = "packing the commits to push";
         let new = match expected {
             Some(expected) => repo.only_in(commit, expected, usize::MAX)?,
             None => vec![commit],
@@ -68,7 +69,7 @@ impl<'r> Beside<'r> {
         if !known.contains(&commit) {
             let what =
                 format!("{doing}: the author or date of commit {commit} is malformed, and libgit2 can't push it");
-            let next = "push it by `git push`, or make a commit of today's on it: the next tick pushes that";
+            let next = "push it with `git push`, or make a new commit on top of it: the next tick pushes that";
             return Err(Error::new(Kind::Refused, what, next));
         }
         let mut cut = Vec::new();
@@ -87,7 +88,7 @@ impl<'r> Beside<'r> {
 }
 
 impl Repo {
-    /// The commits that libgit2 can read and that have a parent which it can't.
+    /// The commits that libgit2 can read but that have a parent which it can't.
     pub(super) fn children_of_odd(&self, tips: impl Iterator<Item = CommitId>) -> Result<Vec<CommitId>, Error> {
         let mut cut = Vec::new();
         let mut seen = HashSet::new();

@@ -1,9 +1,11 @@
-//! What was changed outside of `--path` while the job ran: for a tick that committed nothing though its job wrote something.
+//! Finds what changed outside `--path` while the job ran, for a tick that committed nothing although its job wrote
+//! something.
 //!
-//! A file's change time says when it was written. So nothing is remembered of the time before the job, and what a person left
-//! dirty is not taken for the job's. In a small tree every file is looked at. In a large one a tick that has nothing to do would
-//! be slowed by that: there the folders tell, of which each has changed that got or lost a name. When a file was removed only its
-//! folder says, so that one which was gone before is named too if the job added or removed something beside it.
+//! A file's change time says when it was written. So nothing needs to be recorded before the job, and a person's
+//! earlier edits are not taken for the job's. In a small tree every file is checked. In a large one that would slow
+//! down a tick with nothing to do, so only the folders that gained or lost a name are checked: their change time shows
+//! it. A removed file shows only in its folder's change time; so a file that was already gone before the job is named
+//! too if the job added or removed something in the same folder.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -21,15 +23,16 @@ use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, FileKind};
 use crate::watchdog::step;
 
-/// With more tracked files than this, only what was added or removed is found; and of untracked files so many are looked at.
+/// With more tracked files than this, only added and removed files are found. Also the most untracked files that are
+/// checked.
 const MOST_FILES: usize = 5_000;
 
-/// While a job ran.
+/// The time in which a job ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct During {
-    /// Before its first write.
+    /// A time before its first write.
     pub from: Stamp,
-    /// After its last.
+    /// A time after its last write.
     pub until: Stamp,
 }
 
@@ -40,11 +43,11 @@ impl During {
     }
 }
 
-/// A look for what the job may have changed.
+/// A search for what the job may have changed.
 struct Look<'r> {
     repo: &'r Repo,
     matcher: Matcher,
-    /// A folder that is none of ours: the site.
+    /// A folder to skip: the site.
     aside: Option<&'r Path>,
     during: During,
     tracked: BTreeSet<PathBuf>,
@@ -53,11 +56,11 @@ struct Look<'r> {
 }
 
 impl Repo {
-    /// The files that are not of `paths`, that git does not ignore, and that were changed, added or removed in that time.
-    /// What is in the folder `aside` does not count.
+    /// The files that `paths` do not match, that git does not ignore, and that were changed, added or removed in that
+    /// time. The folder `aside` is skipped.
     ///
     /// # Errors
-    /// Where the index can't be read.
+    /// If the index can't be read.
     pub fn changed_outside(
         &self,
         paths: &[Pathspec],
@@ -160,7 +163,7 @@ impl Look<'_> {
             return;
         }
         let Some((handle, entries)) = self.open(folder) else { return };
-        // A repository of its own.
+        // It is another repository.
         if entries.iter().any(|(name, _)| name == ".git") {
             return;
         }
@@ -177,7 +180,7 @@ impl Look<'_> {
         }
     }
 
-    /// A tracked folder that is not there: gone since the job began, if what held it changed since.
+    /// Records a tracked folder that is missing, if its parent changed while the job ran: the job may have removed it.
     fn suspect_gone(&mut self, folder: PathBuf) {
         let held = folder.ancestors().skip(1).find_map(|above| self.stat(above));
         if held.is_some_and(|above| self.during.holds(&above)) {

@@ -1,7 +1,8 @@
-//! What `--path` names: git's pathspecs.
+//! The pathspecs of `--path`, as in git.
 //!
-//! git's magic (`:(glob)`, `:!`) is read here, since libgit2 reads none of it; libgit2 matches the wildcards. Where git and libgit2
-//! differ, git is right: `:(glob)` is matched folder by folder, because libgit2 lets a `*` match a slash.
+//! git's magic (`:(glob)`, `:!`) is parsed here, because libgit2 parses none of it. libgit2 matches the wildcards.
+//! Where the two differ, gitsync does what git does: `:(glob)` is matched folder by folder, because libgit2 lets a `*`
+//! match a slash.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -12,16 +13,16 @@ use crate::error::{Context, Error};
 
 const OUTSIDE: &str = "give a path relative to the repository's top, without '..' and outside '.git'";
 
-/// What git's glob takes for special.
+/// The characters that are special in git's glob patterns.
 const WILD: &[u8] = b"*?[\\";
 
 /// A pathspec that stays inside the work tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pathspec {
     given: OsString,
-    /// Without its magic and its needless parts; empty: everything.
+    /// The pattern, without magic and redundant components; empty for everything.
     pattern: Vec<u8>,
-    /// It ended with a slash: what is in this folder, and no file of that name.
+    /// Whether it ended with a slash: then it matches what is in this folder, but no file of that name.
     folder: bool,
     glob: Glob,
     exclude: bool,
@@ -30,15 +31,15 @@ pub struct Pathspec {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Glob {
-    /// The pattern is a plain path.
+    /// The pattern is a plain path without wildcards.
     Literal,
-    /// A `*` matches slashes too: git's default.
+    /// A `*` also matches slashes: git's default.
     AcrossFolders,
-    /// `:(glob)`: a `*` stays in its folder, and `**` is any number of folders.
+    /// `:(glob)`: a `*` stays within a folder, and `**` matches any number of folders.
     ByFolder,
 }
 
-/// What stands before a pattern.
+/// The magic before a pattern.
 #[derive(Clone, Copy, Debug, Default)]
 struct Magic {
     exclude: bool,
@@ -48,7 +49,7 @@ struct Magic {
 }
 
 impl Magic {
-    /// Reads `:(word,word)` after its bracket; gives what follows.
+    /// Parses `:(word,word)` from after its bracket. Returns what follows.
     fn long<'t>(&mut self, text: &'t [u8]) -> Result<&'t [u8], String> {
         let end = text.iter().position(|byte| *byte == b')');
         let Some((words, rest)) = end.and_then(|end| text.split_at_checked(end)) else {
@@ -71,14 +72,14 @@ impl Magic {
         Ok(rest.get(1..).unwrap_or_default())
     }
 
-    /// Reads `!`, `^` and `/` after a colon, up to a second one if there is one; gives what follows.
+    /// Parses `!`, `^` and `/` after a colon, up to a second colon if there is one. Returns what follows.
     fn short<'t>(&mut self, mut text: &'t [u8]) -> Result<&'t [u8], String> {
         while let Some((first, rest)) = text.split_first() {
             match first {
                 b'!' | b'^' => self.exclude = true,
                 b'/' => {}
                 b':' => return Ok(rest),
-                // git keeps these for magic to come.
+                // git reserves these for future magic.
                 b'"' | b'#' | b'%' | b'&' | b'\'' | b',' | b'-' | b';' | b'<' | b'=' | b'>' | b'@' | b'_' | b'`'
                 | b'~' => {
                     return Err(format!("git has no pathspec magic '{}'", char::from(*first)));
@@ -92,10 +93,11 @@ impl Magic {
 }
 
 impl Pathspec {
-    /// Reads a pathspec as git writes it.
+    /// Parses a pathspec in git's syntax.
     ///
     /// # Errors
-    /// What is wrong with it, for whoever gave it: it leads out of the work tree or into `.git`, or its magic is none.
+    /// What is wrong with it, to show to the user: it leads out of the work tree or into `.git`, or its magic is
+    /// unknown.
     pub fn parse(given: &OsStr) -> Result<Self, String> {
         let text = given.as_bytes();
         let mut magic = Magic::default();
@@ -119,39 +121,39 @@ impl Pathspec {
         }
         let wrong = |part: &[u8]| part != b"**" && part.windows(2).any(|two| two == b"**");
         if glob == Glob::ByFolder && pattern.split(|byte| *byte == b'/').any(wrong) {
-            return Err("in a ':(glob)' pattern '**' stands alone between slashes".into());
+            return Err("in a ':(glob)' pattern '**' must stand alone between slashes".into());
         }
         let folder = rest.ends_with(b"/") && !pattern.is_empty();
         Ok(Self { given: given.to_owned(), pattern, folder, glob, exclude: magic.exclude, icase: magic.icase })
     }
 
-    /// Everything: what git takes where only exclusions are given.
+    /// A pathspec that matches everything: git uses it if only exclusions are given.
     fn everything() -> Self {
         let (given, pattern) = (OsString::from("."), Vec::new());
         Self { given, pattern, folder: false, glob: Glob::Literal, exclude: false, icase: false }
     }
 
-    /// Whether this takes away from what others name.
+    /// Returns whether this excludes paths that others match.
     pub fn is_exclusion(&self) -> bool {
         self.exclude
     }
 
-    /// Whether what is named depends on what is there: a pattern, or a path in any case.
+    /// Returns whether what it matches depends on what exists: it has wildcards or ignores case.
     pub(super) fn is_pattern(&self) -> bool {
         self.glob != Glob::Literal || self.icase
     }
 
-    /// Whether it names what is in a folder alone.
+    /// Returns whether it matches only what is in a folder.
     pub(super) fn is_folder(&self) -> bool {
         self.folder
     }
 
-    /// As it was given.
+    /// The text as it was given.
     pub fn given(&self) -> &OsStr {
         &self.given
     }
 
-    /// Relative to the top: the path that is named, or the folder that holds whatever matches.
+    /// The path that it names, or the folder that holds everything it may match; relative to the top.
     pub fn base(&self) -> PathBuf {
         let literal = self.literal();
         let folder = |text: &[u8]| text.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
@@ -172,7 +174,8 @@ impl Pathspec {
         end.and_then(|end| self.pattern.get(..end)).unwrap_or(&self.pattern)
     }
 
-    /// The names that lead from [`Pathspec::base`] to what matches, each with whether it is only the beginning of one.
+    /// The names on the way from [`Pathspec::base`] to what matches, each with whether it is only the beginning of a
+    /// name.
     pub(super) fn leads(&self) -> Vec<(Vec<u8>, bool)> {
         let base = self.base();
         let literal = self.literal();
@@ -189,7 +192,7 @@ impl Pathspec {
         if self.icase { ours.eq_ignore_ascii_case(theirs) } else { ours == theirs }
     }
 
-    /// Whether the pattern, taken as a plain path, is this path or a folder that leads to it.
+    /// Returns whether the pattern, taken as a plain path, is this path or a folder above it.
     fn names(&self, path: &[u8]) -> bool {
         let length = self.pattern.len();
         let (Some(head), after) = (path.get(..length), path.get(length)) else { return false };
@@ -197,7 +200,7 @@ impl Pathspec {
         whole && self.same(head, &self.pattern)
     }
 
-    /// Whether something in this folder may match.
+    /// Returns whether something in this folder may match.
     pub fn may_match_in(&self, folder: &Path) -> bool {
         let mut ours = self.literal().to_vec();
         if self.glob == Glob::Literal && !ours.is_empty() {
@@ -215,7 +218,7 @@ impl fmt::Display for Pathspec {
     }
 }
 
-/// A path without its needless parts; `None` where it leads out of the work tree or into the repository's own `.git`.
+/// A path without redundant components; `None` if it leads out of the work tree or into the repository's own `.git`.
 fn inside(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {
@@ -230,7 +233,7 @@ fn inside(path: &Path) -> Option<PathBuf> {
     Some(clean)
 }
 
-/// Pathspecs, ready to match: what one of them names and no exclusion takes away.
+/// Pathspecs, compiled. A path matches if one of them matches it and no exclusion does.
 pub struct Matcher {
     included: Vec<One>,
     excluded: Vec<One>,
@@ -247,7 +250,7 @@ enum Wild {
     Parts(Vec<Part>),
 }
 
-/// What stands between two slashes of a `:(glob)` pattern.
+/// A component of a `:(glob)` pattern.
 enum Part {
     /// `**`
     Folders,
@@ -256,7 +259,7 @@ enum Part {
 
 impl Matcher {
     /// # Errors
-    /// Where libgit2 refuses a pattern.
+    /// If libgit2 refuses a pattern.
     pub fn new(specs: &[Pathspec]) -> Result<Self, Error> {
         let all: Result<Vec<One>, git2::Error> = specs.iter().cloned().map(One::new).collect();
         let (excluded, mut included): (Vec<_>, Vec<_>) =
@@ -267,32 +270,32 @@ impl Matcher {
         Ok(Self { included, excluded })
     }
 
-    /// The pathspecs that name something, in their order.
+    /// The pathspecs that are not exclusions, in their order.
     pub fn included(&self) -> impl Iterator<Item = &Pathspec> {
         self.included.iter().map(|one| &one.spec)
     }
 
-    /// Whether a file is named, and not excluded.
+    /// Returns whether a file matches and is not excluded.
     pub fn matches(&self, path: &Path) -> bool {
         self.included.iter().any(|one| one.matches(path)) && !self.excludes(path)
     }
 
-    /// Whether a pathspec, counted as [`Matcher::included`] does, names a file.
+    /// Returns whether the pathspec at index `nth` of [`Matcher::included`] matches a file.
     pub(super) fn nth_matches(&self, nth: usize, path: &Path) -> bool {
         self.included.get(nth).is_some_and(|one| one.matches(path))
     }
 
-    /// Whether a file, or a folder with all that is in it, is excluded.
+    /// Returns whether a file, or a folder with everything in it, is excluded.
     pub fn excludes(&self, path: &Path) -> bool {
         self.excluded.iter().any(|one| one.matches(path))
     }
 
-    /// Whether something in a folder may match, exclusions aside.
+    /// Returns whether something in a folder may match, ignoring exclusions.
     pub(super) fn may_match_in(&self, folder: &Path) -> bool {
         self.included.iter().any(|one| one.spec.may_match_in(folder))
     }
 
-    /// Whether all that is in a folder matches.
+    /// Returns whether everything in a folder matches.
     pub(super) fn takes_whole(&self, folder: &Path) -> bool {
         let inside = folder.join("_");
         self.excluded.is_empty() && self.included.iter().any(|one| one.spec.names(inside.as_os_str().as_bytes()))
@@ -322,7 +325,7 @@ impl One {
         self.spec.names(path.as_os_str().as_bytes())
             || match &self.wild {
                 Wild::None => false,
-                // git2 panics at a path that is no relative one.
+                // git2 panics on a path that is not relative.
                 _ if !path.components().all(|part| matches!(part, Component::Normal(_))) => false,
                 Wild::Whole(pattern) => path.components().next().is_some() && fits(pattern, path),
                 Wild::Parts(parts) => fit_by_folder(parts, path, &fits),
@@ -330,7 +333,8 @@ impl One {
     }
 }
 
-/// How many names are matched by how many parts, part after part: no more steps than there are parts times names.
+/// Matches a path folder by folder, keeping track of how many names the parts so far can match: at most parts times
+/// names steps.
 fn fit_by_folder(parts: &[Part], path: &Path, fits: &dyn Fn(&git2::Pathspec, &Path) -> bool) -> bool {
     let names: Vec<&Path> = path.components().map(|name| Path::new(name.as_os_str())).collect();
     let mut reached = vec![false; names.len() + 1];
@@ -342,7 +346,7 @@ fn fit_by_folder(parts: &[Part], path: &Path, fits: &dyn Fn(&git2::Pathspec, &Pa
         for (count, here) in reached.iter().enumerate() {
             match part {
                 Part::Folders => {
-                    // At the end of a pattern it is everything inside, and not the folder itself.
+                    // At the end of a pattern it matches everything inside, but not the folder itself.
                     next[count] = any || (*here && !is_last);
                     any |= *here;
                 }
@@ -358,7 +362,8 @@ fn fit_by_folder(parts: &[Part], path: &Path, fits: &dyn Fn(&git2::Pathspec, &Pa
     reached.last().copied().unwrap_or_default()
 }
 
-/// A pattern for libgit2, with what it would take for more than a pattern escaped: a `!` or `#` at the beginning, and blanks.
+/// Compiles a pattern with libgit2, escaping what libgit2 would treat specially besides: a `!` or `#` at the beginning,
+/// and blanks.
 fn compiled(pattern: &[u8]) -> Result<git2::Pathspec, git2::Error> {
     let mut text = Vec::with_capacity(pattern.len() + 1);
     let mut escaped = false;

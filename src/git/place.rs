@@ -1,4 +1,4 @@
-//! Staged files put in place by one rename each, under a directory handle that follows no links.
+//! Puts staged files in place by one rename each, relative to a directory handle that follows no links.
 
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -22,20 +22,20 @@ use crate::watchdog::step;
 
 pub(super) const ASIDE: &str = "aside";
 
-/// Up to so many files are synced one by one; for more, one sync of the file system is cheaper.
+/// Up to this many files are synced one by one; for more, one sync of the file system is cheaper.
 const SYNC_SINGLY: usize = 16;
 
-/// What a follow puts in place: from where, over what, and how.
+/// How a follow puts files in place.
 struct Placing<'a> {
     changes: &'a Changes,
     survey: &'a Survey,
-    /// Whether each file and folder is synced by itself.
+    /// Whether each file and folder is synced separately.
     singly: bool,
     when: DateTime<Utc>,
 }
 
 impl Repo {
-    /// Puts every path in place. Gives those that were changed.
+    /// Puts every path in place. Returns the changed paths.
     pub(super) fn place_all(
         &self,
         top: &Dir,
@@ -56,7 +56,7 @@ impl Repo {
         let mut from = Walk::below(&staged.dir).context("opening the staging folder")?;
         let may_move_folders = !singly && !gives_new_folders_more(top);
         let mut placed = Vec::new();
-        // What needs a folder out of its way waits until the folder's own tracked files are gone.
+        // A path that a folder is in the way of waits until the tracked files in that folder are removed.
         let mut later = Vec::new();
         let mut moved: Option<PathBuf> = None;
         for path in wanted {
@@ -119,7 +119,7 @@ impl Repo {
         if let Reached::Obstacle(depth) = here.parent_of(path).context(doing())? {
             let obstacle = first(path, depth);
             if let Parent::There(parent) = top.parent_of(&obstacle).context(doing())? {
-                self.give_way(&parent, &obstacle, survey, when)?;
+                self.remove_obstacle(&parent, &obstacle, survey, when)?;
             }
             here.forget();
         }
@@ -129,7 +129,7 @@ impl Repo {
         let done = |new| Placed { path: path.to_owned(), new, moved_within: false };
         if how.changes.get(path) == Some(&Want::Submodule) {
             if there.is_some_and(|found| found.kind != FileKind::Folder) {
-                self.give_way(parent, path, survey, when)?;
+                self.remove_obstacle(parent, path, survey, when)?;
             }
             return parent.make_folder(name).map(|()| done(None)).context(doing());
         }
@@ -142,9 +142,9 @@ impl Repo {
         }
         match there {
             None => {}
-            Some(found) if found.kind == FileKind::Folder => self.give_way(parent, path, survey, when)?,
-            // A rename takes the place of a file in one step; what is no file has to go first.
-            Some(found) if found.kind == FileKind::Special => self.give_way(parent, path, survey, when)?,
+            Some(found) if found.kind == FileKind::Folder => self.remove_obstacle(parent, path, survey, when)?,
+            // A rename replaces a file in one step; anything else must be removed first.
+            Some(found) if found.kind == FileKind::Special => self.remove_obstacle(parent, path, survey, when)?,
             Some(found) => check_unchanged(path, &found, survey)?,
         }
         match from.rename(name, parent, name) {
@@ -158,9 +158,10 @@ impl Repo {
         Ok(done(Some(new)))
     }
 
-    /// Takes out of the way what was looked at, and kept where it had to be.
-    fn give_way(&self, parent: &Dir, path: &Path, survey: &Survey, when: DateTime<Utc>) -> Result<(), Error> {
-        let doing = || format!("taking {} out of the way", shown(path));
+    /// Removes what is in the way; it was surveyed, and rescued if necessary. A folder is moved aside first, and kept if
+    /// it has changed or can't be committed.
+    fn remove_obstacle(&self, parent: &Dir, path: &Path, survey: &Survey, when: DateTime<Utc>) -> Result<(), Error> {
+        let doing = || format!("moving {} out of the way", shown(path));
         let name = last(path);
         let Some(found) = parent.look(name).context(doing())? else { return Ok(()) };
         let special = survey.special.contains(path);
@@ -186,7 +187,7 @@ impl Repo {
         let changed = || -> io::Result<bool> { holds_more(&aside_dir, &kept_as, path, survey) };
         if special {
             tracing::warn!(path = %shown(path), kept = %kept.display(),
-                "moved aside: the remote has a file here, and no commit can hold what was in its place");
+                "moved aside: the remote has a file here, and what was here can't be committed");
         } else if changed().context(doing())? {
             tracing::warn!(path = %shown(path), kept = %kept.display(),
                 "moved aside: it was changed in the middle of the pass");
@@ -196,13 +197,13 @@ impl Repo {
         Ok(())
     }
 
-    /// Removes a tracked path that the target does not have. Whether it was there.
+    /// Removes a tracked path that the target does not have. Returns whether it was there.
     pub(super) fn remove(&self, top: &Dir, path: &Path, survey: &Survey, sync: bool) -> Result<bool, Error> {
         let doing = || format!("removing {}", shown(path));
         let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(false) };
         let removed = match parent.look(last(path)).context(doing())? {
             None => false,
-            // A submodule's folder goes if nothing is in it; anything else in git's place is not git's.
+            // A submodule's folder is removed if it is empty. Any other folder or special file here is not git's.
             Some(found) if found.kind == FileKind::Folder => parent.remove_empty(last(path)).context(doing())?,
             Some(found) if found.kind == FileKind::Special => false,
             Some(found) => {
@@ -214,7 +215,7 @@ impl Repo {
                 true
             }
         };
-        // Folders that held nothing else go with it, as git has it.
+        // Like git, also remove the folders that are empty now.
         let mut folder = path.parent();
         while let Some(at) = folder.filter(|at| !at.as_os_str().is_empty()) {
             match top.parent_of(at).context(doing())? {
@@ -231,12 +232,12 @@ impl Repo {
     }
 }
 
-/// Moves a staged folder, which the work tree lacks, into place whole. Whether it could be.
+/// Moves a staged folder that the work tree lacks into place as a whole. Returns whether that was possible.
 fn move_folder(from: &mut Walk, folder: &Path, outer: &Dir) -> io::Result<bool> {
     let Reached::There(staged) = from.parent_of(folder)? else { return Ok(false) };
     let moved = match staged.rename(last(folder), outer, last(folder)) {
         Ok(()) => true,
-        // Another file system, or somebody made the folder meanwhile: file by file.
+        // Another file system, or somebody has made the folder meanwhile: move it file by file.
         Err(Errno::XDEV | Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => false,
         Err(error) => return Err(error.into()),
     };
@@ -244,14 +245,14 @@ fn move_folder(from: &mut Walk, folder: &Path, outer: &Dir) -> io::Result<bool> 
     Ok(moved)
 }
 
-/// Whether what is made in the work tree gets more than what is moved there: its group, or an access list.
+/// Returns whether new folders in the work tree inherit what moved ones do not: a group or an access list.
 fn gives_new_folders_more(top: &Dir) -> bool {
     let sets_group = rustix::fs::fstat(top).is_ok_and(|stat| stat.st_mode & 0o2000 != 0);
     let mut none = [0_u8; 0];
     sets_group || rustix::fs::fgetxattr(top, c"system.posix_acl_default", &mut none[..]).is_ok()
 }
 
-/// Whether a folder that was moved aside holds anything that was not looked at as it now is.
+/// Returns whether a folder that was moved aside holds anything that differs from the survey.
 fn holds_more(outer: &Dir, name: &Path, was: &Path, survey: &Survey) -> io::Result<bool> {
     let folder = outer.folder(name)?;
     for (name, kind) in folder.list()? {
@@ -270,7 +271,7 @@ fn holds_more(outer: &Dir, name: &Path, was: &Path, survey: &Survey) -> io::Resu
     Ok(false)
 }
 
-/// What was looked at must be what is replaced: an edit in between is not ours to drop.
+/// Refuses to replace a file that has changed since the survey: nobody has kept that edit.
 fn check_unchanged(path: &Path, now: &Found, survey: &Survey) -> Result<(), Error> {
     if survey.seen.get(path).is_some_and(|seen| seen.is_same(now)) {
         return Ok(());
@@ -281,10 +282,11 @@ fn check_unchanged(path: &Path, now: &Found, survey: &Survey) -> Result<(), Erro
 
 fn missing_in_staging(path: &Path) -> Error {
     let what = format!("{} was not checked out into the staging folder", shown(path));
-    Error::new(Kind::Corrupt, what, "run `gitsync init-sync`: it fetches anew what is damaged")
+    Error::new(Kind::Corrupt, what, "run `gitsync init-sync`: it fetches what is damaged again")
 }
 
-/// Puts a file in place across file systems (a volume mounted inside the work tree): a copy beside it, then one rename.
+/// Puts a file in place across file systems (a volume mounted inside the work tree): copies it beside the target, then
+/// renames it.
 fn copy_over(from: &Dir, to: &Dir, name: &Path, new: Found) -> io::Result<()> {
     let beside = PathBuf::from(format!(".gitsync-{:x}", fnv1a(name.as_os_str().as_bytes())));
     to.unlink(&beside)?;
@@ -302,7 +304,7 @@ fn copy_over(from: &Dir, to: &Dir, name: &Path, new: Found) -> io::Result<()> {
     Ok(())
 }
 
-/// A short number from a long name.
+/// A short hash of a long name.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,8 +1,8 @@
-//! Commits and trees as their bytes say, without what libgit2 asks of them.
+//! Parses commits and trees from their bytes, without libgit2's stricter checks.
 //!
-//! Old histories hold what git reads and libgit2 refuses: an author without an address, a date that no clock showed, a file
-//! mode of 100664. Such a commit is followed as git follows it, so what a pass needs of it (its tree, its parents) is read
-//! here. Nothing of ours is written in such a form.
+//! Old histories contain what git reads and libgit2 refuses: an author without an address, an impossible date, a file
+//! mode of 100664. Such a commit is followed as git follows it, so what a pass needs of it (its tree, its parents) is
+//! parsed here. gitsync itself writes nothing like that.
 
 use super::CommitId;
 
@@ -18,7 +18,7 @@ pub struct RawCommit {
 /// One entry of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawEntry<'t> {
-    /// The mode as it is written: not always one that git writes today.
+    /// The mode as stored: not always one that git writes today.
     pub mode: u32,
     /// The name's bytes.
     pub name: &'t [u8],
@@ -33,18 +33,18 @@ const LINK: u32 = 0o120_000;
 const SUBMODULE: u32 = 0o160_000;
 
 impl RawEntry<'_> {
-    /// Whether it names another tree.
+    /// Returns whether it is a tree.
     pub fn is_folder(&self) -> bool {
         self.mode & TYPE == FOLDER
     }
 
-    /// Whether it names a commit of another repository.
+    /// Returns whether it is a commit of another repository.
     pub fn is_submodule(&self) -> bool {
         canonical(self.mode) == SUBMODULE
     }
 }
 
-/// The mode that git takes a written mode for, and writes itself.
+/// The mode that git reads a stored mode as, and writes itself.
 pub fn canonical(mode: u32) -> u32 {
     match mode & TYPE {
         FILE if mode & 0o100 == 0 => 0o100_644,
@@ -55,7 +55,7 @@ pub fn canonical(mode: u32) -> u32 {
     }
 }
 
-/// A commit's bytes taken apart; `None` where git could not read them either.
+/// Parses a commit; `None` if git can't read it either.
 pub fn commit(bytes: &[u8]) -> Option<RawCommit> {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let tree = id_after(lines.next()?, b"tree ")?;
@@ -68,7 +68,7 @@ fn id_after(line: &[u8], word: &[u8]) -> Option<CommitId> {
     (hex.len() == 40).then(|| std::str::from_utf8(hex).ok().and_then(|hex| CommitId::from_str(hex).ok())).flatten()
 }
 
-/// A tree's entries; `None` where git could not read them either.
+/// Parses a tree; `None` if git can't read it either.
 pub fn tree(bytes: &[u8]) -> Option<Vec<RawEntry<'_>>> {
     let mut entries = Vec::new();
     let mut rest = bytes;
@@ -89,7 +89,7 @@ pub fn tree(bytes: &[u8]) -> Option<Vec<RawEntry<'_>>> {
     Some(entries)
 }
 
-/// How git orders the entries of a tree: a folder as if a slash ended its name.
+/// git's order of tree entries: a folder sorts as if its name ended with a slash.
 pub fn order((one, one_is_folder): (&[u8], bool), (other, other_is_folder): (&[u8], bool)) -> std::cmp::Ordering {
     let common = one.len().min(other.len());
     let after = |name: &[u8], folder: bool| name.get(common).copied().unwrap_or(if folder { b'/' } else { 0 });

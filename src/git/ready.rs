@@ -1,4 +1,4 @@
-//! Whether a pass may work in the repository now, or somebody is in the middle of something with it.
+//! Checks whether a pass may work in the repository now, or whether somebody's operation is in progress there.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use crate::error::{Context, Error, Kind};
 use crate::fs::files;
 
 impl Repo {
-    /// Refuses a repository that a person or another program is in the middle of something with.
+    /// Refuses a repository in which a person or another program has an operation in progress.
     ///
     /// # Errors
-    /// [`Kind::NotReady`], saying what to do.
+    /// [`Kind::NotReady`], which says what to do.
     pub fn check_ready(&self) -> Result<(), Error> {
         let heal = "or let `gitsync init-sync` do it: it keeps what is there under refs/gitsync/rescue/";
         let doing = match self.git.state() {
@@ -37,11 +37,7 @@ impl Repo {
         self.check_branch_is_ours_alone()?;
         if self.config()?.get_bool("core.sparsecheckout").unwrap_or(false) {
             let what = "the work tree is sparse: files that are left out of it would be committed as deleted";
-            return Err(Error::new(
-                Kind::NotReady,
-                what,
-                "`git sparse-checkout disable`, or work in a clone of its own",
-            ));
+            return Err(Error::new(Kind::NotReady, what, "`git sparse-checkout disable`, or use a separate clone"));
         }
         let branch = &self.names.branch;
         let symbolic = self
@@ -51,7 +47,11 @@ impl Repo {
             .and_then(|reference| reference.symbolic_target().ok().flatten().map(str::to_owned));
         if let Some(other) = symbolic {
             let what = format!("branch '{branch}' is a symbolic reference to {other}; nothing was touched");
-            return Err(Error::new(Kind::NotReady, what, "name that branch with --branch, or make this one a branch"));
+            return Err(Error::new(
+                Kind::NotReady,
+                what,
+                "name that branch with --branch, or make this one a real branch",
+            ));
         }
         match self.head_branch()? {
             Some(name) if name == self.branch_ref() => Ok(()),
@@ -71,32 +71,32 @@ impl Repo {
         }
     }
 
-    /// Refuses a branch that a linked work tree has checked out: moved from here, its files there would look like a person's
-    /// undoing of all that is new, and the next commit there would be that.
+    /// Refuses a branch that a linked work tree has checked out. If the branch moved, the files there would look as if
+    /// a person had reverted everything new, and the next commit there would do so.
     ///
     /// # Errors
-    /// [`Kind::NotReady`] where it is so.
+    /// [`Kind::NotReady`] if there is one.
     pub(crate) fn check_branch_is_ours_alone(&self) -> Result<(), Error> {
         let head = format!("ref: {}", self.branch_ref());
         for entry in files::entries_if_any(&self.git.commondir().join("worktrees")) {
             let linked = entry.path();
             let text = |name: &str| files::read_to_string(&linked.join(name)).unwrap_or_default().trim().to_owned();
             let dot_git = text("gitdir");
-            // One that was removed by hand is only remembered.
+            // A work tree that was removed by hand may still be listed.
             if text("HEAD") == head && Path::new(&dot_git).exists() {
                 let there = Path::new(&dot_git).parent().unwrap_or(Path::new(&dot_git)).display().to_string();
                 let what = format!("'{}' is checked out in the linked work tree {there} too", self.names.branch);
-                let next = format!("`git worktree remove {there}`, or `git switch` it to a branch of its own");
+                let next = format!("`git worktree remove {there}`, or `git switch` it to another branch");
                 return Err(Error::new(Kind::NotReady, what, next));
             }
         }
         Ok(())
     }
 
-    /// What in a commit is left as it is, because it takes more than git to bring it about: a sentence each.
+    /// What a follow of a commit leaves undone, because git alone can't do it: one sentence each.
     ///
     /// # Errors
-    /// Where the commit can't be read.
+    /// If the commit can't be read.
     pub fn left_as_it_is(&self, commit: CommitId) -> Result<Vec<&'static str>, Error> {
         let tree = self.tree_of(commit)?;
         let mut notes = Vec::new();
@@ -107,11 +107,11 @@ impl Repo {
         Ok(notes)
     }
 
-    /// A file below a folder of the work tree that git tracks; where `ours` is false also one that git neither tracks nor
-    /// ignores: somebody's work. `folder` is relative to the top.
+    /// Finds a tracked file below a folder of the work tree. If `ours` is false, it also finds one that git neither
+    /// tracks nor ignores: that is somebody's work. `folder` is relative to the top.
     ///
     /// # Errors
-    /// Where the index or the work tree can't be read.
+    /// If the index or the work tree can't be read.
     pub fn somebodys_file_in(&self, folder: &Path, ours: bool) -> Result<Option<PathBuf>, Error> {
         let doing = "looking for somebody's files in the public dir";
         let index = self.index()?;

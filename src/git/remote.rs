@@ -1,8 +1,8 @@
-//! The remote: its tip, a fetch, a push under a lease.
+//! The remote: reading its tip, fetching, and pushing under a lease.
 //!
-//! What libgit2 calls success is not taken for it. A fetch whose branch vanished returns Ok, a refused push returns Ok, a
-//! forced push that lost a race returns Ok; here the tip is asked first, the server's answer for our reference is read,
-//! and what the server advertises in that very push is compared with what we mean to overwrite.
+//! libgit2's success is not trusted. A fetch whose branch vanished returns Ok, a refused push returns Ok, a forced push
+//! that lost a race returns Ok. So the tip is read first, the server's answer for our reference is checked, and what
+//! the server advertises in that very push is compared with what we mean to overwrite.
 
 use std::cell::RefCell;
 
@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 
 use super::connectivity::Fault;
 use super::error::is_systems;
-use super::incoming::{History, Incoming, Walk, not_well_formed, not_whole};
+use super::incoming::{History, Incoming, Walk, incomplete, not_well_formed};
 use super::odd::{Beside, is_odd};
 use super::{CommitId, Names, Repo};
 use crate::error::{Context, Error, Kind};
@@ -18,7 +18,7 @@ use crate::rescued::RescueKind;
 use crate::state::marker::Destination;
 use crate::transport::{self, Session};
 
-/// Of what a server says during a push so many bytes are kept.
+/// The most bytes kept of what a server says during a push.
 const MOST_SAID: usize = 16 * 1024;
 
 /// The remote of a repository, for one pass.
@@ -28,20 +28,20 @@ pub struct Remote<'r> {
     push: Option<Session>,
 }
 
-/// How a push may go about what the remote has.
+/// What a fetch found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Push {
-    /// By fast-forward only.
+    /// Move it forward only.
     FastForward,
-    /// Overwriting the exact tip that was judged, if it still is the tip.
+    /// Overwrite the exact tip that was judged, if it still is the tip.
     Overwrite,
 }
 
 impl Repo {
-    /// Where this pass pushes to, by git's configuration as it is now.
+    /// Where this pass pushes to, according to git's configuration as it is now.
     ///
     /// # Errors
-    /// Where there is no such remote.
+    /// If there is no such remote.
     pub fn destination(&self) -> Result<Destination, Error> {
         let Names { branch, remote: name, .. } = &self.names;
         let remote = self.git.find_remote(name).context(format!("reading the URL of remote '{name}'"))?;
@@ -54,10 +54,10 @@ impl Repo {
         })
     }
 
-    /// The remote as git's configuration has it, `insteadOf` and `pushurl` honoured.
+    /// The remote as configured in git, with `insteadOf` and `pushurl` applied.
     ///
     /// # Errors
-    /// [`Kind::NotReady`] where there is no such remote, and what the transport says of its URL.
+    /// [`Kind::NotReady`] if there is no such remote; otherwise the transport's objection to its URL.
     pub fn remote(&self, options: &transport::Options) -> Result<Remote<'_>, Error> {
         let name = &self.names.remote;
         let remote = self.git.find_remote(name).map_err(|error| {
@@ -79,22 +79,22 @@ impl Repo {
             let push = push.filter(|push| *push != url).map(open).transpose()?;
             return Ok(Remote { repo: self, fetch: open(url)?, push });
         };
-        // libgit2 has rewritten them by what it knows, which is not all.
+        // libgit2 has applied only the rewriting that it knows, which is not all of it.
         let stored = |key: &str| config.get_string(&format!("remote.{name}.{key}")).ok();
         let (url, push) = rewriting.apply(&stored("url").unwrap_or_default(), stored("pushurl").as_deref());
         let push = push.filter(|push| *push != url).map(|push| open(&push)).transpose()?;
         Ok(Remote { repo: self, fetch: open(&url)?, push })
     }
 
-    /// The remote's URL as the configuration has it; `None` where there is no such remote.
+    /// The remote's URL as configured; `None` if there is no such remote.
     ///
     /// # Errors
-    /// Where the configuration can't be read.
+    /// If the configuration can't be read.
     pub fn stored_url(&self) -> Result<Option<String>, Error> {
         let config = self.config()?;
         match config.get_string(&format!("remote.{}.url", self.names.remote)) {
             Ok(url) => {
-                // Masks it.
+                // This registers the secret to be masked in logs.
                 transport::split_url_secret(&url);
                 Ok(Some(url).filter(|url| !url.is_empty()))
             }
@@ -103,10 +103,10 @@ impl Repo {
         }
     }
 
-    /// Refuses a URL that no transport takes, before it replaces one that may be good; after git's `insteadOf`.
+    /// Refuses a URL that no transport supports, before it replaces one that may work. `insteadOf` is applied first.
     ///
     /// # Errors
-    /// What the transport says of it.
+    /// The transport's objection to it.
     pub fn check_url(&self, url: &str) -> Result<(), Error> {
         let remote = self.git.remote_anonymous(url).context("reading the remote's URL")?;
         let url = remote.url().unwrap_or(url);
@@ -114,10 +114,10 @@ impl Repo {
         read.map(drop)
     }
 
-    /// Takes the secret out of the URL that pushes go to, where there is one of its own. Whether there was a secret in it.
+    /// Removes the secret from the remote's push URL, if it has one. Returns whether there was one.
     ///
     /// # Errors
-    /// Where the configuration can't be read or written.
+    /// If the configuration can't be read or written.
     pub fn clean_push_url(&self) -> Result<bool, Error> {
         let name = &self.names.remote;
         let Ok(stored) = self.config()?.get_string(&format!("remote.{name}.pushurl")) else { return Ok(false) };
@@ -129,10 +129,10 @@ impl Repo {
         Ok(true)
     }
 
-    /// Sets the remote's URL, making the remote where it is missing.
+    /// Sets the remote's URL. Creates the remote if it is missing.
     ///
     /// # Errors
-    /// Where the configuration can't be written, or git does not allow the URL.
+    /// If the configuration can't be written, or git does not allow the URL.
     pub fn set_remote(&self, url: &str) -> Result<(), Error> {
         let name = &self.names.remote;
         let doing = format!("setting the URL of remote '{name}'");
@@ -141,21 +141,21 @@ impl Repo {
                 self.git.remote(name, url).context(doing)?;
                 let mut config = self.git.config().context("reading git's configuration")?;
                 let branch = &self.names.branch;
-                // What a person's `git pull` and `git status` go by.
-                let told = config
+                // A person's `git pull` and `git status` use these.
+                let set = config
                     .set_str(&format!("branch.{branch}.remote"), name)
                     .and_then(|()| config.set_str(&format!("branch.{branch}.merge"), &self.branch_ref()));
-                told.context("setting what the branch follows")
+                set.context("setting what the branch follows")
             }
             Some(stored) if stored != url => self.git.remote_set_url(name, url).context(doing),
             Some(_) => Ok(()),
         }
     }
 
-    /// Writes the identity that the environment names into the repository's own configuration.
+    /// Writes the identity given by the environment into the repository's own configuration.
     ///
     /// # Errors
-    /// Where the configuration can't be written.
+    /// If the configuration can't be written.
     pub fn set_identity(&self) -> Result<(), Error> {
         let who = &self.names.identity;
         let doing = "setting user.name and user.email";
@@ -171,17 +171,18 @@ impl Repo {
         Ok(())
     }
 
-    /// Remembers the remote's tip as seen, after keeping the one seen before where the remote's history was rewritten.
+    /// Records the remote's tip as last seen. If its history was rewritten, first rescues the tip seen before, and
+    /// returns that rescue.
     ///
     /// # Errors
-    /// Where references can't be read or written.
+    /// If references can't be read or written.
     pub fn remember_seen(&self, tip: CommitId, when: DateTime<Utc>) -> Result<(), Error> {
         let before = self.last_seen()?;
         if before == Some(tip) {
             return Ok(());
         }
         if let Some(before) = before
-            // A tip seen before that is missing or damaged can't be kept, and must not keep the new one from being seen.
+            // A missing or damaged tip can't be kept; that must not prevent recording the new one.
             && self.has_commit(before)
             && !self.descends(tip, before)?
         {
@@ -195,10 +196,10 @@ impl Repo {
         self.ref_to_disk(&self.tracking_ref())
     }
 
-    /// Forgets the remote's tip, after keeping it: the branch is not there any more (init-sync).
+    /// Rescues the remote's tip as last seen and deletes the tracking ref: the branch is gone there (init-sync).
     ///
     /// # Errors
-    /// Where references can't be read or written.
+    /// If references can't be read or written.
     pub fn forget_seen(&self, when: DateTime<Utc>) -> Result<(), Error> {
         let Some(before) = self.last_seen()? else { return Ok(()) };
         let why = format!("the remote has no branch '{}' any more", self.names.branch);
@@ -209,16 +210,16 @@ impl Repo {
 }
 
 impl Remote<'_> {
-    /// The remote's URL for logs: no secret in it.
+    /// The remote's URL for logs, without secrets.
     pub fn display_url(&self) -> &str {
         self.fetch.display_url()
     }
 
-    /// Refuses a branch that the remote lacks while it has others, and names those; with `create_branch` only one that has the
-    /// name of a tag there.
+    /// Refuses a branch that the remote lacks although it has others, and names those. With `create_branch`, refuses
+    /// it only if a tag there has its name.
     ///
     /// # Errors
-    /// [`Kind::Refused`] where the branch may not be made; otherwise as [`Remote::tip`].
+    /// [`Kind::Refused`] if the branch must not be created; otherwise as for [`Remote::tip`].
     pub fn check_may_be_missing(&self, create_branch: bool) -> Result<(), Error> {
         const NAMED: usize = 10;
         let ours = &self.repo.names.branch;
@@ -229,8 +230,8 @@ impl Remote<'_> {
             return if is_tag { Err(Error::new(Kind::Refused, what, next)) } else { Ok(()) };
         }
         if branches.contains(ours) {
-            let what = format!("the remote's '{ours}' was made while it was asked for");
-            return Err(Error::new(Kind::Unreachable, what, "the next pass takes it in"));
+            let what = format!("the remote's '{ours}' was created while its branches were being listed");
+            return Err(Error::new(Kind::Unreachable, what, "the next pass fetches it"));
         }
         let Some((default, others)) = branches.split_first() else { return Ok(()) };
         let mut named: Vec<&str> = std::iter::once(default.as_str()).chain(others.iter().map(String::as_str)).collect();
@@ -238,12 +239,12 @@ impl Remote<'_> {
         named.truncate(NAMED);
         let more = match more {
             0 => String::new(),
-            // The list was cut.
+            // The list was cut off.
             _ if branches.len() + 2 >= transport::pktline::MOST_LISTED => " and many more".to_owned(),
             more => format!(" and {more} more"),
         };
         let tag = if is_tag { " (it is a tag)" } else { "" };
-        // A server may call its branches anything.
+        // A server can give its branches any name.
         let named = transport::redact::text(named.join(", ").as_bytes());
         Err(Error::new(
             Kind::Refused,
@@ -252,7 +253,7 @@ impl Remote<'_> {
         ))
     }
 
-    /// Asks for the tip of the branch now. One round trip; nothing is written.
+    /// Reads the tip of the branch from the remote. One round trip; writes nothing.
     ///
     /// # Errors
     /// [`Kind::Unreachable`] or [`Kind::Refused`].
@@ -260,19 +261,18 @@ impl Remote<'_> {
         self.fetch.tip(&self.repo.branch_ref())
     }
 
-    /// Fetches the branch with its whole history, and checks that nothing of it is missing. No reference moves.
+    /// Fetches the branch with its whole history, checks that nothing of it is missing, and records the tip.
     ///
     /// # Errors
-    /// [`Kind::Unreachable`] or [`Kind::Refused`], also where what the server sent is not whole, and where the repository
-    /// can't be written. Nothing has changed then.
+    /// [`Kind::Unreachable`] or [`Kind::Refused`]; also if the repository can't be written. Nothing has changed then.
     pub fn fetch(&self) -> Result<Option<CommitId>, Error> {
         self.fetch_deep(History::New)
     }
 
-    /// [`Remote::fetch`], and with it all history that a shallow clone left out.
+    /// Like [`Remote::fetch`], and also fetches all history that a shallow clone left out.
     ///
     /// # Errors
-    /// As [`Remote::fetch`].
+    /// As for [`Remote::fetch`].
     pub fn fetch_whole(&self) -> Result<Option<CommitId>, Error> {
         self.fetch_deep(History::Whole)
     }
@@ -287,19 +287,19 @@ impl Remote<'_> {
         Ok(Some(tip))
     }
 
-    /// Fetches the branch without writing to the repository: into a scratch repository whose objects this process, and no
-    /// other, then sees as if they were here. For dry runs.
+    /// Fetches the branch for a dry run, without writing to the repository: into a scratch repository whose objects
+    /// only this process then sees as if they were the repository's.
     ///
     /// # Errors
-    /// As [`Remote::fetch`].
+    /// As for [`Remote::fetch`].
     pub fn fetch_beside(&self) -> Result<Option<CommitId>, Error> {
         self.fetch_beside_deep(History::New)
     }
 
-    /// [`Remote::fetch_beside`], and with it all history that a shallow clone left out.
+    /// Like [`Remote::fetch_beside`], and also fetches all history that a shallow clone left out.
     ///
     /// # Errors
-    /// As [`Remote::fetch`].
+    /// As for [`Remote::fetch`].
     pub fn fetch_whole_beside(&self) -> Result<Option<CommitId>, Error> {
         self.fetch_beside_deep(History::Whole)
     }
@@ -309,28 +309,28 @@ impl Remote<'_> {
         let Some((incoming, tip)) = self.download(make, history)? else { return Ok(None) };
         incoming.lend(self.repo)?;
         if history == History::Whole {
-            // Set twice only where a second fetch found nothing more.
+            // It is set already only if an earlier fetch did this, and then nothing has changed since.
             let _ = self.repo.uncut.set(incoming.opened_again()?);
         }
-        // Read while the scratch is there: libgit2 keeps packs open, and objects it has read.
+        // Read it while the scratch repository exists: libgit2 then keeps its packs open, and objects it has read.
         self.repo.raw_commit(tip)?;
         *self.repo.scratch.borrow_mut() = Some(incoming);
         Ok(Some(tip))
     }
 
-    /// Downloads the branch's tip and what it needs, and checks it.
+    /// Downloads the branch's tip and everything it needs, and checks them.
     fn download(
         &self,
         make: impl Fn(Walk) -> Result<Incoming, Error>,
         history: History,
     ) -> Result<Option<(Incoming, CommitId)>, Error> {
         let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
-        // What is here is told to the server from all references.
+        // All references tell the server what is here already.
         super::special::check_all_refs(&self.repo.place)?;
         let mut incoming = make(Walk::Full)?;
         let mut transferred = self.transfer(&incoming, history);
         if transferred.as_ref().is_err_and(is_odd) {
-            // It goes with its folder before another takes that.
+            // Its folder must be removed before the next one takes the same path.
             drop(incoming);
             incoming = make(Walk::Short)?;
             transferred = self.transfer(&incoming, history);
@@ -341,12 +341,12 @@ impl Remote<'_> {
             Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
             Err(fault) => Err(self.not_ours().err().unwrap_or_else(|| match fault {
                 Fault::Malformed(..) => not_well_formed(&doing, fault),
-                Fault::Missing(..) | Fault::Unreadable(..) => not_whole(&doing, fault),
+                Fault::Missing(..) | Fault::Unreadable(..) => incomplete(&doing, fault),
             })),
         }
     }
 
-    /// Brings what is new into `incoming`.
+    /// Downloads what is new into `incoming`.
     fn transfer(&self, incoming: &Incoming, history: History) -> Result<Option<CommitId>, git2::Error> {
         let branch = self.repo.branch_ref();
         let mut remote = incoming.git.remote_anonymous(self.fetch.libgit2_url())?;
@@ -359,7 +359,7 @@ impl Remote<'_> {
         let mut options = git2::FetchOptions::new();
         options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
         if history == History::Whole || incoming.has(tip) {
-            // GIT_FETCH_DEPTH_UNSHALLOW. Without it libgit2 does not ask for a commit that is here, whatever it lacks.
+            // GIT_FETCH_DEPTH_UNSHALLOW. Without it libgit2 does not request a commit that is here, whatever it lacks.
             options.depth(i32::MAX);
         }
         let mut callbacks = git2::RemoteCallbacks::new();
@@ -381,40 +381,40 @@ impl Remote<'_> {
         );
         match self.fetch.take_error() {
             Some(error) => error,
-            None if of_objects => self.not_ours().err().unwrap_or_else(|| not_whole(doing, error.message())),
+            None if of_objects => self.not_ours().err().unwrap_or_else(|| incomplete(doing, error.message())),
             None => session_error(&self.fetch, doing, error),
         }
     }
 
-    /// That an object can't be read while a fetch runs may be our damage: what is ours is read before the server is blamed.
+    /// Checks our own objects before the server is blamed: one that can't be read during a fetch may be damaged here.
     fn not_ours(&self) -> Result<(), Error> {
         for tip in [self.repo.local_tip()?, self.repo.last_seen()?].into_iter().flatten() {
             self.repo.check_whole(tip)?;
         }
-        // libgit2 and our own check walk from all references.
+        // libgit2 and our own check both walk from all references.
         self.repo.check_histories()
     }
 
     /// Pushes `commit` to the branch, if the remote's tip is still `expected`.
     ///
-    /// Returns only when the server has said ok for this reference, or when it was seen to hold the commit.
+    /// Returns Ok only if the server has confirmed this reference, or was seen to hold the commit.
     ///
     /// # Errors
-    /// [`Kind::LostRace`] where the tip is another by now, [`Kind::Refused`] with the server's words, and
-    /// [`Kind::Unreachable`] where it is not known what became of the push.
+    /// [`Kind::LostRace`] if the tip has changed, [`Kind::Refused`] with the server's words, and [`Kind::Unreachable`]
+    /// if the result of the push is unknown.
     pub fn push(&self, commit: CommitId, expected: Option<CommitId>, how: Push) -> Result<(), Error> {
         let session = self.push.as_ref().unwrap_or(&self.fetch);
         let branch = self.repo.branch_ref();
         let doing = format!("pushing to {}", session.display_url());
         let advertised: RefCell<Option<Option<CommitId>>> = RefCell::new(None);
         let answer: RefCell<Option<Option<String>>> = RefCell::new(None);
-        // What the server's hooks say; GitHub and GitLab give the reason for a refusal there.
+        // The output of the server's hooks; GitHub and GitLab give the reason for a refusal there.
         let said: RefCell<Vec<u8>> = RefCell::new(Vec::new());
         let push = |git: &git2::Repository, how: Push| -> Result<(), git2::Error> {
             let mut callbacks = git2::RemoteCallbacks::new();
             callbacks.push_negotiation(|updates| {
                 for update in updates {
-                    // `src` is what the remote has now, as it advertised in this connection; zero stands for nothing.
+                    // `src` is the remote's tip as advertised in this connection; zero means that there is none.
                     let there = Some(update.src()).filter(|id| !id.is_zero());
                     *advertised.borrow_mut() = Some(there);
                     if there != expected {
@@ -447,21 +447,21 @@ impl Remote<'_> {
         let pushed = match push(&self.repo.git, how) {
             Err(error) if is_odd(&error) && (how == Push::Overwrite || self.is_forward(commit, expected)?) => {
                 let beside = Beside::to_push(self.repo, commit, expected)?;
-                // libgit2 would look for the remote's commit there; that this only moves it forward was seen just now.
+                // Forced: libgit2's own check would look for the remote's commit there. `is_forward` has checked.
                 push(&beside.git, Push::Overwrite)
             }
             pushed => pushed,
         };
         let moved = || {
             let what = format!("{doing}: the remote's '{}' moved in the meantime", self.repo.names.branch);
-            Error::new(Kind::LostRace, what, "the next pass looks anew and decides")
+            Error::new(Kind::LostRace, what, "the next pass looks again and decides")
         };
         let advertised = advertised.into_inner();
         if advertised.is_some_and(|there| there != expected && there != Some(commit)) {
             return Err(moved());
         }
         if advertised == Some(Some(commit)) {
-            // Somebody else pushed it, the job perhaps: the server says so itself.
+            // Somebody else has pushed it, perhaps the job: the server itself advertises it.
             return Ok(());
         }
         match (pushed, answer.into_inner()) {
@@ -472,7 +472,7 @@ impl Remote<'_> {
                 let trouble = session_error(session, &doing, &error);
                 self.look_up(session, commit, expected, trouble, moved)
             }
-            // Nothing was said of our reference: it had the commit already, or the server does not report.
+            // The server reported nothing for our reference: it had the commit already, or it does not report.
             (Ok(()), None) => {
                 let what = format!("{doing}: the server did not say whether it took the commit");
                 let trouble = Error::new(Kind::Unreachable, what, "the next pass looks and pushes again");
@@ -481,12 +481,12 @@ impl Remote<'_> {
         }
     }
 
-    /// Whether a push of `commit` moves the remote's branch forward only.
+    /// Returns whether a push of `commit` is a fast-forward of the remote's branch.
     fn is_forward(&self, commit: CommitId, expected: Option<CommitId>) -> Result<bool, Error> {
         expected.map_or(Ok(true), |expected| Ok(expected == commit || self.repo.descends(commit, expected)?))
     }
 
-    /// A push whose answer did not come is looked up, not guessed.
+    /// Reads the remote's tip after a push whose answer did not arrive.
     fn look_up(
         &self,
         session: &Session,
@@ -507,7 +507,7 @@ impl Remote<'_> {
     }
 }
 
-/// The one place that pushes.
+/// The only place that pushes.
 #[allow(clippy::disallowed_methods)]
 fn push_with(
     remote: &mut git2::Remote<'_>,
@@ -527,7 +527,7 @@ fn session_error(session: &Session, doing: &str, error: &git2::Error) -> Error {
     }
 }
 
-/// What the server's word about one reference means. `said`: what it said besides.
+/// The error for the server's answer about one reference. `said` is what it said besides.
 fn refused(doing: &str, words: &str, said: &str) -> Error {
     let refusal = transport::refusal(words, said);
     let said = transport::redact::text(said.as_bytes());

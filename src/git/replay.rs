@@ -1,8 +1,8 @@
-//! `--on-divergence rebase`: our unpushed commits replayed on the remote's tip, in memory.
+//! `--on-divergence rebase`: replays our unpushed commits on the remote's tip, in memory.
 //!
-//! No file and no reference is touched here; the result is a commit for [`Repo::follow`] to bring about. Merge drivers that
-//! libgit2 knows are honoured (`merge=union` keeps both sides of an append-only ledger). What can't be replayed without a
-//! question gives nothing, and the policy decides.
+//! No file and no reference is touched here; the result is a commit for [`Repo::follow`] to check out. Merge drivers
+//! that libgit2 knows are honoured (`merge=union` keeps both sides of an append-only file). If something can't be
+//! replayed without asking a person, there is no result, and the policy decides.
 
 use chrono::{DateTime, Utc};
 
@@ -15,11 +15,12 @@ use crate::rescued::RescueKind;
 const MOST: usize = 10_000;
 
 impl Repo {
-    /// Replays what `ours` has and `theirs` has not on `theirs`. `None` where the policy must decide: a conflict, a merge
-    /// commit, or a commit of ours that the remote had and rewrote away.
+    /// Replays the commits that only `ours` has on `theirs`. Returns `None` if the policy must decide: there is a
+    /// conflict, a merge commit, or a commit of ours that the remote once had and then dropped by rewriting its
+    /// history.
     ///
     /// # Errors
-    /// Where the repository can't be read or written.
+    /// If the repository can't be read or written.
     pub fn replay(&self, ours: CommitId, theirs: CommitId, when: DateTime<Utc>) -> Result<Option<CommitId>, Error> {
         let doing = "replaying unpushed commits on the remote's";
         if !self.are_related(ours, theirs)? {
@@ -31,10 +32,11 @@ impl Repo {
             tracing::info!("not replayed: the remote rewrote its history");
             return Ok(None);
         }
-        // `git rebase` would sign them. The policy would drop them from the branch for a setting: a person has to decide.
+        // `git rebase` would sign them. If this only failed to replay, the policy would drop them from the branch
+        // because of a setting: a person has to decide.
         self.check_unsigned("our unpushed commits were not replayed on the remote's, and stay where they are")?;
         let (_, committer) = self.signatures(when)?;
-        // A merge asks the attributes in the work tree for its drivers.
+        // A merge reads the merge drivers from attributes in the work tree.
         self.check_tracked_rules()?;
         let mut onto = theirs;
         for id in unpushed {
@@ -47,7 +49,7 @@ impl Repo {
                 return Ok(None);
             };
             let Some(parent) = commit.parent_ids().next() else {
-                tracing::info!(commit = %id, "not replayed: a beginning of its own");
+                tracing::info!(commit = %id, "not replayed: a commit without a parent");
                 return Ok(None);
             };
             let (before, there) = (self.tree_of(parent)?, self.tree_of(onto)?);
@@ -60,7 +62,7 @@ impl Repo {
             let tree = self.edit_tree(Some(there.id()), &self.edits_of(&there, &index)?)?;
             let was_empty = self.raw_commit(commit.parent_id(0).context(doing)?)?.tree == commit.tree_id();
             if tree == there.id() && !was_empty {
-                // The remote has this change already. One that was empty from the start was meant so.
+                // The remote has this change already. A commit that was empty from the start is kept.
                 continue;
             }
             onto = self.write_commit(tree, &[onto], &commit.author(), &committer, message)?;
@@ -68,7 +70,7 @@ impl Repo {
         Ok(Some(onto))
     }
 
-    /// What an index, made by a merge into `tree`, has otherwise than that.
+    /// The changes that an index, made by a merge into `tree`, has against that tree.
     fn edits_of(&self, tree: &git2::Tree<'_>, index: &git2::Index) -> Result<Edits, Error> {
         let doing = "replaying unpushed commits on the remote's";
         let diff = self.git.diff_tree_to_index(Some(tree), Some(index), None).context(doing)?;
@@ -82,7 +84,8 @@ impl Repo {
         Ok(edits)
     }
 
-    /// Whether one of these commits was reachable from a tip that the remote had and rewrote away: each such tip was rescued.
+    /// Returns whether one of these commits is reachable from a tip that the remote once had and then rewrote: each
+    /// such tip was rescued.
     fn was_on_the_remote(&self, commits: &[CommitId]) -> Result<bool, Error> {
         for (name, tip) in self.rescues()? {
             if name.kind() != Some(RescueKind::Remote) || !self.has_commit(tip) {

@@ -1,7 +1,7 @@
-//! `.gitignore` and `.gitattributes` that are no files.
+//! Guards against `.gitignore` and `.gitattributes` that are not regular files.
 //!
-//! libgit2 opens both in each folder of the work tree that it looks into, and waits for ever for the other end of a FIFO. So the
-//! folders that it is about to visit are looked at first, and it is kept out of one with such a file in it; the rest goes on.
+//! libgit2 opens both in each folder of the work tree that it enters, and blocks forever on a FIFO. So the folders that
+//! it is about to visit are checked first. It is kept out of those with such a file in them, and the rest continues.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,32 +13,32 @@ use crate::fs::files;
 
 const NAMES: [&str; 2] = [".gitignore", ".gitattributes"];
 
-/// A folder that libgit2 must not look into.
+/// A folder that libgit2 must not enter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Blocked {
     /// Relative to the top of the work tree.
     pub(crate) folder: PathBuf,
-    /// The file that is none, as relative.
+    /// The special file, relative to the top too.
     pub(crate) file: PathBuf,
-    /// What it is: "a FIFO".
+    /// Its type, for example "a FIFO".
     pub(crate) kind: &'static str,
 }
 
 impl Blocked {
-    /// Why what is in the folder is left alone.
+    /// Why the content of the folder is skipped.
     pub(crate) fn why(&self) -> String {
-        format!("is {}: git can't read its rules, so nothing in its folder is looked at", self.kind)
+        format!("is {}: git can't read its rules, so everything in its folder is skipped", self.kind)
     }
 
     fn error(&self) -> Error {
         let what =
             format!("{} is {}, and git looks for rules there; nothing was touched", shown(&self.file), self.kind);
-        Error::new(Kind::NotReady, what, "take it away")
+        Error::new(Kind::NotReady, what, "remove it")
     }
 }
 
 impl Repo {
-    /// Whether libgit2 must not look into this very folder.
+    /// Returns why libgit2 must not enter this folder itself, if so.
     pub(crate) fn blocked(&self, folder: &Path) -> Option<Blocked> {
         NAMES.iter().find_map(|name| {
             let file = folder.join(name);
@@ -47,15 +47,15 @@ impl Repo {
         })
     }
 
-    /// Whether libgit2 must not look into one of the folders that lead to a path.
+    /// Returns why libgit2 must not enter one of the folders above a path, if so.
     pub(crate) fn blocked_on_the_way(&self, path: &Path) -> Option<Blocked> {
         path.ancestors().skip(1).find_map(|folder| self.blocked(folder))
     }
 
-    /// Whether libgit2 must not look into a folder, one that leads to it, or one below.
+    /// Refuses a folder if libgit2 must not enter it, one above it, or one below.
     ///
     /// # Errors
-    /// [`Kind::NotReady`], naming the file.
+    /// [`Kind::NotReady`], which names the file.
     pub(crate) fn check_rules_around(&self, folder: &Path) -> Result<(), Error> {
         self.blocked_on_the_way(folder).or_else(|| self.blocked_below(folder)).map_or(Ok(()), |it| Err(it.error()))
     }
@@ -67,21 +67,21 @@ impl Repo {
         })
     }
 
-    /// Of the folders with tracked files, those that libgit2 must not look into. Costs two system calls a folder.
+    /// The folders with tracked files that libgit2 must not enter. This takes two system calls per folder.
     pub(crate) fn blocked_among_tracked(&self, index: &git2::Index) -> BTreeSet<Blocked> {
         self.blocked_among_tracked_in(Path::new(""), index)
     }
 
-    /// The same of the folders in one, itself included.
+    /// Like [`Repo::blocked_among_tracked`], for a folder and those in it.
     pub(crate) fn blocked_among_tracked_in(&self, folder: &Path, index: &git2::Index) -> BTreeSet<Blocked> {
         tracked_folders(index, folder).iter().filter_map(|folder| self.blocked(folder)).collect()
     }
 
-    /// Refuses a link in a commit by the name of such a file that leads to a FIFO, a socket or a device here: libgit2 follows it as
-    /// it checks out.
+    /// Refuses a link with the name of a rules file in a commit if it leads to a FIFO, a socket or a device here:
+    /// libgit2 follows it at checkout.
     ///
     /// # Errors
-    /// [`Kind::NotReady`], naming the link.
+    /// [`Kind::NotReady`], which names the link.
     pub(crate) fn check_linked_rules(&self, tree: &git2::Tree<'_>, path: &Path, staging: &Path) -> Result<(), Error> {
         const LINK: i32 = 0o120_000;
         if !path.file_name().is_some_and(|name| NAMES.iter().any(|it| name == *it)) {
@@ -92,20 +92,20 @@ impl Repo {
         let leads_to = staging.join(path.parent().unwrap_or(path)).join(path_of(target.content()));
         let Some(kind) = files::special(&leads_to) else { return Ok(()) };
         let what = format!("the commit to follow has a link {} that leads to {kind} here", shown(path));
-        Err(Error::new(Kind::NotReady, what, "take that away, or the link out of the branch"))
+        Err(Error::new(Kind::NotReady, what, "remove that, or remove the link from the branch"))
     }
 
-    /// Refuses the work tree where libgit2 must not look into a folder with tracked files.
+    /// Refuses the work tree if libgit2 must not enter a folder with tracked files.
     ///
     /// # Errors
-    /// [`Kind::NotReady`], naming the file.
+    /// [`Kind::NotReady`], which names the file.
     pub(crate) fn check_tracked_rules(&self) -> Result<(), Error> {
         self.blocked_among_tracked(&self.index()?).first().map_or(Ok(()), |it| Err(it.error()))
     }
 
-    /// Keeps a look at the work tree out of the folders that libgit2 must not look into: `options` gets the paths that
-    /// remain of `root`. Whether any do.
-    pub(crate) fn look_around(
+    /// Limits a comparison of the work tree to the folders that libgit2 may enter: adds to `options` the paths under
+    /// `root` that are not blocked. Returns whether there are any.
+    pub(crate) fn add_unblocked(
         &self,
         root: &Path,
         blocked: &BTreeSet<Blocked>,
@@ -129,7 +129,7 @@ impl Repo {
         any
     }
 
-    /// What is in a folder, on disk or in the index.
+    /// The paths in a folder, on disk or in the index.
     fn names_in(&self, folder: &Path, index: &git2::Index) -> BTreeSet<PathBuf> {
         let here = files::entries_if_any(&self.place.work_dir.join(folder));
         let tracked = index.iter().filter_map(|entry| {
@@ -140,13 +140,13 @@ impl Repo {
     }
 }
 
-/// Each folder with a tracked file in it or below it: `inside` and those in it.
+/// Every folder below `inside`, and `inside` itself, that has a tracked file in it or below it.
 pub(super) fn tracked_folders(index: &git2::Index, inside: &Path) -> BTreeSet<PathBuf> {
     let mut folders = BTreeSet::from([inside.to_owned()]);
     let mut last = Vec::new();
     for entry in entries_below(index, inside) {
         let parent = entry.path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &entry.path[..at]);
-        // Entries are in order, so the files of a folder follow one another.
+        // Entries are sorted, so the files of a folder follow one another.
         if parent == last {
             continue;
         }

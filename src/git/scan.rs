@@ -1,8 +1,8 @@
-//! Which tracked files may differ from the index, by their numbers alone.
+//! Finds tracked files that may differ from the index, by their stat data alone.
 //!
-//! libgit2 asks for each file by its whole path, on one thread. Here a folder is opened once and its files are asked for by name, on
-//! both cores where there are many. What looks changed, or was changed at the time when the index was written, is left to libgit2 to
-//! read and judge; it goes by the same numbers.
+//! libgit2 stats each file by its full path, on one thread. Here each folder is opened once and its files are looked up
+//! by name, on two threads if there are many. A file that looks changed, or that changed when the index was being
+//! written, is left to libgit2 to read and judge; libgit2 uses the same stat data.
 
 use std::path::{Path, PathBuf};
 
@@ -11,33 +11,33 @@ use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, last};
 use crate::fs::walk::{Reached, Walk};
 
-/// From so many files on, a second thread pays.
+/// From this many files on, a second thread pays off.
 const FOR_TWO_THREADS: usize = 10_000;
 
-/// With more suspects than this libgit2 looks at everything: a list so long would cost more.
+/// With more suspects than this, libgit2 checks everything: so long a list of paths would cost more.
 const MOST_SUSPECTS: usize = 2_000;
 
 const SUBMODULE: u32 = 0o160_000;
 
-/// Those among the tracked files that have to be looked at closely.
+/// The tracked files that need a closer look.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Suspects {
-    /// So many, or there are no numbers to go by.
+    /// All of them: there are too many suspects, or no stat data to compare with.
     All,
     /// These.
     Some(Vec<PathBuf>),
 }
 
-/// A time as the index has it: seconds and nanoseconds.
+/// A time as the index stores it: seconds and nanoseconds.
 type Time = (i64, i64);
 
 impl Repo {
-    /// Compares the numbers of all tracked files with those in the index.
+    /// Compares the stat data of all tracked files with the index.
     ///
     /// # Errors
-    /// Where a folder or file can't be looked at.
+    /// If a folder or file can't be read.
     pub(super) fn suspects(&self, index: &git2::Index, top: &Dir) -> Result<Suspects, Error> {
-        // A dry run's index may be in memory alone.
+        // A dry run's index may exist in memory only.
         let Some(written) = index.path().and_then(|path| std::fs::symlink_metadata(path).ok()) else {
             return Ok(Suspects::All);
         };
@@ -55,7 +55,7 @@ impl Repo {
             std::thread::scope(|scope| {
                 let other = scope.spawn(|| find(there));
                 let mut found = find(here)?;
-                let lost = |_| Error::retry("a thread that looks at files was lost", "the next pass tries again");
+                let lost = |_| Error::retry("a thread that compares files died", "the next pass tries again");
                 found.append(&mut other.join().map_err(lost)??);
                 Ok::<_, Error>(found)
             })?
@@ -89,7 +89,7 @@ fn suspects_in(
     Ok(suspects)
 }
 
-// The index has 32 bits for each number, and git cuts them the same way.
+// The index has 32 bits for each number, and git truncates them the same way.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
 fn is_unchanged(
     folder: &Dir,
@@ -114,6 +114,6 @@ fn is_unchanged(
         && stat.st_ino as u32 == entry.ino
         && stat.st_uid == entry.uid
         && stat.st_gid == entry.gid
-        // A file that was changed after the index was written may have the numbers of before.
+        // A file that changed after the index was written may still have the old stat data.
         && (stat.st_mtime as i64, stat.st_mtime_nsec as i64) < written)
 }

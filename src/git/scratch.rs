@@ -1,7 +1,8 @@
-//! A copy of a repository for a dry run of init-sync, which mends before it looks: the copy is mended, the repository is not
-//! touched.
+//! A copy of a repository for a dry run of init-sync, which repairs before it decides: the copy is repaired, and the
+//! repository stays untouched.
 //!
-//! Packs are not copied; the copy borrows them, as git's alternates do. Loose objects are: they are what damage is found in.
+//! Packs are not copied; the copy borrows them as alternates. Loose objects are copied, because damage is found in
+//! them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,32 +15,32 @@ use crate::error::{Context, Error};
 use crate::fs::files;
 use crate::state::dir::PrivateDir;
 
-/// What has nothing to do with the branch, and may be large.
+/// Parts of `.git` that do not matter for the branch, and may be large.
 const LEFT_OUT: &[&str] = &["lfs", "modules", "hooks", "tmp_objdir-gitsync", "staging"];
 
-/// The copy, which goes when this does.
+/// The copy; removed when this is dropped.
 pub struct Scratch {
-    /// Where it is: its `.git` is the copy, its work tree is the repository's.
+    /// Its location: its `.git` is the copy, its work tree is the repository's.
     pub place: Place,
-    /// Removed with what is in it.
+    /// Removed with everything in it.
     _folder: Folder,
 }
 
 impl Scratch {
-    /// A copy of the repository at `place`.
+    /// Copies the repository at `place`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn of(place: &Place) -> Result<Self, Error> {
         let scratch = Self::empty(Some(place))?;
         copy(&place.git_dir, &scratch.place.git_dir).context("copying the repository for a dry run")?;
         Ok(scratch)
     }
 
-    /// An empty place, with the work tree of `like` or one of its own.
+    /// An empty location, with the work tree of `like` or a new one.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// If the file system fails.
     pub fn empty(like: Option<&Place>) -> Result<Self, Error> {
         let folder = Folder::temporary()?;
         let doing = "making a folder for a dry run";
@@ -54,33 +55,33 @@ impl Scratch {
 }
 
 impl Repo {
-    /// From here on what this handle writes into the store of objects stays in memory.
+    /// From here on, objects written through this handle stay in memory.
     ///
     /// # Errors
-    /// Where the store can't be opened.
+    /// If the object store can't be opened.
     pub fn keep_writes_in_memory(&self) -> Result<(), Error> {
         let doing = "keeping a dry run's objects in memory";
         let odb = self.git.odb().context(doing)?;
         odb.add_new_mempack_backend(1000).map(drop).context(doing)
     }
 
-    /// Whether a commit has something at a path.
+    /// Returns whether a commit has something at a path.
     ///
     /// # Errors
-    /// Where the commit can't be read.
+    /// If the commit can't be read.
     pub fn has_path(&self, commit: CommitId, path: &Path) -> Result<bool, Error> {
         Ok(self.tree_of(commit)?.get_path(path).is_ok())
     }
 
-    /// From here on the local branch is taken to be at `tip`.
+    /// From here on, the local branch is assumed to be at `tip`.
     pub fn assume_tip(&self, tip: CommitId) {
         self.assumed_tip.set(Some(tip));
     }
 
-    /// From here on the index is taken to be that of a commit. It is in memory alone.
+    /// From here on, the index is assumed to be that of a commit. It exists in memory only.
     ///
     /// # Errors
-    /// Where the commit can't be read.
+    /// If the commit can't be read.
     pub fn assume_index_of(&self, commit: CommitId) -> Result<(), Error> {
         let doing = "making the index again";
         let mut index = git2::Index::new().context(doing)?;
@@ -98,10 +99,10 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
         }
         let Ok(meta) = fs::metadata(&source) else { continue };
         if meta.is_file() {
-            // As git sees it, the index is as old as it was.
+            // Keep the modification time: git compares the index's with those of the files.
             fs::copy(&source, &target)?;
             if let Ok(modified) = meta.modified() {
-                // Objects may be read and not written, by their owner too; setting the time takes no more than that.
+                // Objects may be read-only, for their owner too; setting the time needs no write access.
                 fs::File::open(&target)?.set_modified(modified)?;
             }
         } else if meta.is_dir() {
@@ -112,7 +113,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Loose objects, and a note of where the others are.
+/// Copies the loose objects, and writes alternates to the other stores.
 fn copy_objects(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in files::entries(from)? {
         let name = entry.name();
@@ -124,7 +125,7 @@ fn copy_objects(from: &Path, to: &Path) -> std::io::Result<()> {
     }
     fs::create_dir_all(to.join("info"))?;
     let mut stores: Vec<PathBuf> = vec![from.canonicalize()?];
-    // Relative ones are seen from where they are written.
+    // Relative paths start at the folder of the store that lists them.
     let borrowed = files::read_to_string(&from.join("info/alternates")).unwrap_or_default();
     stores
         .extend(borrowed.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| from.join(line)));

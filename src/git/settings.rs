@@ -1,6 +1,6 @@
-//! Git's configuration where it can't be read: the file and the key, so that a person finds what to mend.
+//! Finds the file and the key of a wrong setting in git's configuration, so that a person knows what to correct.
 //!
-//! A setting that is wrong is no damage. Nothing is put aside for it, and the configuration stays as it is.
+//! A wrong setting is not damage. Nothing is put aside because of it, and the configuration stays as it is.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::Place;
 use crate::error::{Error, Kind};
 use crate::fs::files;
 
-/// The settings that libgit2 reads as it opens a repository, and that must be true or false.
+/// The boolean settings that libgit2 reads when it opens a repository.
 const BOOLEANS: &[&str] = &[
     "core.bare",
     "core.filemode",
@@ -26,10 +26,7 @@ const BOOLEANS: &[&str] = &[
     "index.threads",
 ];
 
-/// Refuses a setting that must be true or false and is neither, as git does: not each pass comes to need each of them.
-///
-/// # Errors
-/// [`Kind::NotReady`], naming file and key.
+/// The part of the configuration that keeps a repository from being opened, if `error` comes from there.
 pub(crate) fn check_booleans(place: &Place, config: &git2::Config) -> Result<(), Error> {
     let input = config.get_string("core.autocrlf").is_ok_and(|value| value.eq_ignore_ascii_case("input"));
     let autocrlf = (!input).then_some("core.autocrlf");
@@ -49,7 +46,7 @@ pub(crate) fn refused(place: &Place, error: &git2::Error) -> Option<Error> {
     files(place).into_iter().find_map(|file| wrong_in(&file, error, from_there))
 }
 
-/// A failure that came from a setting, with the file and the key of that instead of libgit2's words.
+/// Replaces libgit2's message for a wrong setting by one that names the file and the key.
 pub fn named(place: &Place, failure: Error) -> Error {
     if failure.kind != Kind::NotReady || !failure.what.contains("failed to parse '") {
         return failure;
@@ -58,7 +55,7 @@ pub fn named(place: &Place, failure: Error) -> Error {
     refused(place, &said).unwrap_or(failure)
 }
 
-/// The files that git reads its configuration from, as far as they are there.
+/// The existing files that git reads its configuration from.
 fn files(place: &Place) -> Vec<PathBuf> {
     let own = ["config", "config.worktree"].map(|name| place.git_dir.join(name));
     let found = [git2::Config::find_global(), git2::Config::find_xdg(), git2::Config::find_system()];
@@ -66,10 +63,11 @@ fn files(place: &Place) -> Vec<PathBuf> {
 }
 
 fn wrong_in(file: &Path, error: &git2::Error, from_there: bool) -> Option<Error> {
-    let mend =
-        |what: String, file: &str| Some(Error::new(Kind::NotReady, what, format!("mend {file}; nothing was touched")));
+    let wrong_setting = |what: String, file: &str| {
+        Some(Error::new(Kind::NotReady, what, format!("correct {file}; nothing was touched")))
+    };
     let name = file.display().to_string();
-    let refused = |what: String| mend(what, &name);
+    let refused = |what: String| wrong_setting(what, &name);
     match files::read(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
@@ -80,20 +78,20 @@ fn wrong_in(file: &Path, error: &git2::Error, from_there: bool) -> Option<Error>
     }
     let config = match git2::Config::open(file).and_then(|mut config| config.snapshot()) {
         Ok(config) => config,
-        // libgit2 names the line, and of an include the file that is included.
+        // libgit2 names the line, and for an include the included file.
         Err(error) => {
             let said = error.message();
-            // Of a file that the system keeps from us libgit2 says no more than its name.
+            // For a file that may not be read, libgit2 gives only the name.
             let closed = said.split_once("failed open - '").and_then(|(_, rest)| rest.split_once('\''));
             if let Some((included, _)) = closed.filter(|(included, _)| *included != name) {
                 let what =
                     format!("git's configuration {name} includes {included} (include.path), which can't be read");
-                let next = format!("let this user read {included}, or take the include out; nothing was touched");
+                let next = format!("let this user read {included}, or remove the include; nothing was touched");
                 return Some(Error::new(Kind::NotReady, what, next));
             }
             let place = said.rsplit_once("(in ").and_then(|(_, place)| place.rsplit_once(':'));
             let at_fault = place.map_or(&*name, |(file, _)| file);
-            return mend(format!("git's configuration {name} can't be read: {said}"), at_fault);
+            return wrong_setting(format!("git's configuration {name} can't be read: {said}"), at_fault);
         }
     };
     if !from_there {
@@ -109,11 +107,11 @@ fn wrong_in(file: &Path, error: &git2::Error, from_there: bool) -> Option<Error>
         let value = String::from_utf8_lossy(entry.value_bytes()).into_owned();
         let is_named = !value.is_empty() && error.message().contains(&format!("'{value}'"));
         let file = if entry.include_depth() > 0 { format!("a file that {name} includes") } else { name.clone() };
-        let wrong = || mend(format!("{key} = {value} in {file} is no value that git knows for it"), &file);
+        let wrong = || wrong_setting(format!("{key} = {value} in {file} is not a value that git accepts"), &file);
         if BOOLEANS.contains(&key.as_str()) && git2::Config::parse_bool(value.as_str()).is_err() {
             return wrong();
         }
-        // Another key may have this value, and may have it rightly.
+        // Another key may have this value, and be right to.
         if is_named && likely.is_none() {
             likely = wrong();
         }

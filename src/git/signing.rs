@@ -1,16 +1,16 @@
-//! Signatures, which gitsync does not make.
+//! Refuses to commit where signed commits are required: gitsync does not sign.
 
 use super::{Repo, settings};
 use crate::error::Error;
 
 impl Repo {
-    /// Refuses to make a commit where git's configuration asks for signed ones. `instead`: what was or was not done, as a part
-    /// of a sentence.
+    /// Refuses to make a commit if git's configuration asks for signed ones. `instead` says what was or was not done,
+    /// as a part of a sentence.
     ///
     /// Rescues are gitsync's own and need no signature.
     ///
     /// # Errors
-    /// Where `commit.gpgsign` is true or can't be read.
+    /// If `commit.gpgsign` is true or can't be read.
     pub fn check_unsigned(&self, instead: &str) -> Result<(), Error> {
         let why = match self.config()?.get_bool("commit.gpgsign") {
             Ok(false) => return Ok(()),

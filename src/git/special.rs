@@ -1,8 +1,8 @@
-//! A FIFO, a socket or a device where git looks for a file.
+//! Refuses a FIFO, a socket or a device where git looks for a file.
 //!
-//! libgit2 opens what it finds and waits for ever for the other end of a FIFO, with our lock held. So each pass looks first, at
-//! exactly the files that will be opened: those of the repository and of git's configuration here, `.gitignore` and `.gitattributes`
-//! in `rules.rs`. What is found is named, and nothing is touched.
+//! libgit2 opens whatever it finds and blocks forever on a FIFO, while we hold the lock. So each pass first checks
+//! exactly the files that will be opened: those of the repository and of git's configuration here, `.gitignore` and
+//! `.gitattributes` in `rules.rs`. What it finds is named, and nothing is touched.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use super::{Names, Place, Repo};
 use crate::error::{Error, Kind};
 use crate::fs::files;
 
-/// Includes in includes are followed so deep, as git does it.
+/// How deep nested includes are followed; the same limit as git's.
 const DEEPEST_INCLUDE: usize = 10;
 
-/// What libgit2 or a pass opens in `.git`, if it is there.
+/// What libgit2 or a pass opens in `.git`, if it exists.
 const IN_GIT_DIR: [&str; 17] = [
     "config",
     "config.worktree",
@@ -34,10 +34,11 @@ const IN_GIT_DIR: [&str; 17] = [
     "logs/HEAD",
 ];
 
-/// Refuses a repository in which a FIFO, a socket or a device stands where a file is looked for. Costs some forty system calls.
+/// Refuses a repository in which a FIFO, a socket or a device is at the path of a file. This takes about forty system
+/// calls.
 ///
 /// # Errors
-/// [`Kind::NotReady`], naming it.
+/// [`Kind::NotReady`], which names it.
 pub(crate) fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
     let git_dir = &place.git_dir;
     let branch = format!("refs/heads/{}", names.branch);
@@ -45,11 +46,11 @@ pub(crate) fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
     let logs = [format!("logs/{branch}"), format!("logs/{seen}")];
     let here = IN_GIT_DIR.iter().copied().chain([&*branch, &*seen]).chain(logs.iter().map(String::as_str));
     for path in here.map(|name| git_dir.join(name)) {
-        check(&path, "take it away; if it is missed then, `gitsync init-sync` makes it again")?;
+        check(&path, "remove it; if git needs the file, `gitsync init-sync` makes it again")?;
     }
     for folder in ["objects/pack", "refs/gitsync"] {
         if let Some(path) = files::special_below(&git_dir.join(folder)) {
-            check(&path, "take it away: git keeps only files there")?;
+            check(&path, "remove it: git keeps only files there")?;
         }
     }
     let shared = [git2::Config::find_system(), git2::Config::find_xdg(), git2::Config::find_global()];
@@ -63,50 +64,50 @@ pub(crate) fn check_files(place: &Place, names: &Names) -> Result<(), Error> {
         (git2::ConfigLevel::System, "gitattributes"),
     ] {
         for folder in folders(&crate::ffi::search_path(level)) {
-            check(&folder.join(name), "take it away: git looks for rules there")?;
+            check(&folder.join(name), "remove it: git looks for rules there")?;
         }
     }
     Ok(())
 }
 
-/// Refuses every reference that is none, which what walks them all would open.
+/// Refuses special files among the references, which a walk over all references would open.
 ///
 /// # Errors
-/// [`Kind::NotReady`], naming it.
+/// [`Kind::NotReady`], which names it.
 pub(crate) fn check_all_refs(place: &Place) -> Result<(), Error> {
     for folder in ["refs", "logs"] {
         if let Some(path) = files::special_below(&place.git_dir.join(folder)) {
-            check(&path, "take it away: git keeps only files there")?;
+            check(&path, "remove it: git keeps only files there")?;
         }
     }
     Ok(())
 }
 
 impl Repo {
-    /// Looks once more for what opening the repository has refused: a job may have put anything anywhere.
+    /// Repeats the checks made when the repository was opened: a job may have put anything anywhere.
     ///
     /// # Errors
-    /// [`Kind::NotReady`], naming it.
+    /// [`Kind::NotReady`], which names it.
     pub fn check_files(&self) -> Result<(), Error> {
         check_files(&self.place, &self.names)
     }
 
-    /// Refuses files of rules outside of the work tree that can't be read, as the configuration names them.
+    /// Refuses special files among the rules files outside the work tree that the configuration names.
     ///
     /// # Errors
-    /// [`Kind::NotReady`], naming the file and the setting.
+    /// [`Kind::NotReady`], which names the file and the setting.
     pub(crate) fn check_configured_files(&self) -> Result<(), Error> {
         let Ok(config) = self.git.config() else { return Ok(()) };
         for key in ["core.excludesfile", "core.attributesfile"] {
             if let Ok(path) = config.get_path(key) {
-                check(&self.place.work_dir.join(path), &format!("mend {key} in git's configuration"))?;
+                check(&self.place.work_dir.join(path), &format!("correct {key} in git's configuration"))?;
             }
         }
         Ok(())
     }
 }
 
-/// The files outside of the work tree in which git looks for attributes.
+/// The files outside the work tree in which git looks for attributes.
 pub(super) fn attribute_files(repo: &Repo, config: &git2::Config) -> Vec<PathBuf> {
     let in_folders = |level, name: &'static str| {
         folders(&crate::ffi::search_path(level)).into_iter().map(move |folder| folder.join(name))
@@ -128,9 +129,10 @@ fn check(path: &Path, next: &str) -> Result<(), Error> {
     }
 }
 
-/// A file of configuration, and each that it includes. Conditions are not judged: what may be included is looked at.
+/// Checks a configuration file and every file it includes. Conditions of includes are ignored: all files that may be
+/// included are checked.
 fn check_config(path: &Path, place: &Place, depth: usize) -> Result<(), Error> {
-    check(path, "take it away, or mend the include that names it")?;
+    check(path, "remove it, or correct the include that names it")?;
     if depth > DEEPEST_INCLUDE {
         return Ok(());
     }
@@ -150,7 +152,7 @@ fn check_config(path: &Path, place: &Place, depth: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// The paths that a file of configuration includes.
+/// The paths that a configuration file includes.
 fn includes(text: &str) -> Vec<String> {
     let mut inside = false;
     let mut found = Vec::new();
@@ -158,7 +160,7 @@ fn includes(text: &str) -> Vec<String> {
         let mut rest = line;
         if let Some(section) = line.strip_prefix('[') {
             inside = section.to_ascii_lowercase().starts_with("include");
-            // A setting may stand on the line of its section.
+            // A setting may be on the same line as its section.
             rest = section.rsplit_once(']').map_or("", |(_, rest)| rest).trim();
         }
         let Some((key, value)) = rest.split_once('=').filter(|_| inside) else { continue };
@@ -169,7 +171,7 @@ fn includes(text: &str) -> Vec<String> {
     found
 }
 
-/// The folders of a search path, in order.
+/// The folders in a search path, in order.
 fn folders(list: &[u8]) -> Vec<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
     let folder = |bytes: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(bytes));

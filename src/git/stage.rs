@@ -1,7 +1,7 @@
-//! Files of a commit written to a folder of the private folder, with the content and modes that git gives them.
+//! Writes files of a commit to a folder in the private folder, with the content and modes that git gives them.
 //!
-//! What git does not convert is written by us, a folder handle a folder, on both cores where there is much of it. The rest is checked
-//! out by libgit2.
+//! Files that git does not convert are written here, with one handle per folder, on two threads if there are many.
+//! libgit2 checks out the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -21,20 +21,21 @@ pub(super) const STAGING_OLD: &str = "staging-old";
 
 const LINK: u32 = 0o120_000;
 
-/// From so many files on, a second thread pays: it takes a repository handle of its own.
+/// From this many files on, a second thread pays off: it needs a repository handle of its own.
 const FOR_TWO_THREADS: usize = 2_000;
 
-/// Files of a commit, in a folder of the private folder.
+/// Files of a commit, written to a folder in the private folder.
 pub(super) struct Staged {
     pub(super) dir: Dir,
-    /// The numbers of each file that was written.
+    /// The files written unconverted, with their stat data.
     pub(super) found: BTreeMap<PathBuf, Found>,
     /// What git converted, so that its bytes are not those of the blob.
     pub(super) converted: BTreeSet<PathBuf>,
 }
 
 impl Repo {
-    /// Writes what `changes` wants of a commit's files to a folder of the private folder, as git would into the work tree.
+    /// Writes the files of a commit that `changes` wants to a folder in the private folder, as git would write them to
+    /// the work tree.
     pub(super) fn stage(&self, commit: CommitId, changes: &Changes, name: &str) -> Result<Staged, Error> {
         step("checking files out into the staging folder");
         let mut staged = self.begin_staging(name)?;
@@ -62,7 +63,7 @@ impl Repo {
         Ok(staged)
     }
 
-    /// [`Repo::stage`] of those among `paths` that git converts.
+    /// Like [`Repo::stage`], for those of `paths` that git converts.
     pub(super) fn stage_converted<'a>(
         &self,
         commit: CommitId,
@@ -89,7 +90,7 @@ impl Repo {
         Ok(Staged { dir, found: BTreeMap::new(), converted: BTreeSet::new() })
     }
 
-    /// Writes blobs as they are.
+    /// Writes blobs unconverted.
     fn write_plain(&self, to: &Dir, entries: &[(&Path, TreeEntry)]) -> Result<BTreeMap<PathBuf, Found>, Error> {
         if entries.len() < FOR_TWO_THREADS {
             return write_blobs(&self.git, to, entries);
@@ -99,16 +100,16 @@ impl Repo {
         std::thread::scope(|scope| {
             let other = scope.spawn(move || write_blobs(&beside, to, there));
             let mut written = write_blobs(&self.git, to, here)?;
-            let lost = |_| Error::retry("a thread that writes files was lost", "the next pass tries again");
+            let lost = |_| Error::retry("a thread that writes files died", "the next pass tries again");
             written.append(&mut other.join().map_err(lost)??);
             Ok(written)
         })
     }
 
-    /// Has libgit2 check out what it has to convert.
+    /// Lets libgit2 check out the files that it has to convert.
     ///
-    /// It is given the staging folder as work tree and the commit as index, so that `.gitattributes` are the commit's own, not
-    /// those of what is being replaced.
+    /// Its work tree is the staging folder and its index is the commit's, so that `.gitattributes` come from the commit
+    /// and not from the files being replaced.
     fn check_out(&self, tree: &git2::Tree<'_>, paths: &BTreeSet<PathBuf>, name: &str) -> Result<(), Error> {
         let doing = "checking files out into the staging folder";
         if paths.is_empty() {
@@ -122,7 +123,7 @@ impl Repo {
         checkout.path("\u{1}").path("\u{2}");
         for path in paths {
             self.check_linked_rules(tree, path, &staging)?;
-            // Asked for by exact path; one that the commit does not have is no error and gives no file.
+            // Paths are matched exactly; one that the commit does not have is not an error and yields no file.
             checkout.path(path);
         }
         let beside = self.beside()?;
@@ -156,7 +157,7 @@ fn write_blobs(
         let blob = odb.read(entry.id).context(doing())?;
         if blob.kind() != git2::ObjectType::Blob {
             let what = format!("{}: {} is a {} and should be a blob", doing(), entry.id, blob.kind());
-            return Err(Error::new(Kind::Corrupt, what, "run `gitsync init-sync`: it fetches anew what is damaged"));
+            return Err(Error::new(Kind::Corrupt, what, "run `gitsync init-sync`: it fetches what is damaged again"));
         }
         let folder = walk.make_parent_of(path, false).context(doing())?;
         let found = if entry.mode == LINK {

@@ -1,4 +1,4 @@
-//! What a checkout has to change, and what of that is in no commit: looked at before anything is touched.
+//! Finds what a checkout has to change, and what of that is in no commit, before anything is touched.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,24 +17,24 @@ use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
 use crate::fs::walk::{Reached, Walk, first};
 use crate::watchdog::step;
 
-/// Something in the work tree that has to give way.
+/// The present content of the paths that are about to be replaced or removed.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Files and links whose content is in no tree that stays reachable.
     pub(super) unsaved: BTreeMap<PathBuf, Found>,
-    /// Everything looked at, so that a change between look and act shows.
+    /// Everything found, so that a later change is noticed.
     pub(super) seen: BTreeMap<PathBuf, Found>,
-    /// Paths where what must stand there stands there already.
+    /// Paths that already have what they must have.
     pub(super) in_place: BTreeSet<PathBuf>,
-    /// Folders with something that no commit can hold: to be kept aside, not removed.
+    /// Folders with something that can't be committed: to be kept aside, not removed.
     pub(super) special: BTreeSet<PathBuf>,
 }
 
 impl Repo {
-    /// The paths at which index or work tree differ from the target, with what must stand there.
+    /// The paths at which the index or the work tree differs from the target, with what they must have.
     ///
-    /// Two cheap looks instead of one dear one: target against index needs no file, index against work tree only those
-    /// whose numbers changed.
+    /// Two cheap comparisons replace one expensive one: target with index reads no file, and index with work tree reads
+    /// only files whose stat data changed.
     pub(super) fn differing(&self, target: CommitId) -> Result<Changes, Error> {
         let doing = "comparing the work tree with the commit to follow";
         step(doing);
@@ -68,12 +68,12 @@ impl Repo {
         Ok(changes)
     }
 
-    /// The tracked files that differ from the index; `None` where none does.
+    /// The tracked files that differ from the index; `None` if none does.
     fn changed_tracked(&self, index: &git2::Index) -> Result<Option<git2::Diff<'_>>, Error> {
         let doing = "comparing the work tree with the index";
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true).ignore_submodules(true).skip_binary_check(true);
-        // What is untracked is not asked for, and may lie deeper than libgit2 walks.
+        // Untracked files are not needed here, and may lie deeper than libgit2 walks.
         options.enable_fast_untracked_dirs(true);
         let blocked = self.blocked_among_tracked(index);
         if blocked.is_empty() {
@@ -89,18 +89,18 @@ impl Repo {
             }
         } else {
             for it in &blocked {
-                tracing::warn!(next = "take it away", "{} {}", shown(&it.file), it.why());
+                tracing::warn!(next = "remove it", "{} {}", shown(&it.file), it.why());
             }
             options.disable_pathspec_match(true);
-            if !self.look_around(Path::new(""), &blocked, index, &mut options) {
+            if !self.add_unblocked(Path::new(""), &blocked, index, &mut options) {
                 self.check_tracked_rules()?;
             }
         }
         self.git.diff_index_to_workdir(Some(index), Some(&mut options)).context(doing).map(Some)
     }
 
-    /// Adds what the target has otherwise than entries of the index that libgit2 does not compare. A file that skip-worktree
-    /// hides and that was changed here stays: git refuses to replace it, and a pass goes on without it.
+    /// Adds changes to index entries that libgit2 does not compare. A file that skip-worktree hides and that was
+    /// changed here is left alone: git refuses to replace it, and a pass goes on without it.
     fn differing_unseen(&self, tree: &git2::Tree<'_>, flagged: &Flagged, changes: &mut Changes) -> Result<(), Error> {
         let mut in_target = self.walk_tree(tree);
         for (path, entry) in flagged.unseen() {
@@ -117,7 +117,7 @@ impl Repo {
                 tracing::warn!(
                     path = %shown(path),
                     next = "`git update-index --no-skip-worktree FILE` lets the next pass follow it",
-                    "skip-worktree hides this file: it stays as it was changed here, though the remote changed it too"
+                    "skip-worktree hides this file: it keeps its local changes, though the remote changed it too"
                 );
                 continue;
             }
@@ -126,7 +126,7 @@ impl Repo {
         Ok(())
     }
 
-    /// Whether something else than these versions is in a file's place.
+    /// Returns whether a file has a content other than these versions.
     fn is_changed_here(&self, path: &Path, versions: [git2::Oid; 2]) -> std::io::Result<bool> {
         let top = Dir::open(&self.place.work_dir)?;
         let Parent::There(parent) = top.parent_of(path)? else { return Ok(false) };
@@ -139,7 +139,7 @@ impl Repo {
         Ok(!versions.contains(&id))
     }
 
-    /// Looks at what stands where something must be put or removed.
+    /// Records the present content of the paths where something must be put or removed.
     pub(super) fn survey(
         &self,
         top: &Dir,
@@ -185,7 +185,7 @@ impl Repo {
                 },
             }
         }
-        self.forgive_checked_out(top, target, &mut survey)?;
+        self.drop_checked_out(top, target, &mut survey)?;
         Ok(survey)
     }
 
@@ -203,7 +203,7 @@ impl Repo {
         self.take_note(path, found, here, known, survey)
     }
 
-    /// The content of a file or link, as git would name it; nothing for what is neither.
+    /// The content of a file or link, as git identifies it; `None` for anything else.
     fn read_version(&self, parent: &Dir, path: &Path, found: Found) -> Result<Option<Version>, Error> {
         let doing = || format!("reading {}, which is about to be replaced", shown(path));
         if !matches!(found.kind, FileKind::File { .. } | FileKind::Link) {
@@ -220,7 +220,7 @@ impl Repo {
         Ok(Some(Version { id, modes }))
     }
 
-    /// Notes what stands at a path, and whether a tree that stays reachable has it.
+    /// Records what is at a path, and whether a tree that stays reachable has it.
     fn take_note(
         &self,
         path: &Path,
@@ -243,7 +243,7 @@ impl Repo {
         Ok(())
     }
 
-    /// Whether the executable bit is git's to know here.
+    /// Returns whether git tracks the executable bit in this repository.
     fn modes_count(&self) -> bool {
         self.git.config().and_then(|config| config.get_bool("core.filemode")).unwrap_or(true)
     }
@@ -262,7 +262,7 @@ impl Repo {
         for (name, kind) in folder.list().context(doing())? {
             let inner = path.join(&name);
             match kind {
-                // A repository of its own, or a name that git allows in no tree.
+                // Another repository, or a name that git allows in no tree.
                 _ if !git_allows(&inner) => {
                     survey.special.insert(outer.to_owned());
                 }
@@ -276,7 +276,7 @@ impl Repo {
         Ok(())
     }
 
-    /// The trees that stay reachable whatever happens: the target's, HEAD's and the branch's.
+    /// The trees that stay reachable in any case: the target's, HEAD's and the branch's.
     pub(super) fn known_trees(&self, target: CommitId) -> Result<Vec<TreeWalk<'_>>, Error> {
         let head = self.tip_of("HEAD")?;
         let mut known = Vec::new();
@@ -286,9 +286,9 @@ impl Repo {
         Ok(known)
     }
 
-    /// A file that is just what git checks out of HEAD (line endings converted, say) is saved by HEAD, though its bytes are
-    /// not those of the blob.
-    fn forgive_checked_out(&self, top: &Dir, target: CommitId, survey: &mut Survey) -> Result<(), Error> {
+    /// Drops files that equal git's checkout of HEAD from the unsaved ones: HEAD saves them, even if their bytes differ
+    /// from the blob (for example by converted line endings).
+    fn drop_checked_out(&self, top: &Dir, target: CommitId, survey: &mut Survey) -> Result<(), Error> {
         if survey.unsaved.is_empty() {
             return Ok(());
         }
@@ -304,7 +304,7 @@ impl Repo {
     }
 }
 
-/// A version of a file, as git names it.
+/// A version of a file, as git identifies it.
 struct Version {
     id: git2::Oid,
     /// The modes that it may have in a tree.
@@ -317,7 +317,7 @@ impl Version {
     }
 }
 
-/// Whether the staged file and the one in the work tree are the same, byte for byte and in mode.
+/// Returns whether the staged file and the one in the work tree are equal in bytes and mode.
 pub(super) fn is_staged_alike(top: &Dir, staged: &Staged, path: &Path) -> Result<bool, Error> {
     let doing = || format!("comparing {}", shown(path));
     let (Parent::There(here), Parent::There(there)) =

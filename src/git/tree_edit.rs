@@ -1,8 +1,8 @@
-//! A tree made from another by changing paths, and what a tree holds that can't be brought about here.
+//! Makes a tree from another one by changing paths, and refuses trees that can't be checked out here.
 //!
-//! Only the trees that lead to a changed path are written anew, as git writes them: modes that git writes today, in git's order.
-//! Every other entry keeps its object, whatever is in it. libgit2's own way, through an index of the whole tree, stops at a mode
-//! of 100664 anywhere in it.
+//! Only the trees above a changed path are rewritten, as git writes them: with modes that git writes today, in git's
+//! order. Every other entry keeps its object, whatever that contains. libgit2's own method, through an index of the
+//! whole tree, fails on a mode of 100664 anywhere in the tree.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -12,26 +12,26 @@ use super::raw::{self, RawEntry};
 use super::{CommitId, Repo, path_of, shown};
 use crate::error::{Context, Error, Kind};
 
-/// What is to be at a path: an object with its mode, or nothing.
+/// The new value of a path: an object with its mode, or nothing.
 type To = Option<(git2::Oid, u32)>;
 
-/// What is to be at each path.
+/// The new value of each changed path.
 pub(crate) type Edits = BTreeMap<PathBuf, To>;
 
-/// libgit2 looks at no work tree below so many folders. A file may lie in one folder less.
+/// libgit2 does not enter folders this deep. A file may be in a folder one level higher.
 pub(crate) const DEEPEST: usize = 100;
 
-/// Edits of one folder: by the name in it, what is to be there, or what changes below.
+/// The edit of one name in a folder: its new value, or the edits below it.
 enum Edit<'e> {
     Here(To),
     Below(Vec<(&'e [u8], To)>),
 }
 
 impl Repo {
-    /// Writes the tree that `base` becomes by `edits`. Folders that end up empty go.
+    /// Writes the tree that results from applying `edits` to `base`. Folders that become empty are removed.
     ///
     /// # Errors
-    /// Where a tree can't be read or written.
+    /// If a tree can't be read or written.
     pub(crate) fn edit_tree(&self, base: Option<git2::Oid>, edits: &Edits) -> Result<git2::Oid, Error> {
         let odb = self.git.odb().context("writing a tree")?;
         let edits = edits.iter().map(|(path, to)| (path.as_os_str().as_bytes(), *to)).collect();
@@ -41,13 +41,13 @@ impl Repo {
         }
     }
 
-    /// Refuses a commit whose tree can't be brought about here, before anything is touched: folders too deep to be looked at
-    /// again, names that would lead out of the work tree or into `.git`, entries out of order.
+    /// Refuses a commit with a tree that can't be checked out here, before anything is touched: folders too deep to be
+    /// read again, names that would lead out of the work tree or into `.git`, entries out of order.
     ///
-    /// Subtrees that `known` has at the same path are not looked at again.
+    /// Skips subtrees that `known` has at the same path.
     ///
     /// # Errors
-    /// [`Kind::Unfit`], naming the commit and the path.
+    /// [`Kind::Unfit`], which names the commit and the path.
     pub(crate) fn check_fit(&self, commit: CommitId, known: Option<CommitId>) -> Result<(), Error> {
         let tree = self.raw_commit(commit)?.tree;
         let known = known.and_then(|known| self.raw_commit(known).ok()).map(|known| known.tree);
@@ -60,11 +60,7 @@ impl Repo {
             }
             let depth = at.components().count();
             if depth >= DEEPEST {
-                return Err(unfit(
-                    commit,
-                    &at,
-                    &format!("it lies {depth} folders deep, and {} is the most", DEEPEST - 1),
-                ));
+                return Err(unfit(commit, &at, &format!("it lies {depth} folders deep; the limit is {}", DEEPEST - 1)));
             }
             let object = odb.read(id).context(format!("reading the tree of {}", shown(&at)))?;
             let Some(entries) = raw::tree(object.data()) else {
@@ -85,7 +81,7 @@ impl Repo {
             for entry in entries {
                 let path = at.join(path_of(entry.name));
                 if !is_allowed(entry.name) {
-                    return Err(unfit(commit, &path, "git checks out no such name"));
+                    return Err(unfit(commit, &path, "git does not check out a name like this"));
                 }
                 if entry.is_folder() {
                     open.push((path, entry.id, known.get(entry.name).copied()));
@@ -96,9 +92,10 @@ impl Repo {
     }
 }
 
-/// Whether git checks out an entry of this name.
+/// Returns whether git checks out an entry of this name.
 fn is_allowed(name: &[u8]) -> bool {
-    // What is `.git` or a way out, to some file system, has one of these in it; to ask libgit2 of each name takes long.
+    // Every name that some file system takes for `.git` or for a way out of the folder contains one of these
+    // characters; asking libgit2 about every name would be slow.
     let odd = name.starts_with(b".") || name.iter().any(|byte| !byte.is_ascii() || b"~:\\/".contains(byte));
     !odd || (!name.contains(&b'/') && super::index::git_allows(&path_of(name)))
 }
@@ -108,11 +105,11 @@ fn unfit(commit: CommitId, path: &Path, why: &str) -> Error {
     Error::new(
         Kind::Unfit,
         what,
-        "take it out of the remote's branch; ticks go on committing here, and the next good commit there is followed",
+        "remove it from the remote's branch; ticks go on committing here, and the next good commit there is followed",
     )
 }
 
-/// The first entry that does not come after the one before, and what is wrong with it.
+/// The first entry that is out of order, and what is wrong with it.
 fn out_of_order<'t>(entries: &[RawEntry<'t>]) -> Option<(&'t [u8], &'static str)> {
     let mut names = std::collections::HashSet::new();
     for (at, entry) in entries.iter().enumerate() {
@@ -129,7 +126,7 @@ fn out_of_order<'t>(entries: &[RawEntry<'t>]) -> Option<(&'t [u8], &'static str)
     None
 }
 
-/// The first name that differs from another in case alone. libgit2's index takes the two for one then.
+/// The tree of one folder after its edits; `None` if it is empty.
 fn same_but_for_case<'t>(entries: &[RawEntry<'t>]) -> Option<&'t [u8]> {
     let mut names = std::collections::HashSet::new();
     entries.iter().find(|entry| !names.insert(entry.name.to_ascii_lowercase())).map(|entry| entry.name)
@@ -152,7 +149,7 @@ fn edit_folder(
     for (path, to) in edits {
         match path.iter().position(|byte| *byte == b'/').map(|at| path.split_at(at)) {
             None => {
-                // A file and something below it: what is below was put there to be deleted.
+                // Edits of both a file and something below it: those below are deletions.
                 if to.is_some() || !here.contains_key(path) {
                     here.insert(path, Edit::Here(to));
                 }
@@ -179,7 +176,7 @@ fn edit_folder(
                 let folder = was.filter(|(mode, _)| *mode == 0o040_000).map(|(_, id)| id);
                 let only_deletes = edits.iter().all(|(_, to)| to.is_none());
                 match was {
-                    // Nothing is below a file, and it stays.
+                    // There is nothing below a file, so the deletions change nothing and the file stays.
                     Some(file) if folder.is_none() && only_deletes => Some(file),
                     _ => edit_folder(odb, folder, edits)?.map(|id| (0o040_000, id)),
                 }

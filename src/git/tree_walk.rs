@@ -1,7 +1,7 @@
-//! What a commit has at one path after another, in order.
+//! Looks up one path after another in a commit's tree.
 //!
-//! libgit2's `Tree::get_path` reads every tree above a path anew, which was most of a clone's time. Here the trees stay open that
-//! the next path is in too.
+//! libgit2's `Tree::get_path` reads every tree above a path again, which took most of a clone's time. Here the trees
+//! that the next path shares stay open.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,24 +16,24 @@ use crate::fs::dir::last;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TreeEntry {
     pub(super) id: git2::Oid,
-    /// As git writes it today.
+    /// The mode that git writes today.
     pub(super) mode: u32,
 }
 
-/// What must stand at a path.
+/// What a path must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Want {
     /// This blob, as a file or a link.
     Blob(TreeEntry),
-    /// A submodule's folder, whatever is in it.
+    /// A submodule's folder, with any content.
     Submodule,
-    /// Nothing of git's.
+    /// Nothing that git tracks.
     Gone,
 }
 
 pub(super) type Changes = BTreeMap<PathBuf, Want>;
 
-/// What git wants at a path where a tree has this entry.
+/// What git wants at a path for which a tree has this entry.
 pub(super) fn want_of(entry: &TreeEntry) -> Want {
     match entry.mode {
         0o160_000 => Want::Submodule,
@@ -42,22 +42,22 @@ pub(super) fn want_of(entry: &TreeEntry) -> Want {
     }
 }
 
-/// Trees open from the top down to the folder that was asked for last.
+/// The open trees, from the top down to the folder that was looked up last.
 pub(super) struct TreeWalk<'r> {
     top: git2::Tree<'r>,
-    /// `None`: there is no such folder.
+    /// `None` if there is no such folder.
     open: Vec<(OsString, Option<git2::Tree<'r>>)>,
     git: &'r git2::Repository,
 }
 
 impl<'r> TreeWalk<'r> {
-    /// What a commit has at a path; nothing where it has none.
+    /// The commit's entry at a path, if it has one.
     pub(super) fn get(&mut self, path: &Path) -> Result<Option<TreeEntry>, Error> {
         let folder = self.folder(path.parent().unwrap_or(path))?;
         Ok(folder.and_then(|tree| entry_of(tree, last(path).as_os_str().as_bytes())))
     }
 
-    /// The tree of a folder; nothing where there is none.
+    /// The tree of a folder, if there is one.
     pub(super) fn folder(&mut self, path: &Path) -> Result<Option<&git2::Tree<'r>>, Error> {
         let names: Vec<_> = path.components().map(|it| it.as_os_str()).collect();
         let same = self.open.iter().zip(&names).take_while(|((have, _), name)| have == *name).count();
@@ -78,7 +78,7 @@ fn entry_of(tree: &git2::Tree<'_>, name: &[u8]) -> Option<TreeEntry> {
 }
 
 impl Repo {
-    /// A walk over the paths of a tree.
+    /// Starts looking up paths in a tree.
     pub(super) fn walk_tree<'r>(&'r self, tree: &git2::Tree<'r>) -> TreeWalk<'r> {
         TreeWalk { top: tree.clone(), open: Vec::new(), git: &self.git }
     }

@@ -1,8 +1,8 @@
-//! When a repository is due to be packed together.
+//! Decides when a repository is due for `git gc`.
 //!
-//! Every tick adds loose objects and every fetch a pack, a hundred thousand objects a year, and libgit2 never collects. git does:
-//! `git gc --auto`. Whether that is due is looked at here by git's own rules, so that a tick which finds it is not need not
-//! start git to learn so.
+//! Every tick adds loose objects and every fetch adds a pack, a hundred thousand objects a year, and libgit2 never
+//! collects them. `git gc --auto` does. Whether it would is decided here by git's own rules, so that a tick need not
+//! start git to find out that nothing is due.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -20,14 +20,15 @@ const LOOSE: i64 = 6700;
 /// git's default for `gc.autoPackLimit`, in packs.
 const PACKS: i64 = 50;
 
-/// A half written pack that nobody has written to for so long is of a git that was killed.
+/// An unfinished pack that has not been written to for this long belongs to a git that was killed.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
 impl Repo {
-    /// Removes packs that a git was writing when it was killed, none of which `spared` names: git itself waits two weeks,
-    /// and a repository too large for the time a gc has would be written in part again and again until the disk is full.
+    /// Removes unfinished packs of a git that was killed, except those in `spared`. git itself waits two weeks.
+    /// Meanwhile, if a repository is too large for gc's time limit, each gc would leave another unfinished pack, until
+    /// the disk is full.
     ///
-    /// Those written to within an hour stay where `recent_too` does not say that they are nobody's.
+    /// Packs written to within the last hour stay, unless `recent_too` says that no process is writing them.
     pub fn clear_half_packed(&self, spared: &BTreeSet<PathBuf>, recent_too: bool) {
         for path in self.half_packed().difference(spared) {
             let Ok(meta) = path.symlink_metadata() else { continue };
@@ -43,15 +44,16 @@ impl Repo {
         }
     }
 
-    /// What git calls a pack, its index and what else belongs to it until all of it is there.
+    /// The temporary files of packs that git is writing, or was writing when it was killed.
     pub fn half_packed(&self) -> BTreeSet<PathBuf> {
         let entries = files::entries_if_any(&self.place.git_dir.join("objects/pack"));
         let is_one = |name: &str| name.starts_with("tmp_") || name.starts_with(".tmp-");
         entries.iter().filter(|it| it.name().to_str().is_some_and(is_one)).map(files::Entry::path).collect()
     }
 
-    /// Whether `git gc --auto` would pack: more loose objects than `gc.auto` (counted, as git does, in one of the 256 folders
-    /// and taken for all), or more packs than `gc.autoPackLimit`. Never where `gc.auto` or `maintenance.auto` switch it off.
+    /// Returns whether `git gc --auto` would pack: if there are more loose objects than `gc.auto` (estimated, as git
+    /// does, from one of the 256 folders) or more packs than `gc.autoPackLimit`. Never if `gc.auto` or
+    /// `maintenance.auto` turns it off.
     pub fn is_due_for_gc(&self) -> bool {
         let Ok(config) = self.config() else { return false };
         let loose = config.get_i64("gc.auto").unwrap_or(LOOSE);
@@ -72,16 +74,16 @@ impl Repo {
         count("17", &is_object) > loose.saturating_add(255) / 256 || (packs > 0 && count("pack", &is_pack) > packs)
     }
 
-    /// The command that packs, and returns only when it has: nothing may go on behind the lock.
+    /// The command that packs. It does not return before it has finished: nothing may continue without the lock.
     pub fn gc_command(&self) -> Vec<OsString> {
         let mut command: Vec<OsString> = vec!["git".into()];
         for setting in [
             "gc.autoDetach=false",
-            // What it removes it has written elsewhere, and that must be on disk first.
+            // It removes objects after writing them elsewhere, and the new copy must be on disk first.
             "core.fsync=all",
-            // No hook of the local repository is run.
+            // Do not run the local repository's hooks.
             "core.hooksPath=/dev/null",
-            // Nothing here reads one.
+            // gitsync does not read one.
             "gc.writeCommitGraph=false",
         ] {
             command.extend(["-c".into(), setting.into()]);

@@ -107,8 +107,8 @@ fn names_and_orders_that_git_refuses_are_the_remotes() {
         let word = match case {
             "unsorted" => "folder/a: the entries of its folder are not in git's order",
             "twice" => "folder/a: the name is twice",
-            "git~1" => "folder/git~1: git checks out no such name",
-            _ => "folder/.GIT: git checks out no such name",
+            "git~1" => "folder/git~1: git does not check out a name like this",
+            _ => "folder/.GIT: git does not check out a name like this",
         };
         the_remote_is_at_fault(&s, word);
     }
@@ -332,7 +332,7 @@ fn a_bad_boolean_is_named_by_every_pass_that_reads_it() {
             s.run(&args)
                 .exits(1)
                 .logs(&format!("core.ignorecase = perhaps in {config}"))
-                .logs(&format!("mend {config}"));
+                .logs(&format!("correct {config}"));
         }
     }
     s.git_ours(&["config", "--unset", "core.ignorecase"]);
@@ -342,7 +342,7 @@ fn a_bad_boolean_is_named_by_every_pass_that_reads_it() {
     s.sync().exits(1).logs("core.ignorecase = perhaps in a file that").logs(&config);
     write(&s.root().join("more.inc"), "nothing like it [\n");
     for pass in passes {
-        s.run(pass).exits(1).logs(&format!("mend {more};"));
+        s.run(pass).exits(1).logs(&format!("correct {more};"));
     }
     nothing_is_put_aside(&s);
     fs::remove_file(more).unwrap();

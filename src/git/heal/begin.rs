@@ -1,4 +1,4 @@
-//! A repository begun, with what a person configured in the one that was put aside.
+//! Starts a new repository with a person's configuration from the one that was put aside.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,14 @@ use crate::error::{Context, Error};
 use crate::git::Place;
 use crate::state::dir::{PrivateDir, remove_if_there, sync_dir};
 
-/// Says that the repository was begun and has not had the remote's history yet: a commit on it may be a history of its own.
+/// Marks a new repository that has not had the remote's history yet: a commit in it may start an unrelated history.
 pub(super) const BEGUN: &str = "begun";
 
 #[allow(clippy::disallowed_methods)]
 pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
-    PrivateDir::of(&place.git_dir).write_durably(BEGUN, b"").context("beginning a repository")?;
-    // Before there is a HEAD: killed in between, this is put aside in its turn and taken over from there.
+    PrivateDir::of(&place.git_dir).write_durably(BEGUN, b"").context("starting a new repository")?;
+    // Before HEAD exists: after a kill in between, this repository is put aside too, and its files are taken over from
+    // there.
     take_over(place)?;
     let mut options = git2::RepositoryInitOptions::new();
     options.initial_head(branch).external_template(false).mkdir(false);
@@ -26,9 +27,9 @@ pub(super) fn init(place: &Place, branch: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes over from a repository that was put aside what a person configured, and its index.
+/// Takes over a person's configuration, and the index, from a repository that was put aside.
 ///
-/// Which files were git's is known by the old index alone. Without it, what the remote has removed since would stay in the
+/// Only the old index knows which files git tracked. Without it, what the remote has removed since would stay in the
 /// work tree as if somebody had just made it, and the next tick would commit it.
 fn take_over(place: &Place) -> Result<(), Error> {
     let doing = "keeping the repository's configuration";
@@ -50,10 +51,10 @@ fn take_over(place: &Place) -> Result<(), Error> {
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent).context(doing)?;
             }
-            // Whole or not at all: half of a configuration could not be told from one that a person mistyped.
+            // Completely or not at all: half a configuration would look like a person's mistake.
             let fresh = to.with_extension("gitsync.lock");
             remove_if_there(&fresh).context(doing)?;
-            // libgit2's own lock on the new index, where a power loss left it.
+            // A power loss may have left libgit2's own lock on the new index.
             remove_if_there(&fresh.with_extension("lock.lock")).context(doing)?;
             if name == "index" {
                 take_over_index(&old.join(name), &fresh).context("taking over the index")?;
@@ -65,16 +66,17 @@ fn take_over(place: &Place) -> Result<(), Error> {
             to.parent().map_or(Ok(()), sync_dir).context(doing)?;
         }
     }
-    // On disk before there is a HEAD: a repository that has one and no index has lost which files were git's.
+    // On disk before HEAD exists: a repository with HEAD and no index no longer knows which files git tracked.
     sync_dir(&place.git_dir).context(doing)
 }
 
-/// Entry by entry, since the whole file also names trees, which stayed with the damaged repository.
+/// Copies the index entry by entry, because the whole file also refers to trees that stayed with the damaged
+/// repository.
 fn take_over_index(from: &Path, to: &Path) -> Result<(), git2::Error> {
     const STAGE: u16 = 0x3000;
     let (old, mut new) = (git2::Index::open(from)?, git2::Index::open(to)?);
     for mut entry in old.iter() {
-        // Of a conflict, one side: that the path is git's is all that matters here.
+        // Of a conflict, keep one side: only the path matters here.
         entry.flags &= !STAGE;
         new.add(&entry)?;
     }

@@ -1,8 +1,8 @@
-//! Commits of repositories that were put aside, carried over into the one in their place.
+//! Carries over commits of repositories that were put aside into the present one.
 //!
-//! One walk from all that they name to what is here: each commit that can be read with all that it needs is copied, and the
-//! newest of them get rescue references. A repository put aside counts as carried over when those references were seen to
-//! hold all of it; until then every later start looks at it again.
+//! One walk leads from everything that those repositories refer to, down to what is here. Each commit that can be read
+//! with everything it needs is copied, and the newest of them get rescue references. A repository put aside counts as
+//! carried over once those references were checked to hold all of it; until then every later start tries again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -20,29 +20,29 @@ use crate::git::error::is_systems;
 use crate::git::{CommitId, Repo};
 use crate::rescued::RescueKind;
 
-/// After so many objects what was copied is written and gets its references, so that it stays whatever comes.
+/// After this many objects, what was copied is written and gets its references, so that it stays in any case.
 const BATCH: usize = 100_000;
 
-/// Whether what can't be carried over now may be at a later time.
+/// Whether what can't be carried over now might be later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carry {
-    /// The remote's history is here. What can't be carried over on top of it never can.
+    /// The remote's history is here. What can't be carried over now never can be.
     WithTheRemotes,
-    /// The remote could not be had, and commits of ours may need what it has.
+    /// The remote could not be reached, and our commits may need objects that it has.
     WithoutTheRemotes,
 }
 
 impl Repo {
-    /// Carries over from repositories that were put aside what is not here: each branch, rescue and log's last commit that
-    /// can still be read, with its history, as rescue references; of a commit that can't, the ancestors that can. What is
-    /// not done by `until` is left to the next time.
+    /// Carries over what is missing here from repositories that were put aside, as rescue references: every branch,
+    /// rescue and last reflog entry that can still be read, with its history. For one that can't, the ancestors that
+    /// can. What is not finished by `until` is left to the next time.
     ///
     /// # Errors
-    /// Where this repository can't be read or written.
+    /// If this repository can't be read or written.
     pub fn carry_over(&self, carry: Carry, when: DateTime<Utc>, until: Instant) -> Result<(), Error> {
         let doing = "reading the repository put aside";
-        // Several, where a pass was killed in the middle of putting one aside: what one names another may hold. One that was
-        // carried over long ago may hold what was lost since.
+        // There are several if a pass was killed while putting one aside: one may hold what another refers to. Even one
+        // that was carried over long ago may hold what was lost since.
         let all = broken(&self.private);
         let fresh: Vec<&PathBuf> = all.iter().filter(|old| !old.join(CARRIED).exists()).collect();
         if fresh.is_empty() {
@@ -51,7 +51,7 @@ impl Repo {
         let tips: BTreeSet<CommitId> = fresh.iter().flat_map(|old| old_tips(old)).collect();
         let tips: Vec<CommitId> = tips.into_iter().collect();
         let mut shallow = connectivity::shallow_roots(self.git.commondir());
-        // A handle of its own: what is written through one that sees the old objects is left out where they have it.
+        // A separate handle: a handle that sees the old objects does not write objects that they contain already.
         let beside = self.beside()?;
         let odb = beside.odb().context(doing)?;
         for old in &all {
@@ -68,7 +68,7 @@ impl Repo {
         let mut copy = Copy { repo: self, beside: &beside, when, pack, heads: BTreeSet::new(), kept: Vec::new() };
         let done = copy.copy(&mut inspection, &commits, &tips, &ours.reached, until);
         complete &= done.unwrap_or_else(|error| {
-            // A disk that can't be read must not keep the instance from starting. What is there stays there.
+            // A disk that can't be read must not prevent the start. Everything stays where it is.
             tracing::warn!("{}; the next init-sync tries again", error.what);
             false
         });
@@ -76,18 +76,18 @@ impl Repo {
         let here = self.git.odb().context(doing)?;
         let cut = connectivity::shallow_roots(self.git.commondir());
         if let Err(fault) = connectivity::check(&here, &held, &ours.tips, cut) {
-            tracing::warn!("what was carried over is not whole: {fault}; the next init-sync tries again");
+            tracing::warn!("what was carried over is incomplete: {fault}; the next init-sync tries again");
             complete = false;
         }
         if complete && carry == Carry::WithTheRemotes {
             for old in fresh {
-                fs::write(old.join(CARRIED), b"").context("noting what was carried over")?;
+                fs::write(old.join(CARRIED), b"").context("recording what was carried over")?;
             }
         }
         Ok(())
     }
 
-    /// The references from which all that they need is here, and every commit that they reach.
+    /// The references for which everything they need is here, and every commit that they reach.
     fn whole_refs(&self) -> Result<Ours, Error> {
         let doing = "reading what is here";
         let odb = self.git.odb().context(doing)?;
@@ -112,13 +112,13 @@ impl Repo {
     }
 }
 
-/// What is here, and whole.
+/// What is here and complete.
 struct Ours {
     tips: Vec<CommitId>,
     reached: HashSet<CommitId>,
 }
 
-/// The commits that can be read, and whether the system let us read all that are there.
+/// The commits that can be read, and whether the system allowed reading all that exist.
 fn readable(commits: Commits) -> (HashMap<CommitId, Commit>, bool) {
     let mut complete = true;
     let mut read = HashMap::new();
@@ -133,27 +133,27 @@ fn readable(commits: Commits) -> (HashMap<CommitId, Commit>, bool) {
     (read, complete)
 }
 
-/// The system said no: whether the object is sound is not known.
+/// Returns whether the system refused to read: then it is unknown whether the object is intact.
 fn is_refusal(fault: &Fault) -> bool {
     matches!(fault, Fault::Unreadable(_, _, error) if is_systems(error))
 }
 
-/// Objects on their way into the repository.
+/// The copying of objects into the repository.
 struct Copy<'r> {
     repo: &'r Repo,
-    /// The handle that sees both what is here and what was put aside.
+    /// The handle that sees both the objects here and those put aside.
     beside: &'r git2::Repository,
     when: DateTime<Utc>,
     pack: git2::PackBuilder<'r>,
-    /// Commits that were copied and that no other one of them descends from.
+    /// Copied commits that no other copied commit descends from.
     heads: BTreeSet<CommitId>,
-    /// The commits that got rescue references, and these.
+    /// The commits that got rescue references, with those references.
     kept: Vec<CommitId>,
 }
 
 impl Copy<'_> {
-    /// Copies every commit that is whole, parents first. Whether that came to its end: in time, and with nothing that the
-    /// system did not let us read.
+    /// Copies every complete commit, parents first. Returns whether it finished: in time, and without an object that
+    /// the system refused to read.
     fn copy(
         &mut self,
         inspection: &mut Inspection<'_>,
@@ -200,7 +200,7 @@ impl Copy<'_> {
         Ok(complete)
     }
 
-    /// Writes what was copied so far, and makes the references that keep it.
+    /// Writes what was copied so far, and makes references to keep it.
     fn keep(&mut self) -> Result<(), Error> {
         let doing = "copying from the repository put aside";
         if self.pack.object_count() > 0 {
@@ -218,7 +218,8 @@ impl Copy<'_> {
     }
 }
 
-/// Every commit that a repository put aside names: its references, packed and loose, and the last lines of its logs.
+/// Every commit that a repository put aside refers to: by its packed and loose references, and by the last lines of its
+/// reflogs.
 fn old_tips(old: &Path) -> BTreeSet<CommitId> {
     let mut tips = BTreeSet::new();
     let mut take = |text: &str| {

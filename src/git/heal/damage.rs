@@ -1,8 +1,8 @@
-//! Whether a repository is damaged: read again before anything is put aside.
+//! Proves whether a repository is damaged, by reading it again before it is put aside.
 //!
-//! libgit2 says "object not found" of an object that is missing, and of one whose pack it had no file descriptor left to open.
-//! So its word is a suspicion. The proof is a second reading that shares nothing with the first: a handle of its own, and for
-//! the object that this one can't read either, the files themselves, one at a time.
+//! libgit2 says "object not found" for a missing object, and also for one whose pack it could not open for lack of a
+//! file descriptor. So its answer is only a suspicion. The proof is a second reading that shares nothing with the
+//! first: it uses a new handle, and for an object that this one can't read either, the files themselves, one at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -15,24 +15,24 @@ use crate::git::raw;
 use crate::git::{CommitId, Names, Place};
 use crate::state::dir::PrivateDir;
 
-/// Where the files of one pack are linked to, to be read alone.
+/// The folder in which the files of one pack are linked, to be read without any other.
 const READING: &str = "reading";
 
-/// Damage of the repository's own objects or references, proven.
+/// Proven damage of the repository's own objects or references.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// What is damaged: a sentence without a full stop that names it.
+    /// What is damaged, by name: a sentence without a full stop.
     pub what: String,
-    /// What it is known by when it comes again.
+    /// What identifies the same damage when it comes back.
     pub cause: String,
 }
 
-/// How much is read.
+/// How much to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Every commit and the trees of the tips; of what is packed, the heads of the files.
+    /// Every commit, and the trees of the tips; of packed files only the headers.
     Quick,
-    /// Every commit with its tree and its files, in full.
+    /// Every commit with its trees and files, in full.
     Full,
 }
 
@@ -43,12 +43,12 @@ struct Unread {
     error: git2::Error,
 }
 
-/// Reads what is reachable, each object once.
+/// Reads everything that is reachable, each object once.
 struct Reader<'o> {
     odb: &'o git2::Odb<'o>,
-    /// The folder of the loose objects.
+    /// The folder of loose objects.
     objects: PathBuf,
-    /// Commits whose parents a shallow clone left out.
+    /// The shallow roots, whose parents are not here.
     cut: HashSet<CommitId>,
     seen: HashSet<git2::Oid>,
     reading: Reading,
@@ -59,7 +59,7 @@ impl Reader<'_> {
         self.odb.read(id).map_err(|error| Unread { id, kind, error })
     }
 
-    /// A commit with all its ancestors. What is no commit has none.
+    /// Reads a commit and all its ancestors. An object that is not a commit has none.
     fn history(&mut self, tip: CommitId, with_trees: bool) -> Result<(), Unread> {
         let mut open = vec![tip];
         while let Some(id) = open.pop() {
@@ -90,7 +90,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A tree with everything below it.
+    /// Reads a tree and everything below it.
     fn tree(&mut self, top: git2::Oid) -> Result<(), Unread> {
         let mut open = vec![top];
         while let Some(id) = open.pop() {
@@ -111,7 +111,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A file's content. A pack has a checksum of its own; a loose object, which is the youngest, is read in full.
+    /// Reads a file. A pack has a checksum of its own; a loose object, which is among the newest, is read in full.
     fn file(&mut self, id: git2::Oid) -> Result<(), Unread> {
         if !self.seen.insert(id) {
             return Ok(());
@@ -131,14 +131,14 @@ fn loose_path(objects: &Path, id: git2::Oid) -> PathBuf {
     objects.join(folder).join(file)
 }
 
-/// Reads the repository again. The damage, if it is proven; `None` where everything can be read, so that what failed was
-/// passing trouble.
+/// Reads the repository again. Returns the damage if it is proven; `None` if everything can be read, so that the
+/// earlier failure was temporary.
 ///
-/// No other handle of the repository may be open in this process: what that one holds would be missing here.
+/// No other handle of the repository may be open in this process: the file descriptors it holds would be missing here.
 ///
 /// # Errors
-/// [`Kind::Exhausted`] where the system had too little of something, and others where it can't be known: an alternate object
-/// store that is away, say.
+/// [`Kind::Exhausted`] if the system ran out of something; others if it can't be determined, for example because an
+/// alternate object store is unavailable.
 pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Damage>, Error> {
     crate::git::check_format(&place.git_dir)?;
     let references = match references(&place.git_dir)? {
@@ -155,7 +155,7 @@ pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Da
     let mut reader = Reader { odb: &odb, objects: stores.own().to_owned(), cut, seen: HashSet::new(), reading };
     let mut trees_of = BTreeSet::from(["HEAD".to_owned(), format!("refs/heads/{}", names.branch)]);
     trees_of.insert(format!("refs/remotes/{}/{}", names.remote, names.branch));
-    // A fetch walks the history of every reference; only of ours are the files read.
+    // A fetch walks the history of every reference; files are read only for our own.
     let ours = |name: &str| trees_of.contains(name) || name.starts_with("refs/gitsync/");
     let (first, rest): (Vec<_>, Vec<_>) = references.into_iter().partition(|(name, _)| ours(name));
     for ((name, id), with_trees) in first.iter().map(|one| (one, true)).chain(rest.iter().map(|one| (one, false))) {
@@ -166,11 +166,11 @@ pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Da
     Ok(None)
 }
 
-/// Whether the index is damaged, by its own bytes.
+/// Returns whether the index is damaged, judging by its own bytes.
 ///
 /// # Errors
-/// Where it can't be known: the file is there and the system would not read it, or it is in a format of git's that libgit2 does
-/// not know.
+/// If that can't be determined: the file exists but can't be read, or it is in a format of git's that libgit2 does not
+/// know.
 pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
     let path = git_dir.join("index");
     match files::read(&path) {
@@ -181,7 +181,7 @@ pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
     }
     let Err(error) = git2::Index::open(&path) else { return Ok(false) };
     if error.message().contains("mandatory extension") {
-        // Sound, and not ours to replace.
+        // It is intact and must not be replaced.
         let what = format!("the index has a format that gitsync can't read ({})", error.message());
         let next = match error.message() {
             it if it.contains("'link'") => {
@@ -190,24 +190,24 @@ pub fn index_is_damaged(git_dir: &Path) -> Result<bool, Error> {
             it if it.contains("'sdir'") => {
                 "it is sparse: `git sparse-checkout disable`, and `git config index.sparse false`"
             }
-            _ => "have git write it without that extension",
+            _ => "let git write it without that extension",
         };
         return Err(Error::new(Kind::NotReady, what, next));
     }
     match Error::git("reading the index", &error) {
         error if error.kind == Kind::Exhausted => Err(error),
-        // libgit2 does not always say why it could not read. What the disk refused once it gives the next time.
+        // libgit2 does not always say why it could not read the file. An error of the disk may be gone at the next try.
         _ => Ok(git2::Index::open(&path).is_err()),
     }
 }
 
-/// Whether a file begins as an index does; a pass that may have nothing to do looks no further.
+/// Returns whether a file begins like an index. A pass that may have nothing to do checks no more than that.
 pub(super) fn begins_as_index(path: &Path) -> bool {
     let mut beginning = [0; 4];
     files::open(path).and_then(|mut file| file.read_exact(&mut beginning)).is_ok_and(|()| beginning == *b"DIRC")
 }
 
-/// Commits whose parents a shallow clone left out.
+/// The shallow roots of a repository.
 fn cut_commits(git_dir: &Path) -> Result<HashSet<CommitId>, Error> {
     let path = git_dir.join("shallow");
     match files::read(&path) {
@@ -220,9 +220,9 @@ fn cut_commits(git_dir: &Path) -> Result<HashSet<CommitId>, Error> {
     }
 }
 
-/// Every reference that names an object, by its own file; or what is damaged of them.
+/// Every reference that names an object, read from its own file; or the damage among them.
 fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>, Error> {
-    // By name, since there may be tens of thousands.
+    // A map by name, because there may be tens of thousands.
     let mut all = BTreeMap::new();
     let damaged = |what: String| Damage { cause: what.clone(), what };
     let packed = git_dir.join("packed-refs");
@@ -253,7 +253,7 @@ fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>,
             let text = String::from_utf8_lossy(&bytes).trim().to_owned();
             match CommitId::from_str(&text) {
                 Ok(id) if text.len() == 40 => {
-                    // The loose one is the newer.
+                    // The loose reference is newer than the packed one.
                     all.insert(name, id);
                 }
                 _ if text.starts_with("ref: ") => {}
@@ -264,10 +264,10 @@ fn references(git_dir: &Path) -> Result<Result<Vec<(String, CommitId)>, Damage>,
     Ok(Ok(all.into_iter().collect()))
 }
 
-/// Where objects are: the repository's own store, and those that it borrows from.
+/// The object stores: the repository's own, and those that it borrows from.
 struct Stores {
     all: Vec<PathBuf>,
-    /// Those borrowed from that are not there.
+    /// The borrowed stores that do not exist now.
     away: Vec<PathBuf>,
     private: PrivateDir,
 }
@@ -306,7 +306,7 @@ impl Stores {
         self.all.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
-    /// Looks for an object that the second handle could not read either, in the files themselves.
+    /// Searches the files themselves for an object that the second handle could not read either.
     fn judge(&self, unread: &Unread, reference: &str) -> Result<Damage, Error> {
         let Unread { id, kind, error } = unread;
         let mut damaged: Option<PathBuf> = None;
@@ -329,14 +329,14 @@ impl Stores {
         if let Some(borrowed) = borrowed {
             let list = self.own().join("info/alternates");
             let what = format!("{what}; {} borrows from {}", list.display(), borrowed.display());
-            let next =
-                "bring that object store back; nothing was put aside, for the repository's own objects may be sound";
+            let next = "make that object store available again; nothing was put aside, because the repository's own \
+                        objects may be intact";
             return Err(Error::new(Kind::NotReady, what, next));
         }
         Ok(Damage { what, cause: format!("{kind} {id}") })
     }
 
-    /// The object is sound: what the system had too little of, as far as it can be told.
+    /// The error for an object that is intact: as far as possible, it says what the system ran out of.
     fn too_little(&self, object: &str, error: &git2::Error) -> Error {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let count = |store: &PathBuf| {
@@ -344,19 +344,23 @@ impl Stores {
             entries.iter().filter(|entry| entry.path().extension().is_some_and(|end| end == "pack")).count()
         };
         let packs: usize = self.all.iter().map(count).sum();
-        // A pass holds some twenty files open beside the packs.
+        // Besides the packs, a pass has about twenty files open.
         let few = limit.is_some_and(|limit| limit < u64::try_from(packs).unwrap_or(0) + 32);
         if few {
             let limit = limit.unwrap_or_default();
             let what = format!("too few file descriptors: {limit} are allowed, and the repository has {packs} packs");
-            let next = "allow more (`ulimit -n 1024`), or let `git gc` make one pack of many; nothing is damaged";
+            let next = "allow more (`ulimit -n 1024`), or combine the packs with `git gc`; nothing is damaged";
             return Error::new(Kind::Exhausted, what, next);
         }
-        let what = format!("{object} could not be read ({}), and is sound when it is read alone", error.message());
-        Error::new(Kind::Exhausted, what, "see whether memory or file descriptors are short; the next pass tries again")
+        let what = format!("{object} could not be read ({}), but is intact when read alone", error.message());
+        Error::new(
+            Kind::Exhausted,
+            what,
+            "check whether memory or file descriptors are short; the next pass tries again",
+        )
     }
 
-    /// Looks for an object in the packs of a store.
+    /// Searches the packs of a store for an object.
     fn look_packed(&self, store: &Path, id: git2::Oid) -> Result<Found, Error> {
         let folder = store.join("pack");
         let entries = match files::entries(&folder) {
@@ -391,7 +395,7 @@ impl Stores {
         Ok(damaged.map_or(Found::Absent, Found::Damaged))
     }
 
-    /// Whether one pack, with no other beside it, gives the object.
+    /// Returns whether one pack, without any other, yields the object.
     fn read_alone(&self, index: &Path, pack: &Path, id: git2::Oid) -> Result<bool, Error> {
         let doing = "reading one pack alone";
         let store = self.private.folder(READING).context(doing)?;
@@ -405,7 +409,7 @@ impl Stores {
             odb.add_disk_alternate(&store.to_string_lossy())?;
             odb.read(id).map(drop)
         });
-        // libgit2 does not say why it found nothing: what it had to look at must be there to be looked at.
+        // libgit2 does not say why it found nothing: check that the files it needed could be accessed.
         let looked: Result<Vec<_>, _> = [index, pack].iter().map(|file| rustix::fs::stat(*file)).collect();
         files::remove_folder(&store).context(doing)?;
         looked.context(doing)?;
@@ -419,7 +423,7 @@ impl Stores {
     }
 }
 
-/// What the files say of an object.
+/// What the files show about an object.
 enum Found {
     Absent,
     Sound,
@@ -438,7 +442,7 @@ fn look_loose(store: &Path, id: git2::Oid) -> Result<Found, Error> {
     Ok(if sound { Found::Sound } else { Found::Damaged(path) })
 }
 
-/// Whether a loose object's bytes, header included, are those of the object.
+/// Returns whether a loose object's bytes, including the header, have this id.
 fn is(bytes: &[u8], id: git2::Oid) -> bool {
     let Some(end) = bytes.iter().position(|byte| *byte == 0) else { return false };
     let (header, data) = bytes.split_at(end);
@@ -453,7 +457,7 @@ fn is(bytes: &[u8], id: git2::Oid) -> bool {
     git2::Oid::hash_object(kind, data).is_ok_and(|hash| hash == id)
 }
 
-/// Whether a pack's index names an object; `None` where it is no index.
+/// Returns whether a pack's index contains an object; `None` if it is not an index.
 fn holds(index: &[u8], id: git2::Oid) -> Option<bool> {
     const FAN_OUT: usize = 256 * 4;
     let (fan_out_at, entry, id_in_entry) =
@@ -472,7 +476,7 @@ fn holds(index: &[u8], id: git2::Oid) -> Option<bool> {
     Some(ids.any(|bytes| bytes.get(id_in_entry..id_in_entry + 20) == Some(wanted)))
 }
 
-/// Reads a file to its end, so that what the disk refuses shows.
+/// Reads a file to its end, so that any error of the disk shows.
 fn read_through(path: &Path) -> io::Result<()> {
     io::copy(&mut files::open(path)?, &mut io::sink()).map(drop)
 }

@@ -1,5 +1,5 @@
-//! What a killed pass or a killed git left in the way: lock files without an owner, half-written files, an index that never
-//! came to disk. Safe in every pass.
+//! Clears what a killed pass or a killed git left behind: lock files without an owner, unfinished files, an index that
+//! did not reach the disk. This is safe in every pass.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,37 +13,37 @@ use crate::git::Place;
 use crate::state::dir::{PrivateDir, remove_if_there, sync_dir};
 use crate::state::lock::Held;
 
-/// A git lock file this old with no live owner is stale, even where no pass of ours is known to have died.
+/// A git lock file this old without a live owner is stale, even if no pass of ours is known to have died.
 const STALE_AFTER: Duration = Duration::from_secs(60);
 
-/// Clears what a killed pass, or a killed git, left in the way: lock files without an owner, leftovers of fetches.
+/// Clears what a killed pass or a killed git left behind: lock files without an owner, and leftovers of fetches.
 ///
-/// A stale `index.lock` makes libgit2 rewrite every file and then fail, a stale lock of a reference makes a fetch fail with
-/// a generic error; so the files are looked for, not the errors. `start_up`: whether this is `init-sync`, before anything
-/// else runs.
+/// A stale `index.lock` makes libgit2 rewrite every file and then fail, and a stale lock of a reference makes a fetch
+/// fail with a generic error. So this searches for the files instead of waiting for the errors. `start_up` says that
+/// this is `init-sync`, before anything else runs.
 ///
 /// # Errors
-/// [`Kind::Busy`] where a live git process holds a lock, and those of the file system.
+/// [`Kind::Busy`] if a live git process holds a lock; otherwise if the file system fails.
 pub fn clear_leftovers(place: &Place, held: &Held, branch: &str, remote: &str, start_up: bool) -> Result<(), Error> {
     let git_dir = &place.git_dir;
     for (lock, age) in stale_locks(place, held, branch, remote, start_up)? {
         remove_if_there(&lock).context(format!("removing the stale lock {}", lock.display()))?;
         tracing::warn!(lock = %lock.display(), age_s = age.as_secs(), "removed a stale lock file");
     }
-    // One that failed to remove it came to its end all the same.
+    // A pass that ends without being killed may also have failed to remove it.
     crate::git::incoming::clear(place)?;
     if start_up || held.one_died_before_us() {
         clear_half_written(&git_dir.join("objects"))?;
         clear_half_written(&git_dir.join("objects/pack"))?;
         PrivateDir::of(git_dir).clear_unfinished().context("clearing what a killed pass was writing")?;
     }
-    bring_back_index(place)
+    restore_index(place)
 }
 
-/// The lock files that [`clear_leftovers`] would remove, with their age. Nothing is written.
+/// The lock files that [`clear_leftovers`] would remove, with their age. Writes nothing.
 ///
 /// # Errors
-/// [`Kind::Busy`] where a git process may be at work.
+/// [`Kind::Busy`] if a git process may be working there.
 pub fn stale_locks(
     place: &Place,
     held: &Held,
@@ -59,7 +59,7 @@ pub fn stale_locks(
         .collect();
     locks.push(git_dir.join(format!("refs/heads/{branch}.lock")));
     locks.push(git_dir.join(format!("refs/remotes/{remote}/{branch}.lock")));
-    // A rescue is made once and its lock is in nobody's way, until the rescue has been kept long enough and is to go.
+    // The lock of a rescue is in nobody's way until the rescue is due to be removed.
     let refs = if start_up || ours_died { "refs" } else { "refs/gitsync" };
     collect_locks(&git_dir.join(refs), &mut locks);
     let mut stale = Vec::new();
@@ -80,19 +80,19 @@ pub fn stale_locks(
     Ok(stale)
 }
 
-/// The index that was there before the last one was written, where a power loss took the bytes of that one. Made again from
-/// HEAD it would take what a job has just written for an edit that gives way.
-fn bring_back_index(place: &Place) -> Result<(), Error> {
-    let doing = "bringing back the index";
+/// Restores the previous index if a power loss destroyed the bytes of the last one. An index made again from HEAD would
+/// make what a job has just written look like an edit to be replaced.
+fn restore_index(place: &Place) -> Result<(), Error> {
+    let doing = "restoring the index";
     let before = PrivateDir::of(&place.git_dir).file(crate::git::index::INDEX_BEFORE);
     let Ok(meta) = before.symlink_metadata() else {
-        // A power loss left its name without its bytes: as good as none, and on a branch without a commit made again from none.
+        // A power loss left an empty file: remove it. On a branch without a commit a missing index is fine.
         let index = place.git_dir.join("index");
         let is_empty = index.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == 0);
         return if is_empty { remove_if_there(&index).map(drop).context(doing) } else { Ok(()) };
     };
     if meta.is_dir() {
-        // None of ours; a file could not take its place.
+        // Not ours. It would prevent a file from being put here.
         return files::remove_folder(&before).context(doing);
     }
     let index = place.git_dir.join("index");
@@ -100,7 +100,7 @@ fn bring_back_index(place: &Place) -> Result<(), Error> {
     if !meta.is_file() || !index_is_damaged(&place.git_dir)? || !is_whole(&before) {
         return remove_if_there(&before).map(drop).context(doing);
     }
-    tracing::warn!("the index was damaged as it was written; the one before is brought back");
+    tracing::warn!("the index was damaged while it was written; the previous one is restored");
     fs::rename(&before, &index).context(doing)?;
     sync_dir(&place.git_dir).context(doing)
 }
@@ -116,7 +116,7 @@ fn collect_locks(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Removes what a pass that failed was writing, as far as that can be done: one that fails each time must not fill the disk.
+/// Removes what a failed pass was writing, as far as possible: a pass that fails each time must not fill the disk.
 pub fn drop_half_written(place: &Place, _held: &Held) {
     for folder in ["objects", "objects/pack"] {
         if let Err(error) = clear_half_written(&place.git_dir.join(folder)) {
@@ -125,7 +125,7 @@ pub fn drop_half_written(place: &Place, _held: &Held) {
     }
 }
 
-/// Packs and objects that libgit2 was writing when it was killed; no gc removes these.
+/// Removes packs and objects that libgit2 was writing when it was killed; no gc removes these.
 fn clear_half_written(folder: &Path) -> Result<(), Error> {
     for entry in files::entries_if_any(folder) {
         if is_half_written(entry.name()) {
@@ -136,14 +136,14 @@ fn clear_half_written(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// libgit2's own temporary names: `pack_git2_…`, `tmp_object_git2_…`.
+/// Returns whether a name is one of libgit2's temporary names: `pack_git2_…`, `tmp_object_git2_…`.
 pub(super) fn is_half_written(name: &OsStr) -> bool {
     name.to_string_lossy().contains("_git2_")
 }
 
-/// A git process that works in this repository, or any that has the lock file open.
+/// The pid of a git process that works in this repository, or of any process that has the lock file open.
 ///
-/// Seen through /proc; where that is missing, or the process is in another container, nobody is seen and age decides.
+/// This reads /proc. If that is missing, or the process is in another container, no process is seen and age decides.
 pub(in crate::git) fn live_git(place: &Place, lock: &Path) -> Option<u32> {
     let us = std::process::id();
     for entry in files::entries(Path::new("/proc")).ok()? {

@@ -1,4 +1,4 @@
-//! A repository that no pass could work in, made or mended in place: HEAD, configuration, references, index.
+//! Creates a repository, or repairs one in place that no pass could work in: HEAD, configuration, references, index.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,11 +20,11 @@ use crate::git::{CommitId, Place, Repo};
 use crate::state::dir::{PrivateDir, remove_if_there};
 use crate::state::lock::Held;
 
-/// Makes the repository exist and open: a new one where there is none, and where there is a broken one a new one in its
-/// place, the broken one put aside. Whether it is new.
+/// Makes sure that the repository exists and can be opened. If there is none, makes a new one; if there is a broken
+/// one, puts it aside and makes a new one in its place. Returns whether it is new.
 ///
 /// # Errors
-/// Those of the file system.
+/// If the file system fails.
 pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc>) -> Result<bool, Error> {
     let private = PrivateDir::of(&place.git_dir);
     let git_dir = &place.git_dir;
@@ -34,7 +34,7 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
     let names = names_in(git_dir)?;
     let has = |name: &str| names.iter().any(|known| known == name);
     if holds_nothing(git_dir)? && !(has("HEAD") && has("objects") && has("refs") && has("config")) {
-        // Nothing but what init makes itself, and that not to its end.
+        // There is only what init makes, and init did not finish.
         init(place, branch)?;
         return Ok(true);
     }
@@ -44,34 +44,34 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
         init(place, branch)?;
         return Ok(true);
     }
-    // A power loss leaves files of no length. Each of these can be made again from what is around it.
+    // A power loss leaves empty files. Each of these can be recreated from the rest.
     fs::create_dir_all(git_dir.join("refs")).context("making refs")?;
     fs::create_dir_all(git_dir.join("objects/pack")).context("making a folder for packs")?;
-    mend_head(git_dir, branch)?;
+    repair_head(git_dir, branch)?;
     let config = git_dir.join("config");
     if config_is_damaged {
-        tracing::warn!("the repository's configuration was missing or damaged and is made anew");
+        tracing::warn!("the repository's configuration was missing or damaged and is made again");
         if has("config") {
             fs::rename(&config, private.free_file(DAMAGED_CONFIG))
                 .context("setting the damaged configuration aside")?;
         }
         init(place, branch)?;
     }
-    mend_refs(git_dir, &private, &git_dir.join("refs"))?;
-    bring_back_branch(git_dir, branch)?;
+    repair_refs(git_dir, &private, &git_dir.join("refs"))?;
+    restore_branch(git_dir, branch)?;
     set_aside_empty_objects(git_dir, &private, when)?;
     Ok(false)
 }
 
-/// Puts HEAD on the branch where it is missing or damaged. As a link, which git took it for long ago, it is written as a file: libgit2
-/// would read the commit of the reference that it leads to, and write there.
-fn mend_head(git_dir: &Path, branch: &str) -> Result<(), Error> {
+/// Puts HEAD on the branch if it is missing or damaged. If it is a symbolic link, as in very old repositories, replaces
+/// it by a file: libgit2 would read the commit of the reference it leads to, and write there.
+fn repair_head(git_dir: &Path, branch: &str) -> Result<(), Error> {
     let path = git_dir.join("HEAD");
-    let doing = "mending HEAD";
+    let doing = "repairing HEAD";
     if let Ok(target) = fs::read_link(&path)
         && let Some(target) = target.to_str().filter(|target| target.starts_with("refs/"))
     {
-        tracing::warn!("HEAD was a link to {target} and is made a file");
+        tracing::warn!("HEAD was a link to {target} and is replaced by a file");
         return replace_file(&path, &format!("ref: {target}")).context(doing);
     }
     let head = match files::read(&path) {
@@ -85,7 +85,7 @@ fn mend_head(git_dir: &Path, branch: &str) -> Result<(), Error> {
     replace_file(&path, &format!("ref: refs/heads/{branch}")).context(doing)
 }
 
-/// Whether a repository has neither an object nor a reference: one that was begun and no more.
+/// Returns whether a repository has no objects and no references: it was only just started.
 fn holds_nothing(git_dir: &Path) -> Result<bool, Error> {
     let mut open: Vec<PathBuf> =
         ["objects", "refs", "logs", "packed-refs"].iter().map(|name| git_dir.join(name)).collect();
@@ -103,11 +103,12 @@ fn holds_nothing(git_dir: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Whether the repository's own configuration has to be made anew. A power loss leaves files of no length, or full of zeros;
-/// libgit2 reads the latter as empty and then can't write it. What a person has mistyped is theirs to mend.
+/// Returns whether the repository's own configuration must be made again. A power loss leaves it empty or full of
+/// zeros; libgit2 reads the latter as empty, and then can't write it. A person's mistake in it is left for that person
+/// to correct.
 ///
 /// # Errors
-/// [`crate::git::Kind::NotReady`] where it says something that git can't read.
+/// [`crate::git::Kind::NotReady`] if it says something that git can't read.
 fn is_damaged_config(place: &Place) -> Result<bool, Error> {
     let path = place.git_dir.join("config");
     let content = match files::read(&path) {
@@ -125,27 +126,27 @@ fn is_damaged_config(place: &Place) -> Result<bool, Error> {
     }
 }
 
-/// A file of one line, a reference's say, replaced whole. Of a link, the link itself is replaced.
+/// Replaces a file of one line, such as a reference, as a whole. A link is replaced itself, not its target.
 pub(in crate::git) fn replace_file(path: &Path, line: &str) -> io::Result<()> {
     let fresh = path.with_extension("gitsync.lock");
     remove_if_there(&fresh)?;
     atomic::replace(path, &fresh, format!("{line}\n").as_bytes(), How::LikeGit)
 }
 
-/// A reference whose file is damaged gets the last value that its reflog knows; without one the file is set aside, since one
+/// Resets each damaged reference to the last value in its reflog. Without a reflog its file is set aside: a reference
 /// that names no commit keeps none reachable.
-fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), Error> {
+fn repair_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), Error> {
     for entry in files::entries_if_any(folder) {
         let path = entry.path();
         if entry.is_folder() {
-            mend_refs(git_dir, private, &path)?;
+            repair_refs(git_dir, private, &path)?;
             continue;
         }
         if entry.kind == FileType::Symlink {
-            // A reference as links were used for it long ago; where it leads is not ours to write.
+            // Very old repositories use links as references. What a link leads to must not be written here.
             continue;
         }
-        // One that can't be read is not known to be damaged.
+        // A file that can't be read is not known to be damaged.
         let content = files::read(&path).context(format!("reading the reference {}", path.display()))?;
         let content = String::from_utf8_lossy(&content);
         let text = content.trim();
@@ -157,8 +158,8 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
         let last = last_in_log(git_dir, name);
         match last {
             Some(id) => {
-                tracing::warn!(reference = %name.display(), commit = %id, "a damaged reference is mended from its log");
-                replace_file(&path, &id).context(format!("mending {}", name.display()))?;
+                tracing::warn!(reference = %name.display(), commit = %id, "a damaged reference is repaired from its reflog");
+                replace_file(&path, &id).context(format!("repairing {}", name.display()))?;
             }
             None => {
                 private.folder(DAMAGED_REFS).context("setting a damaged reference aside")?;
@@ -167,7 +168,7 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
                 fs::rename(&path, &aside).context(format!("setting {} aside", name.display()))?;
                 tracing::warn!(
                     reference = %name.display(), kept = %aside.display(),
-                    "a damaged reference without a log is set aside"
+                    "a damaged reference without a reflog is set aside"
                 );
             }
         }
@@ -175,21 +176,22 @@ fn mend_refs(git_dir: &Path, private: &PrivateDir, folder: &Path) -> Result<(), 
     Ok(())
 }
 
-/// The branch's reference is gone and its log is not: git would have removed both, so a crash took it.
-fn bring_back_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
+/// Restores the branch if its reference is gone and its reflog is not: git would have removed both, so a crash removed
+/// it.
+fn restore_branch(git_dir: &Path, branch: &str) -> Result<(), Error> {
     let name = format!("refs/heads/{branch}");
     let packed = files::read_to_string(&git_dir.join("packed-refs")).unwrap_or_default();
     if git_dir.join(&name).exists() || packed.lines().any(|line| line.ends_with(&format!(" {name}"))) {
         return Ok(());
     }
     let Some(id) = last_in_log(git_dir, Path::new(&name)) else { return Ok(()) };
-    tracing::warn!(reference = %name, commit = %id, "the branch was gone and is brought back from its log");
+    tracing::warn!(reference = %name, commit = %id, "the branch was gone and is restored from its reflog");
     let path = git_dir.join(&name);
     let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| replace_file(&path, &id));
-    made.context(format!("bringing back {name}"))
+    made.context(format!("restoring {name}"))
 }
 
-/// The last commit that a reference's log knows.
+/// The last commit in a reference's reflog.
 fn last_in_log(git_dir: &Path, name: &Path) -> Option<String> {
     let log = files::read_to_string(&git_dir.join("logs").join(name)).ok()?;
     let line = log.lines().rev().find(|line| line.len() > 81)?;
@@ -200,7 +202,7 @@ pub(in crate::git) fn is_commit_id(text: &str) -> bool {
     text.len() == 40 && CommitId::from_str(text).is_ok_and(|id| !id.is_zero())
 }
 
-/// Object files of no length: git takes them for damage, and a fetch will not replace them while they are there.
+/// Sets aside empty object files: git takes them for damage, and while they are there a fetch will not replace them.
 fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<Utc>) -> Result<(), Error> {
     let doing = "setting empty objects aside";
     for folder in files::entries(&git_dir.join("objects")).context(doing)? {
@@ -209,8 +211,8 @@ fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<
                 continue;
             }
             let name = object.path();
-            // Marks beside a pack are empty by nature: without its promisor mark git takes what a partial clone left out for missing.
-            // What was being written when its writer died is cleared, not kept.
+            // Marker files beside a pack are always empty. Without its promisor marker, git would report what a partial
+            // clone left out as missing. Unfinished files of a killed process are cleared elsewhere, not kept.
             let is_mark = name.extension().is_some_and(|end| end == "keep" || end == "promisor");
             if is_mark || is_half_written(object.name()) {
                 continue;
@@ -219,21 +221,21 @@ fn set_aside_empty_objects(git_dir: &Path, private: &PrivateDir, when: DateTime<
             fs::create_dir_all(&aside).context(doing)?;
             let flat = format!("{}{}", folder.name().to_string_lossy(), object.name().to_string_lossy());
             fs::rename(&name, aside.join(flat)).context(doing)?;
-            tracing::warn!(object = %name.display(), "an object file of no length was set aside");
+            tracing::warn!(object = %name.display(), "an empty object file was set aside");
         }
     }
     Ok(())
 }
 
 impl Repo {
-    /// Makes the index again from HEAD where it is missing, empty or damaged, and brings back the files that a clone killed
-    /// before its checkout never wrote. Whether there was anything to do.
+    /// Makes the index again from HEAD if it is missing, empty or damaged, and restores the files that a clone did not
+    /// write because it was killed before its checkout. Returns whether there was anything to do.
     ///
-    /// Without this, a tick after such a kill would commit the deletion of everything. `thoroughly`: whether the index is read
-    /// whole (init-sync); a pass that may have nothing to do looks at its beginning alone.
+    /// Without this, a tick after such a kill would commit the deletion of everything. `thoroughly` says whether to
+    /// read the whole index (init-sync); a pass that may have nothing to do checks only its beginning.
     ///
     /// # Errors
-    /// Those of [`Repo::follow`].
+    /// As for [`Repo::follow`].
     pub fn heal_index(&self, when: DateTime<Utc>, thoroughly: bool) -> Result<bool, Error> {
         let Some(head) = self.index_to_make_again(thoroughly)? else { return Ok(false) };
         let path = self.place.git_dir.join("index");
@@ -243,29 +245,30 @@ impl Repo {
         }
         let doing = "making the index again";
         let tree = self.tree_of(head)?;
-        // git2 keeps the damaged index of this handle in mind; a second handle has none.
+        // git2 caches the damaged index in this handle; a new handle does not have it.
         let beside = self.beside()?;
         let mut index = beside.index().context(doing)?;
         index.read_tree(&beside.find_tree(tree.id()).context(doing)?).context(doing)?;
         if self.head_branch()?.as_deref() == Some(&self.branch_ref()) {
             self.follow_from_index(head, &mut index, when)?;
         } else {
-            // init-sync alone comes here, and a follow of the branch comes next.
+            // Only init-sync gets here, and a follow of the branch comes next.
             self.index_to_disk(&mut index)?;
         }
         Ok(true)
     }
 
-    /// The commit that [`Repo::heal_index`] would make the index again from, where there is need of it. Nothing is written.
+    /// The commit from which [`Repo::heal_index`] would make the index again, if necessary. Writes nothing.
     ///
     /// # Errors
-    /// [`crate::git::Kind::NotReady`] for an index in a format that libgit2 does not read, and where it can't be known.
+    /// [`crate::git::Kind::NotReady`] for an index in a format that libgit2 can't read; others if it can't be
+    /// determined.
     pub fn index_to_make_again(&self, thoroughly: bool) -> Result<Option<CommitId>, Error> {
         let Some(head) = self.tip_of("HEAD")? else { return Ok(None) };
         if begins_as_index(&self.place.git_dir.join("index")) && !thoroughly {
             return Ok(None);
         }
-        // Read again by other means: what is staged is not to be lost to a disk that would not read once.
+        // Check it again by other means: staged changes must not be lost because the disk failed to read once.
         Ok(index_is_damaged(&self.place.git_dir)?.then_some(head))
     }
 }

@@ -1,4 +1,4 @@
-//! A merge, a rebase or the like that was left half done: what it would drop is kept.
+//! Keeps what an unfinished merge, rebase or the like would lose.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -10,15 +10,15 @@ use crate::git::{CommitId, Repo};
 use crate::rescued::RescueKind;
 
 impl Repo {
-    /// What a merge, a rebase or the like that was left half done would drop is kept, and so is a detached HEAD's commit.
-    /// The state itself is ended by the follow that comes after.
+    /// Rescues what an unfinished merge, rebase or the like would lose, and a detached HEAD's commit. The follow that
+    /// comes next ends the operation itself.
     ///
     /// # Errors
-    /// Where references can't be read or written.
+    /// If references can't be read or written.
     pub fn mend_state(&self, when: DateTime<Utc>) -> Result<(), Error> {
         let mut heads: BTreeSet<CommitId> = BTreeSet::new();
         let git_dir = &self.place.git_dir;
-        // Uncommitted work that git put away when it began, and would have brought back at the end.
+        // Uncommitted work that git stashed when the operation began, and would have restored at its end.
         for file in ["MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash"] {
             let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
             let Ok(stash) = CommitId::from_str(text.trim()) else { continue };
@@ -41,7 +41,7 @@ impl Repo {
                 let text = files::read_to_string(&git_dir.join(file)).unwrap_or_default();
                 heads.extend(text.lines().filter_map(|line| CommitId::from_str(line.trim()).ok()));
             }
-            tracing::warn!(state = ?self.git.state(), "something was left half done in the repository; it is ended here");
+            tracing::warn!(state = ?self.git.state(), "a merge, rebase or the like was unfinished in the repository; it is ended here");
         }
         match self.head_branch()? {
             None => heads.extend(self.tip_of("HEAD")?),
@@ -58,10 +58,10 @@ impl Repo {
         Ok(())
     }
 
-    /// Puts HEAD on the branch that has no commit yet.
+    /// Puts HEAD on the branch, which has no commit yet.
     ///
     /// # Errors
-    /// Where HEAD can't be written.
+    /// If HEAD can't be written.
     pub fn stand_on_unborn_branch(&self) -> Result<(), Error> {
         if self.head_branch()?.as_deref() != Some(&self.branch_ref()) {
             self.git.set_head(&self.branch_ref()).context("putting HEAD on the branch")?;
@@ -69,7 +69,7 @@ impl Repo {
         Ok(())
     }
 
-    /// Whether a commit is reachable from any reference.
+    /// Returns whether any reference reaches a commit.
     fn is_kept(&self, commit: CommitId) -> Result<bool, Error> {
         let mut open = self.ref_tips()?;
         // One walk for all references: there may be thousands.
@@ -79,7 +79,7 @@ impl Repo {
                 return Ok(true);
             }
             if seen.insert(id) {
-                // What is behind a commit that can't be read is not kept by it.
+                // A commit that can't be read does not keep its ancestors.
                 open.extend(self.parents_of(id).unwrap_or_default());
             }
         }
