@@ -66,7 +66,7 @@ fn diverged_non_alpha_accepts_the_remote_and_keeps_ours_as_a_rescue() {
     assert!(!s.ours().join("a.txt").exists());
     s.is_kept(&ours);
     assert_eq!(s.rescues("local").len(), 1);
-    s.logs(&s.rescues("local")[0]).logs("git log");
+    s.logs(&s.rescues("local")[0]).logs("git cherry-pick HEAD..");
     s.sync().exits(0).says("up-to-date");
 }
 
