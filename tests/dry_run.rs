@@ -73,7 +73,7 @@ fn init_sync_where_there_is_nothing_yet_and_where_there_is() {
     let s = Scene::without_ours();
     let upstream = s.upstream();
     let args = ["init-sync", "--remote-url", upstream.to_str().unwrap()];
-    assert!(dry(&s, &args).contains("would make a repository"));
+    assert!(dry(&s, &args).contains("would create a repository"));
     s.says("cloned").exits(0);
     s.init_sync();
     dry(&s, &args);
