@@ -9,7 +9,7 @@ use std::process::Command;
 
 use gitsync::cli::{self, Asked};
 use gitsync::watchdog::Watch;
-use gitsync::{report, transport};
+use gitsync::{remote, report};
 
 fn main() {
     let folder = std::env::temp_dir().join(format!("gitsync-quickstart-{}", std::process::id()));
@@ -83,7 +83,7 @@ impl Show {
         let (asked, settings) = cli::read(line, &|_| None).expect("a valid command line");
         let Asked::Pass(command) = asked else { unreachable!("the story runs passes alone") };
         report::log::begin(command.word(), &settings).expect("a log");
-        let outcome = gitsync::run::run(command, &settings, transport::Env::read(&|_| None), &self.watch);
+        let outcome = gitsync::run::run(command, &settings, remote::Env::read(&|_| None), &self.watch);
         report::print(&outcome, settings.output);
         assert_eq!(outcome.result.word(), expected, "the quickstart expects another result here");
     }

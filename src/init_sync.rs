@@ -19,7 +19,7 @@ use crate::policy::SyncState;
 use crate::state::dir::PrivateDir;
 use crate::state::lock::Held;
 use crate::state::token_host::Recording;
-use crate::{dry_run, job_left, look, transport};
+use crate::{dry_run, job_left, look, remote};
 
 /// Where the repository is or will be. If there is none, creates its folder and an empty `.git`, which the lock needs.
 ///
@@ -149,7 +149,7 @@ fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Error> 
             "set --remote-url, GIT_SYNC_REMOTE_URL or GITHUB_REPOSITORY",
         ));
     };
-    let (clean, secret) = transport::split_url_secret(wanted);
+    let (clean, secret) = remote::split_url_secret(wanted);
     if secret.is_some() {
         // This pass may use the secret, but it must not stay in the configuration.
         pass.url_secret = secret;

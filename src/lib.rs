@@ -5,7 +5,7 @@
 //! word ([`outcome`]). A scheduler runs the passes; nothing here loops. A pass may be killed at any moment: the next pass finishes
 //! any step that was begun.
 //!
-//! [`git`] has the operations on the repository, each with its guarantees; [`transport`] reaches the remote; [`process`] runs the
+//! [`git`] has the operations on the repository, each with its guarantees; [`remote`] reaches the remote; [`process`] runs the
 //! job and the build; [`publish`] publishes the site; [`watchdog`] ends a pass that exceeds its limits.
 //!
 //! The crate is a program first. The library exists for the program's own examples and tests; its interface is not stable.
@@ -29,6 +29,7 @@ pub mod plan;
 pub mod policy;
 pub mod process;
 pub mod publish;
+pub mod remote;
 pub mod report;
 pub mod rescued;
 pub mod run;
@@ -37,6 +38,5 @@ pub mod state;
 pub mod status;
 pub mod sync;
 pub mod tick;
-pub mod transport;
 mod upkeep;
 pub mod watchdog;

@@ -14,7 +14,7 @@ use gitsync::process::job::signal_name;
 use gitsync::process::programs;
 use gitsync::watchdog;
 use gitsync::watchdog::{End, Limit, PATIENCE, Watch};
-use gitsync::{report, status, transport};
+use gitsync::{remote, report, status};
 
 /// A pass recurses as deep as the folders are nested. If the stack limit (`ulimit -s`) is less than this, in bytes, the pass runs in
 /// a thread with a larger stack: overflowing a small one would end in SIGSEGV.
@@ -38,13 +38,13 @@ fn run() -> color_eyre::Result<()> {
     let read = cli::read(args.clone(), &env);
     // An error about the command line may quote a URL with a token, or a variable's value that is a token: from here on they are
     // masked.
-    let network = transport::Env::read(&env);
-    transport::wipe_own_secrets();
+    let network = remote::Env::read(&env);
+    remote::wipe_own_secrets();
     let (asked, settings) = match read {
         Ok(read) => read,
         Err(error) => {
             let text = error.to_string();
-            let safe = String::from_utf8_lossy(&transport::redact::secrets(text.as_bytes())).into_owned();
+            let safe = String::from_utf8_lossy(&remote::redact::secrets(text.as_bytes())).into_owned();
             if safe == text {
                 let _ = error.print();
             } else {

@@ -15,12 +15,12 @@ use crate::outcome::{Command, Outcome};
 use crate::policy::Mode;
 use crate::process::job::{self, Ended, Job, Program};
 use crate::publish::Site;
+use crate::remote::TokenHost;
 use crate::state::marker::{self, Cleared};
 use crate::state::token_host::{self, Recording};
-use crate::transport::TokenHost;
 use crate::watchdog;
 use crate::watchdog::Watch;
-use crate::{report, transport};
+use crate::{remote, report};
 
 /// A transfer ends after this time without a byte.
 const IDLE: Duration = Duration::from_secs(30);
@@ -51,7 +51,7 @@ pub struct Pass<'a> {
     /// What the pass has found and done so far.
     pub outcome: Outcome,
     /// The environment variables that the transports use.
-    pub network: transport::Env,
+    pub network: remote::Env,
     network_left: Duration,
     /// The host that tokens may be sent to.
     token_host: TokenHost,
@@ -77,7 +77,7 @@ pub struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// A new pass, which has found and done nothing yet.
-    pub fn new(command: Command, settings: &'a Config, network: transport::Env, watch: &'a Watch) -> Self {
+    pub fn new(command: Command, settings: &'a Config, network: remote::Env, watch: &'a Watch) -> Self {
         Self {
             settings,
             watch,
@@ -120,7 +120,7 @@ impl<'a> Pass<'a> {
     /// If the record can't be read or written.
     pub fn settle_token_host(&mut self, repo: &Repo, recording: Recording) -> Result<(), Error> {
         let given = self.settings.remote_url.as_deref();
-        if let Some(secret) = given.and_then(|url| transport::split_url_secret(url).1) {
+        if let Some(secret) = given.and_then(|url| remote::split_url_secret(url).1) {
             self.url_secret = Some(secret);
         }
         let stored = repo.stored_url()?;
@@ -184,7 +184,7 @@ impl<'a> Pass<'a> {
         let env = self.network.clone();
         let (url_secret, token_host) = (self.url_secret.clone(), self.token_host.clone());
         self.in_network_time(phrase, |ends| {
-            let options = transport::Options {
+            let options = remote::Options {
                 deadline: ends,
                 idle: IDLE,
                 token_file: settings.token_file.clone(),
@@ -267,9 +267,9 @@ impl<'a> Pass<'a> {
         // GITHUB_TOKEN is passed on: jobs use it. Variables that name a repository, as in a git hook, a rebase or a CI step, are
         // removed: git in the job would work in that repository instead of the job's current folder. Configuration in variables
         // is the user's, and stays.
-        let elsewhere = transport::REPOSITORY_VARIABLES.iter().filter(|name| !name.starts_with("GIT_CONFIG"));
-        job.env_remove = transport::OWN_VARIABLES.iter().chain(elsewhere).map(OsString::from).collect();
-        job.redact = Some(&transport::redact::known);
+        let elsewhere = remote::REPOSITORY_VARIABLES.iter().filter(|name| !name.starts_with("GIT_CONFIG"));
+        job.env_remove = remote::OWN_VARIABLES.iter().chain(elsewhere).map(OsString::from).collect();
+        job.redact = Some(&remote::redact::known);
         tracing::debug!("running the {label}");
         job::run(&job)
     }

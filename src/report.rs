@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Write};
 
 use crate::cli::{Config, LogFormat, Output};
 use crate::outcome::Outcome;
-use crate::transport::Progress;
+use crate::remote::Progress;
 
 /// Prints the result: one line on stdout.
 pub fn print(outcome: &Outcome, output: Output) {

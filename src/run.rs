@@ -23,7 +23,7 @@ use crate::state::marker;
 use crate::state::record::Record;
 use crate::state::token_host::Recording;
 use crate::watchdog::{self, Watch};
-use crate::{dry_run, init_sync, site, sync, tick, transport, upkeep};
+use crate::{dry_run, init_sync, remote, site, sync, tick, upkeep};
 
 /// The private folder of the repository whose lock this process holds, for [`record_end`].
 static LOCKED: Mutex<Option<PrivateDir>> = Mutex::new(None);
@@ -38,9 +38,9 @@ pub fn record_end(outcome: &Outcome) {
 }
 
 /// Runs one pass from the lock to the record.
-pub fn run(command: Command, settings: &Config, network: transport::Env, watch: &Watch) -> Outcome {
+pub fn run(command: Command, settings: &Config, network: remote::Env, watch: &Watch) -> Outcome {
     let clock = clock::instant();
-    let _answers = transport::end_answers_later();
+    let _answers = remote::end_answers_later();
     let mut pass = Pass::new(command, settings, network, watch);
     let (result, locked) = match settings.metrics_file.as_deref().map_or(Ok(()), metrics::check) {
         Ok(()) => lock_and_run(&mut pass, clock),

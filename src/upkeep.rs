@@ -10,7 +10,7 @@ use crate::clock;
 use crate::git::Repo;
 use crate::pass::Pass;
 use crate::process::job::{self, Ended, Job, Program};
-use crate::transport;
+use crate::remote;
 
 /// How long packing the repository's objects together may take.
 const GC_TIMEOUT: Duration = Duration::from_secs(300);
@@ -29,9 +29,9 @@ pub fn pack_together(pass: &Pass<'_>, repo: &Repo) {
     let private = repo.private.path();
     let program = Program::Argv(repo.gc_command());
     let mut job = Job::new("gc", program, &repo.place.work_dir, GC_TIMEOUT, private, pass.watch);
-    let kept_from_it = transport::REPOSITORY_VARIABLES.iter().chain(transport::SECRET_VARIABLES);
+    let kept_from_it = remote::REPOSITORY_VARIABLES.iter().chain(remote::SECRET_VARIABLES);
     job.env_remove = kept_from_it.map(OsString::from).collect();
-    job.redact = Some(&transport::redact::known);
+    job.redact = Some(&remote::redact::known);
     match job::run(&job) {
         Ok(Ended::Exited(0)) => {
             tracing::info!("the repository's objects were packed together (git gc)");

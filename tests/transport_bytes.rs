@@ -4,8 +4,8 @@
 use std::io::Read;
 use std::path::Path;
 
-use gitsync::transport::pktline::{Packets, Sifted, ValidUtf8, encode, read_advertisement, read_ls_refs};
-use gitsync::transport::{Remote, redact, refusal, split_url_secret};
+use gitsync::remote::pktline::{Packets, Sifted, ValidUtf8, encode, read_advertisement, read_ls_refs};
+use gitsync::remote::{Remote, redact, refusal, split_url_secret};
 use proptest::prelude::*;
 
 /// Bytes that look like packets often enough to get far.

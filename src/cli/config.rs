@@ -12,7 +12,7 @@ use super::values::{self, LogFormat, Of, OnDivergence, Output, Publish};
 use super::{Env, JOB, Subcommand, bad_variable};
 use crate::git::pathspec::Pathspec;
 use crate::policy::Mode;
-use crate::transport::TokenHost;
+use crate::remote::TokenHost;
 
 /// The settings of one run.
 ///

@@ -14,9 +14,9 @@ use super::incoming::{History, Incoming, Walk, incomplete, not_well_formed};
 use super::odd::{Beside, is_odd};
 use super::{CommitId, Names, Repo};
 use crate::error::{Context, Error, Kind};
+use crate::remote::{self, Session};
 use crate::rescued::RescueKind;
 use crate::state::marker::Destination;
-use crate::transport::{self, Session};
 
 /// The most bytes kept of what a server says during a push.
 const MOST_SAID: usize = 16 * 1024;
@@ -45,7 +45,7 @@ impl Repo {
     pub fn destination(&self) -> Result<Destination, Error> {
         let Names { branch, remote: name, .. } = &self.names;
         let remote = self.git.find_remote(name).context(format!("reading the URL of remote '{name}'"))?;
-        let clean = |bytes: &[u8]| transport::split_url_secret(&String::from_utf8_lossy(bytes)).0;
+        let clean = |bytes: &[u8]| remote::split_url_secret(&String::from_utf8_lossy(bytes)).0;
         Ok(Destination {
             branch: branch.clone(),
             remote: name.clone(),
@@ -58,7 +58,7 @@ impl Repo {
     ///
     /// # Errors
     /// [`Kind::NotReady`] if there is no such remote; otherwise the transport's objection to its URL.
-    pub fn remote(&self, options: &transport::Options) -> Result<Remote<'_>, Error> {
+    pub fn remote(&self, options: &remote::Options) -> Result<Remote<'_>, Error> {
         let name = &self.names.remote;
         let remote = self.git.find_remote(name).map_err(|error| {
             let next = format!("`git remote add {name} URL`, or run `gitsync init-sync --remote-url URL`");
@@ -95,7 +95,7 @@ impl Repo {
         match config.get_string(&format!("remote.{}.url", self.names.remote)) {
             Ok(url) => {
                 // This registers the secret to be masked in logs.
-                transport::split_url_secret(&url);
+                remote::split_url_secret(&url);
                 Ok(Some(url).filter(|url| !url.is_empty()))
             }
             Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
@@ -110,7 +110,7 @@ impl Repo {
     pub fn check_url(&self, url: &str) -> Result<(), Error> {
         let remote = self.git.remote_anonymous(url).context("reading the remote's URL")?;
         let url = remote.url().unwrap_or(url);
-        let read = transport::Remote::parse(url, &self.place.work_dir);
+        let read = remote::Remote::parse(url, &self.place.work_dir);
         read.map(drop)
     }
 
@@ -121,7 +121,7 @@ impl Repo {
     pub fn clean_push_url(&self) -> Result<bool, Error> {
         let name = &self.names.remote;
         let Ok(stored) = self.config()?.get_string(&format!("remote.{name}.pushurl")) else { return Ok(false) };
-        let (clean, secret) = transport::split_url_secret(&stored);
+        let (clean, secret) = remote::split_url_secret(&stored);
         if secret.is_none() {
             return Ok(false);
         }
@@ -240,12 +240,12 @@ impl Remote<'_> {
         let more = match more {
             0 => String::new(),
             // The list was cut off.
-            _ if branches.len() + 2 >= transport::pktline::MOST_LISTED => " and many more".to_owned(),
+            _ if branches.len() + 2 >= remote::pktline::MOST_LISTED => " and many more".to_owned(),
             more => format!(" and {more} more"),
         };
         let tag = if is_tag { " (it is a tag)" } else { "" };
         // A server can give its branches any name.
-        let named = transport::redact::text(named.join(", ").as_bytes());
+        let named = remote::redact::text(named.join(", ").as_bytes());
         Err(Error::new(
             Kind::Refused,
             format!("the remote has no branch '{ours}'{tag}; its branches are {named}{more}"),
@@ -529,8 +529,8 @@ fn session_error(session: &Session, doing: &str, error: &git2::Error) -> Error {
 
 /// The error for the server's answer about one reference. `said` is what it said besides.
 fn refused(doing: &str, words: &str, said: &str) -> Error {
-    let refusal = transport::refusal(words, said);
-    let said = transport::redact::text(said.as_bytes());
+    let refusal = remote::refusal(words, said);
+    let said = remote::redact::text(said.as_bytes());
     let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
     Error { what: format!("{doing}: the server refused: {}{said}", refusal.what), ..refusal }
 }

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::cli::{Config, LogFormat};
-use crate::transport::redact;
+use crate::remote::redact;
 
 /// The fields at the end of each line, in each format.
 static FIELDS: Mutex<Fields> = Mutex::new(Fields { json: false, command: "", repo: String::new() });

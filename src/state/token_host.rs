@@ -5,8 +5,8 @@
 
 use std::io;
 
+use crate::remote::TokenHost;
 use crate::state::dir::PrivateDir;
-use crate::transport::TokenHost;
 
 const NAME: &str = "token-host";
 

@@ -5,7 +5,7 @@
 use crate::servers::http::{HttpServer, Proxy};
 use crate::servers::inetd::{Sshd, git_daemon_at, user};
 use crate::servers::{CANARY, Local, Upstream, open, open_with, options};
-use gitsync::transport::Session;
+use gitsync::remote::Session;
 use needs::needs;
 
 const MAIN: &str = "refs/heads/main";

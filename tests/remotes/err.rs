@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::servers::http::{Fault, HttpServer};
 use crate::servers::{CANARY, Local, Upstream, decent, open, open_with, options};
 use gitsync::error::{Error, Kind};
-use gitsync::transport::Session;
+use gitsync::remote::Session;
 
 const MAIN: &str = "refs/heads/main";
 const WORDS: &str = "Repository not found.";
@@ -25,7 +25,7 @@ fn shown(e: &Error) {
 }
 
 fn err() -> String {
-    gitsync::transport::redact::register_secret(CANARY);
+    gitsync::remote::redact::register_secret(CANARY);
     format!("ERR {WORDS} It was {CANARY}\n")
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::servers::inetd::{Sshd, git_daemon, user};
 use crate::servers::{Local, Upstream, config, decent, open, open_with, options};
 use gitsync::error::Kind;
-use gitsync::transport::{Options, Session};
+use gitsync::remote::{Options, Session};
 use needs::needs;
 
 const MAIN: &str = "refs/heads/main";
@@ -90,7 +90,7 @@ fn a_lost_race_is_a_refusal_not_a_lost_commit() {
         &format!("unset GIT_QUARANTINE_PATH; git -C '{rival}' update-ref refs/heads/main $(git -C '{rival}' -c user.name=r -c user.email=r commit-tree -m rival main^{{tree}})"),
     );
     let refused = local.push(&session).unwrap().expect("the push lost");
-    assert!(gitsync::transport::refusal(&refused, "").kind == Kind::LostRace, "{refused}");
+    assert!(gitsync::remote::refusal(&refused, "").kind == Kind::LostRace, "{refused}");
     assert_eq!(upstream.git(&["log", "-1", "--format=%s", "main"]), "rival");
 }
 

@@ -3,7 +3,7 @@
 use crate::servers::http::{HttpServer, Proxy};
 use crate::servers::{CANARY, Upstream, decent, open_with, options};
 use gitsync::error::Kind;
-use gitsync::transport::Options;
+use gitsync::remote::Options;
 
 const MAIN: &str = "refs/heads/main";
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::servers::http::{Fault, HttpServer, base64};
 use crate::servers::{CANARY, Local, Upstream, decent, open, open_with, options};
 use gitsync::error::{Error, Kind};
-use gitsync::transport::{Options, Session, split_url_secret};
+use gitsync::remote::{Options, Session, split_url_secret};
 
 const MAIN: &str = "refs/heads/main";
 const POST: &str = "POST git-upload-pack";

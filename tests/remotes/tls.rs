@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::servers::http::{Fault, HttpServer};
 use crate::servers::{CANARY, Local, Upstream, decent, open_with, options};
 use gitsync::error::Kind;
-use gitsync::transport::Options;
+use gitsync::remote::Options;
 
 const MAIN: &str = "refs/heads/main";
 

@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use gitsync::error::Error;
-use gitsync::transport::{Env, Options, Progress, Session, TokenHost};
+use gitsync::remote::{Env, Options, Progress, Session, TokenHost};
 
 /// No output, no file and no request to another host may ever hold this.
 pub const CANARY: &str = "canary-7f3a9c51e2";

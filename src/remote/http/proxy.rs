@@ -7,8 +7,8 @@ use ureq::ProxyProtocol;
 use super::Http;
 use super::failure::lasting;
 use crate::error::Error;
-use crate::transport::redact;
-use crate::transport::url::{Origin, Scheme};
+use crate::remote::redact;
+use crate::remote::url::{Origin, Scheme};
 
 impl Http {
     /// The proxy: git's configuration, else the environment, as curl reads it; never for this machine itself.

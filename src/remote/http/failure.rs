@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::error::{Error, Kind};
-use crate::transport::{Limits, answers, redact};
+use crate::remote::{Limits, answers, redact};
 
 /// The error within an error of a stream.
 pub(super) fn broken(e: io::Error, url: &str, limits: &Limits) -> Error {

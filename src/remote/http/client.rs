@@ -11,7 +11,7 @@ use ureq::{Agent, ProxyProtocol};
 use super::Http;
 use super::failure::rustls_error;
 use crate::error::Error;
-use crate::transport::url::{Origin, Scheme};
+use crate::remote::url::{Origin, Scheme};
 
 /// What is read or written at a time.
 const BUFFER: usize = 16 << 10;

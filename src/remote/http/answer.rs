@@ -8,8 +8,8 @@ use ureq::http::header::CONTENT_TYPE;
 
 use super::Http;
 use super::failure::broken;
-use crate::transport::progress::Meter;
-use crate::transport::{Limits, redact};
+use crate::remote::progress::Meter;
+use crate::remote::{Limits, redact};
 
 /// An answer that has been read up to what matters; its end is still to come.
 pub(super) struct Tail(BodyReader<'static>);

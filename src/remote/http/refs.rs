@@ -6,8 +6,8 @@ use super::answer::Incoming;
 use super::fetch::upload_pack;
 use super::{Body, Failed, Http, Request};
 use crate::error::{Error, Kind};
-use crate::transport::pktline::{self, Bad, Packets};
-use crate::transport::{answers, redact};
+use crate::remote::pktline::{self, Bad, Packets};
+use crate::remote::{answers, redact};
 
 /// What a server made of a question in protocol v2.
 enum V2 {

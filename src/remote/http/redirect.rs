@@ -5,9 +5,9 @@ use std::path::Path;
 use super::Http;
 use super::failure::lasting;
 use crate::error::Error;
-use crate::transport::credentials::Authorization;
-use crate::transport::redact;
-use crate::transport::url::{HttpUrl, Remote, Scheme};
+use crate::remote::credentials::Authorization;
+use crate::remote::redact;
+use crate::remote::url::{HttpUrl, Remote, Scheme};
 
 impl Http {
     /// Where a redirect leads, if it may be followed.

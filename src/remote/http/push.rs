@@ -8,9 +8,9 @@ use super::answer::Incoming;
 use super::failure::lasting;
 use super::{Body, Http, Request};
 use crate::error::{Error, Kind};
-use crate::transport::pktline::ValidUtf8;
-use crate::transport::progress::Meter;
-use crate::transport::redact;
+use crate::remote::pktline::ValidUtf8;
+use crate::remote::progress::Meter;
+use crate::remote::redact;
 
 /// Up to here a push is sent with its length, as one piece that can be sent again; beyond it is streamed.
 const WHOLE: usize = 1 << 20;
