@@ -25,6 +25,7 @@ pub mod let_go;
 mod locate;
 pub mod misplaced;
 pub mod named;
+mod objects;
 mod odd;
 pub mod outside;
 pub mod pathspec;

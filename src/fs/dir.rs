@@ -251,6 +251,14 @@ impl Dir {
         }
     }
 
+    /// Whether a regular file or a link can be read to its end.
+    pub fn is_readable(&self, name: impl AsRef<Path>, kind: FileKind) -> bool {
+        match kind {
+            FileKind::Link => self.link_target(name).is_ok(),
+            _ => self.open_file(name).and_then(|mut file| io::copy(&mut file, &mut io::sink())).is_ok(),
+        }
+    }
+
     /// Reads a link's target.
     ///
     /// # Errors

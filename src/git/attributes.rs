@@ -3,20 +3,17 @@
 //! Neither libgit2 nor gitsync runs a filter driver or converts an encoding. A commit leaves such a file out, because
 //! git would store other bytes. A follow writes it as it is stored, and warns once.
 //!
-//! libgit2 checks every attribute file again for each question. So it is asked only about paths below an attribute file
-//! that contains the name of one of the two attributes.
+//! libgit2 is asked only about paths below an attribute file that contains the name of one of the two attributes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use git2::AttrCheckFlags;
 
-use super::{Repo, shown, special};
+use super::conversion::{Mentions, Source};
+use super::{Repo, shown};
 use crate::error::{Context, Error};
-use crate::fs::files;
-
-const FILE: &str = ".gitattributes";
 
 /// An attribute file that contains neither name does not set these attributes, not even through a macro.
 const NAMES: [&str; 2] = ["filter", "working-tree-encoding"];
@@ -58,12 +55,8 @@ impl Asked {
 /// Looks up the attributes of files: in the work tree's attribute files first, then in the index's, as `git add` does.
 pub(super) struct Attributes<'r> {
     repo: &'r Repo,
-    index: &'r git2::Index,
     config: git2::Config,
-    /// Whether an attribute file that applies to all paths contains one of the names.
-    everywhere: bool,
-    /// Whether the attribute file of a folder contains one of the names.
-    folders: HashMap<PathBuf, bool>,
+    mentions: Mentions<'r>,
 }
 
 impl<'r> Attributes<'r> {
@@ -71,8 +64,8 @@ impl<'r> Attributes<'r> {
     /// If git's configuration can't be read.
     pub(super) fn of(repo: &'r Repo, index: &'r git2::Index) -> Result<Self, Error> {
         let config = repo.config()?;
-        let everywhere = special::attribute_files(repo, &config).iter().any(|file| names_one_in(file));
-        Ok(Self { repo, index, config, everywhere, folders: HashMap::new() })
+        let mentions = Mentions::of(repo, &config, Source::Files(index), &NAMES);
+        Ok(Self { repo, config, mentions })
     }
 
     /// The attribute of a file that gitsync does not apply, if it has one.
@@ -80,7 +73,7 @@ impl<'r> Attributes<'r> {
     /// # Errors
     /// If the attributes can't be read.
     pub(super) fn asked(&mut self, path: &Path) -> Result<Option<Asked>, Error> {
-        if !self.everywhere && !path.ancestors().skip(1).any(|folder| self.names_one(folder)) {
+        if !self.mentions.apply_to(path)? {
             return Ok(None);
         }
         if let Some(driver) = self.value(path, "filter")? {
@@ -116,19 +109,6 @@ impl<'r> Attributes<'r> {
         // git fails on a required driver that has no command.
         let required = || self.config.get_bool(&format!("filter.{name}.required")).unwrap_or(false);
         ["clean", "smudge", "process"].into_iter().any(command) || required()
-    }
-
-    /// Returns whether the attribute file in this folder itself contains one of the names.
-    fn names_one(&mut self, folder: &Path) -> bool {
-        if let Some(known) = self.folders.get(folder) {
-            return *known;
-        }
-        let file = folder.join(FILE);
-        let here = names_one_in(&self.repo.place.work_dir.join(&file));
-        let stored = || self.index.get_path(&file, 0).and_then(|entry| self.repo.git.find_blob(entry.id).ok());
-        let found = here || stored().is_some_and(|blob| names_one(blob.content()));
-        self.folders.insert(folder.to_owned(), found);
-        found
     }
 }
 
@@ -171,18 +151,6 @@ impl Repo {
         );
         Ok(())
     }
-}
-
-/// The attribute files that apply to all paths: the repository's, the user's and the system's.
-fn names_one_in(file: &Path) -> bool {
-    match files::read(file) {
-        Ok(bytes) => names_one(&bytes),
-        Err(error) => !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory),
-    }
-}
-
-fn names_one(bytes: &[u8]) -> bool {
-    NAMES.iter().any(|name| bytes.windows(name.len()).any(|at| at == name.as_bytes()))
 }
 
 /// Compares as git does: `UTF-8`, `utf8` and `Utf-8` are the same.

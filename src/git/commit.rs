@@ -4,18 +4,36 @@
 //! dirty (guarantee G5). What can't be committed is named and left out; the rest is committed all the same, because a
 //! state file is a record of what happened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use git2::ObjectType;
 
 use super::changed::{Changed, LeftOut, Scope};
+use super::error::is_systems;
+use super::history::commit_bytes;
+use super::index::{entry, make_way, set_numbers};
 use super::named::Unmatched;
-use super::tree_edit::Edits;
+use super::objects::Objects;
+use super::tree_edit::{edit_tree, is_allowed};
 use super::{CommitId, Repo, shown};
 use crate::error::{Context, Error, Kind};
-use crate::fs::dir::{Dir, FileKind};
+use crate::fs::dir::{Dir, FileKind, Found, last};
+use crate::fs::walk::{Reached, Walk};
 use crate::watchdog::step;
+
+/// Larger files, in bytes, become objects of their own: they are not kept in memory.
+const LARGE: i64 = 512 << 10;
+
+/// With this many bytes in memory, more files become objects of their own.
+const MOST_IN_MEMORY: u64 = 16 << 20;
+
+const LINK: u32 = 0o120_000;
+
+/// The index entry of each file that was taken in; `None` if it is deleted.
+type Taken = BTreeMap<PathBuf, Option<git2::IndexEntry>>;
 
 /// What a commit contains.
 #[derive(Clone, Debug, Default)]
@@ -68,8 +86,8 @@ impl Repo {
 
     /// Commits what [`Repo::changed_under`] found.
     ///
-    /// It writes the objects, then the index, then the branch. If it is killed between the last two, the next tick
-    /// finds the same changes and makes the same commit.
+    /// It writes the objects, then the index, then the branch. If it is killed before the last, the next tick finds the
+    /// same changes and commits them.
     ///
     /// # Errors
     /// If the repository can't be read or written; [`Kind::Busy`] if somebody moved the branch meanwhile;
@@ -100,21 +118,35 @@ impl Repo {
                 "run `gitsync init-sync`: a first commit made here would start a history unrelated to the remote's";
             return Err(Error::new(Kind::NotReady, what, next));
         }
+        let (author, committer) = self.signatures(when)?;
         let mut index = self.index()?;
-        let edits = self.take_in(&paths, &mut index, &mut done.left_out)?;
+        let beside;
+        let mut objects = match store {
+            Store::OnDisk => {
+                beside = self.beside()?;
+                Objects::in_memory(&beside)?
+            }
+            Store::InMemory => Objects::of(&self.git)?,
+        };
+        let taken = self.take_in(&paths, &index, &mut objects, &mut done.left_out)?;
         let before = self.head_tree()?.map(|tree| tree.id());
-        let tree = self.edit_tree(before, &edits)?;
+        let edits = taken.iter().map(|(path, file)| (path.clone(), file.as_ref().map(|it| (it.id, it.mode)))).collect();
+        let tree = edit_tree(&mut objects, before, &edits)?;
+        // Every message ends with a line end, as with git.
+        let whole = format!("{}\n", message.trim_end());
+        let commit = (before != Some(tree))
+            .then(|| {
+                objects.write(ObjectType::Commit, &commit_bytes(tree, parent.as_slice(), &author, &committer, &whole))
+            })
+            .transpose()
+            .context("writing a commit")?;
+        objects.into_pack(self)?;
+        take_into_index(&mut index, &taken)?;
         if store == Store::OnDisk {
             self.objects_to_disk()?;
             self.index_to_disk(&mut index)?;
         }
-        if before == Some(tree) {
-            return Ok(done);
-        }
-        let (author, committer) = self.signatures(when)?;
-        // Every message ends with a line end, as with git.
-        let whole = format!("{}\n", message.trim_end());
-        let commit = self.write_commit(tree, parent.as_slice(), &author, &committer, &whole)?;
+        let Some(commit) = commit else { return Ok(done) };
         let summary = message.lines().next().unwrap_or_default();
         match store {
             Store::OnDisk => self.move_ref(&self.branch_ref(), parent, commit, &format!("commit: {summary}"))?,
@@ -125,37 +157,68 @@ impl Repo {
         Ok(done)
     }
 
-    /// Adds files to an index as git would, and returns the changes to the tree.
+    /// Writes the content of files as git would store it. What is not a file any more is taken as deleted; what can't be
+    /// read is left out.
     fn take_in(
         &self,
         paths: &BTreeSet<PathBuf>,
-        index: &mut git2::Index,
+        index: &git2::Index,
+        objects: &mut Objects<'_>,
         left_out: &mut Vec<LeftOut>,
-    ) -> Result<Edits, Error> {
+    ) -> Result<Taken, Error> {
         let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
-        let mut edits = Edits::new();
+        let (mut walk, mut converted) =
+            (Walk::below(&top).context("opening the work tree")?, self.converted_at_commit(index)?);
+        let tracked =
+            Tracked { modes: self.modes_count(), links: self.config()?.get_bool("core.symlinks").unwrap_or(true) };
+        let mut taken = Taken::new();
         for path in paths {
-            let file = match top.find(path).context(format!("looking at {}", shown(path)))? {
-                Some(found) => matches!(found.kind, FileKind::File { .. } | FileKind::Link),
-                None => false,
+            let doing = || format!("committing {}", shown(path));
+            let found = match walk.parent_of(path).context(doing())? {
+                Reached::There(parent) => parent.look(last(path)).context(doing())?.map(|found| (parent, found)),
+                Reached::Missing(..) | Reached::Obstacle(_) => None,
             };
-            if file {
-                let doing = || format!("committing {}", shown(path));
-                super::index::make_way(index, path).context(doing())?;
-                // This reads the file through git's filters, and stores its stat data in the index.
-                if let Err(error) = index.add_path(path) {
-                    let why = Error::git("can't be read", &error).what;
-                    left_out.push(LeftOut { path: path.clone(), why });
-                    continue;
-                }
-                let Some(entry) = index.get_path(path, 0) else { continue };
-                edits.insert(path.clone(), Some((entry.id, entry.mode)));
+            let Some((parent, found)) =
+                found.filter(|(_, it)| matches!(it.kind, FileKind::File { .. } | FileKind::Link))
+            else {
+                taken.insert(path.clone(), None);
+                continue;
+            };
+            if !path.iter().all(|name| is_allowed(name.as_bytes())) {
+                left_out.push(LeftOut { path: path.clone(), why: "has a name that git allows in no tree".to_owned() });
+                continue;
+            }
+            let is_large = found.stat.st_size > LARGE || objects.size > MOST_IN_MEMORY;
+            let id = if is_large || (found.kind != FileKind::Link && converted.apply_to(path)?) {
+                self.store(parent, path, found.kind).context(doing())
             } else {
-                forget(index, path).context(format!("committing {}", shown(path)))?;
-                edits.insert(path.clone(), None);
+                match parent.read(last(path), found.kind) {
+                    Ok(bytes) => objects.write(ObjectType::Blob, &bytes).context(doing()).map(Ok),
+                    Err(error) => Ok(Err(format!("can't be read: {error}"))),
+                }
+            };
+            match id? {
+                Ok(id) => {
+                    let mut new = entry(path, id, mode_of(&found, index.get_path(path, 0).as_ref(), tracked));
+                    set_numbers(&mut new, &found);
+                    taken.insert(path.clone(), Some(new));
+                }
+                Err(why) => left_out.push(LeftOut { path: path.clone(), why }),
             }
         }
-        Ok(edits)
+        Ok(taken)
+    }
+
+    /// Writes a file as an object of its own, as git converts it. Gives why if the file can't be read or converted.
+    ///
+    /// # Errors
+    /// If the object can't be written, for example because the disk is full.
+    fn store(&self, parent: &Dir, path: &Path, kind: FileKind) -> Result<Result<git2::Oid, String>, git2::Error> {
+        match self.git.blob_path(&self.place.work_dir.join(path)) {
+            Err(error) if is_systems(&error) && parent.is_readable(last(path), kind) => Err(error),
+            Err(error) => Ok(Err(Error::git("can't be read", &error).what)),
+            Ok(id) => Ok(Ok(id)),
+        }
     }
 
     /// HEAD's commit; in a dry run, the one that it assumes.
@@ -168,9 +231,37 @@ impl Repo {
     }
 }
 
-fn forget(index: &mut git2::Index, path: &Path) -> Result<(), git2::Error> {
-    match index.remove(path, 0) {
-        Err(error) if error.code() != git2::ErrorCode::NotFound => Err(error),
-        _ => Ok(()),
+/// What git tracks of a file besides its content, by `core.filemode` and `core.symlinks`.
+#[derive(Clone, Copy)]
+struct Tracked {
+    /// Whether it is executable.
+    modes: bool,
+    /// Whether it is a symbolic link. If not, a link is a file with the target in it.
+    links: bool,
+}
+
+/// The mode that git gives a file. `before` is its entry in the index.
+fn mode_of(found: &Found, before: Option<&git2::IndexEntry>, tracked: Tracked) -> u32 {
+    match (found.kind, before.map(|it| it.mode)) {
+        (FileKind::Link, _) => LINK,
+        (_, Some(LINK)) if !tracked.links => LINK,
+        (_, Some(before)) if !tracked.modes && before & 0o170_000 == 0o100_000 => before,
+        (FileKind::File { executable: true }, _) if tracked.modes => 0o100_755,
+        _ => 0o100_644,
     }
+}
+
+/// Makes the index's entries those of the files that were taken in.
+fn take_into_index(index: &mut git2::Index, taken: &Taken) -> Result<(), Error> {
+    for (path, file) in taken {
+        let changed = match file {
+            Some(file) => make_way(index, path).and_then(|()| index.add(file)),
+            None => match index.remove(path, 0) {
+                Err(error) if error.code() != git2::ErrorCode::NotFound => Err(error),
+                _ => Ok(()),
+            },
+        };
+        changed.context(format!("committing {}", shown(path)))?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use super::objects::Objects;
 use super::raw::{self, RawCommit};
 use super::{CommitId, Repo};
 use crate::error::{Context, Error, Kind};
@@ -177,23 +178,36 @@ impl Repo {
         committer: &git2::Signature<'_>,
         message: &str,
     ) -> Result<CommitId, Error> {
-        let mut bytes = format!("tree {tree}\n").into_bytes();
-        for parent in parents {
-            bytes.extend(format!("parent {parent}\n").bytes());
-        }
-        for (role, who) in [("author", author), ("committer", committer)] {
-            let (offset, time) = (who.when().offset_minutes(), who.when().seconds());
-            let sign = if offset < 0 { '-' } else { '+' };
-            let (hours, minutes) = (offset.abs() / 60, offset.abs() % 60);
-            bytes.extend(format!("{role} ").bytes());
-            bytes.extend(who.name_bytes());
-            bytes.extend(b" <");
-            bytes.extend(who.email_bytes());
-            bytes.extend(format!("> {time} {sign}{hours:02}{minutes:02}\n").bytes());
-        }
-        bytes.push(b'\n');
-        bytes.extend(message.bytes());
-        let doing = "writing a commit";
-        self.git.odb().and_then(|odb| odb.write(git2::ObjectType::Commit, &bytes)).context(doing)
+        let bytes = commit_bytes(tree, parents, author, committer, message);
+        Objects::of(&self.git)?.write(git2::ObjectType::Commit, &bytes).context("writing a commit")
     }
+}
+
+/// The bytes of a commit.
+///
+/// `author` and `committer` each hold a name, an address and a time, as git writes them.
+pub(super) fn commit_bytes(
+    tree: git2::Oid,
+    parents: &[CommitId],
+    author: &git2::Signature<'_>,
+    committer: &git2::Signature<'_>,
+    message: &str,
+) -> Vec<u8> {
+    let mut bytes = format!("tree {tree}\n").into_bytes();
+    for parent in parents {
+        bytes.extend(format!("parent {parent}\n").bytes());
+    }
+    for (role, who) in [("author", author), ("committer", committer)] {
+        let (offset, time) = (who.when().offset_minutes(), who.when().seconds());
+        let sign = if offset < 0 { '-' } else { '+' };
+        let (hours, minutes) = (offset.abs() / 60, offset.abs() % 60);
+        bytes.extend(format!("{role} ").bytes());
+        bytes.extend(who.name_bytes());
+        bytes.extend(b" <");
+        bytes.extend(who.email_bytes());
+        bytes.extend(format!("> {time} {sign}{hours:02}{minutes:02}\n").bytes());
+    }
+    bytes.push(b'\n');
+    bytes.extend(message.bytes());
+    bytes
 }

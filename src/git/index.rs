@@ -145,7 +145,7 @@ pub(crate) fn entry(path: &Path, id: git2::Oid, mode: u32) -> git2::IndexEntry {
 
 // The index has 32 bits for each of these, and git truncates them the same way.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
-fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
+pub(super) fn set_numbers(entry: &mut git2::IndexEntry, found: &Found) {
     let stat = &found.stat;
     entry.ctime = git2::IndexTime::new(stat.st_ctime as i32, stat.st_ctime_nsec as u32);
     entry.mtime = git2::IndexTime::new(stat.st_mtime as i32, stat.st_mtime_nsec as u32);

@@ -40,7 +40,7 @@ impl Repo {
         step("checking files out into the staging folder");
         let mut staged = self.begin_staging(name)?;
         let tree = self.tree_of(commit)?;
-        let mut conversions = self.conversions(&tree)?;
+        let mut conversions = self.converted_at_checkout(&tree)?;
         let links = self.config()?.get_bool("core.symlinks").unwrap_or(true);
         let mut plain = Vec::new();
         for (path, want) in changes {
@@ -72,7 +72,7 @@ impl Repo {
     ) -> Result<Staged, Error> {
         let mut staged = self.begin_staging(name)?;
         let tree = self.tree_of(commit)?;
-        let mut conversions = self.conversions(&tree)?;
+        let mut conversions = self.converted_at_checkout(&tree)?;
         for path in paths {
             if conversions.apply_to(path)? {
                 staged.converted.insert(path.clone());

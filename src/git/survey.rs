@@ -244,7 +244,7 @@ impl Repo {
     }
 
     /// Returns whether git tracks the executable bit in this repository.
-    fn modes_count(&self) -> bool {
+    pub(super) fn modes_count(&self) -> bool {
         self.git.config().and_then(|config| config.get_bool("core.filemode")).unwrap_or(true)
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::objects::Objects;
 use super::raw::{self, RawEntry};
 use super::{CommitId, Repo, path_of, shown};
 use crate::error::{Context, Error, Kind};
@@ -33,12 +34,7 @@ impl Repo {
     /// # Errors
     /// If a tree can't be read or written.
     pub(crate) fn edit_tree(&self, base: Option<git2::Oid>, edits: &Edits) -> Result<git2::Oid, Error> {
-        let odb = self.git.odb().context("writing a tree")?;
-        let edits = edits.iter().map(|(path, to)| (path.as_os_str().as_bytes(), *to)).collect();
-        match edit_folder(&odb, base, edits)? {
-            Some(tree) => Ok(tree),
-            None => odb.write(git2::ObjectType::Tree, b"").context("writing a tree"),
-        }
+        edit_tree(&mut Objects::of(&self.git)?, base, edits)
     }
 
     /// Refuses a commit with a tree that can't be checked out here, before anything is touched: folders too deep to be
@@ -92,8 +88,8 @@ impl Repo {
     }
 }
 
-/// Returns whether git checks out an entry of this name.
-fn is_allowed(name: &[u8]) -> bool {
+/// Returns whether git allows an entry of this name in a tree.
+pub(super) fn is_allowed(name: &[u8]) -> bool {
     // Every name that some file system takes for `.git` or for a way out of the folder contains one of these
     // characters; asking libgit2 about every name would be slow.
     let odd = name.starts_with(b".") || name.iter().any(|byte| !byte.is_ascii() || b"~:\\/".contains(byte));
@@ -126,21 +122,34 @@ fn out_of_order<'t>(entries: &[RawEntry<'t>]) -> Option<(&'t [u8], &'static str)
     None
 }
 
-/// The tree of one folder after its edits; `None` if it is empty.
+/// The first entry that another one equals but for case.
 fn same_but_for_case<'t>(entries: &[RawEntry<'t>]) -> Option<&'t [u8]> {
     let mut names = std::collections::HashSet::new();
     entries.iter().find(|entry| !names.insert(entry.name.to_ascii_lowercase())).map(|entry| entry.name)
 }
 
-/// The tree of one folder after its edits; `None` where it is empty.
+/// Writes the tree that results from applying `edits` to `base`, as [`Repo::edit_tree`] does.
+///
+/// # Errors
+/// If a tree can't be read or written.
+pub(super) fn edit_tree(objects: &mut Objects<'_>, base: Option<git2::Oid>, edits: &Edits) -> Result<git2::Oid, Error> {
+    let edits = edits.iter().map(|(path, to)| (path.as_os_str().as_bytes(), *to)).collect();
+    match edit_folder(objects, base, edits)? {
+        Some(tree) => Ok(tree),
+        None => objects.write(git2::ObjectType::Tree, b"").context("writing a tree"),
+    }
+}
+
+/// The tree of one folder after its edits; `None` if it is empty.
 fn edit_folder(
-    odb: &git2::Odb<'_>,
+    objects: &mut Objects<'_>,
     base: Option<git2::Oid>,
     edits: Vec<(&[u8], To)>,
 ) -> Result<Option<git2::Oid>, Error> {
     let doing = "writing a tree";
-    let object = base.map(|base| odb.read(base)).transpose().context("reading a tree")?;
-    let old = object.as_ref().map_or(Some(Vec::new()), |object| raw::tree(object.data()));
+    let object = base.map(|base| objects.read(base).map(|object| object.data().to_vec()));
+    let object = object.transpose().context("reading a tree")?.unwrap_or_default();
+    let old = raw::tree(&object);
     let old = old.ok_or_else(|| {
         let what = format!("tree {} is not one that git can read", base.unwrap_or(git2::Oid::ZERO_SHA1));
         Error::new(Kind::Unfit, what, "see `git fsck`")
@@ -178,7 +187,7 @@ fn edit_folder(
                 match was {
                     // There is nothing below a file, so the deletions change nothing and the file stays.
                     Some(file) if folder.is_none() && only_deletes => Some(file),
-                    _ => edit_folder(odb, folder, edits)?.map(|id| (0o040_000, id)),
+                    _ => edit_folder(objects, folder, edits)?.map(|id| (0o040_000, id)),
                 }
             }
         };
@@ -199,5 +208,5 @@ fn edit_folder(
         bytes.push(0);
         bytes.extend(id.as_bytes());
     }
-    odb.write(git2::ObjectType::Tree, &bytes).context(doing).map(Some)
+    objects.write(git2::ObjectType::Tree, &bytes).context(doing).map(Some)
 }
