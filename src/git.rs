@@ -48,6 +48,7 @@ mod tree_walk;
 pub mod upkeep;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -109,7 +110,7 @@ pub struct Repo {
     pub private: PrivateDir,
     /// The names this pass works with.
     pub names: Names,
-    /// The repository that a dry run fetched into.
+    /// What this pass rescued.
     rescues_made: Rescues,
     /// Where a dry run fetched to.
     scratch: std::cell::RefCell<Option<incoming::Incoming>>,
@@ -120,6 +121,8 @@ pub struct Repo {
     uncut: std::cell::OnceCell<git2::Repository>,
     /// Whether this pass has already warned that a follow does not apply some attributes.
     said_unapplied: std::cell::Cell<bool>,
+    /// The commit that this pass last found fit to be checked out here.
+    found_fit: std::cell::Cell<Option<CommitId>>,
 }
 
 /// What `status` can read of a repository without the lock and without the network.
@@ -215,6 +218,7 @@ impl Repo {
             assumed_tip: None.into(),
             uncut: std::cell::OnceCell::new(),
             said_unapplied: false.into(),
+            found_fit: None.into(),
         };
         repo.check_configured_files()?;
         Ok(repo)
@@ -439,4 +443,24 @@ pub(crate) fn path_of(bytes: &[u8]) -> PathBuf {
 /// A path for people to read: bytes that are not UTF-8 and control characters are shown as U+FFFD.
 pub(crate) fn shown(path: &Path) -> String {
     path.to_string_lossy().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// What is being done to a path, for an error. The text is put together only if it is needed: a pass may do it a hundred
+/// thousand times.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'p> {
+    text: &'static str,
+    path: &'p Path,
+}
+
+/// `text` has `{}` where the path belongs.
+pub(crate) fn about<'p>(text: &'static str, path: &'p Path) -> About<'p> {
+    About { text, path }
+}
+
+impl fmt::Display for About<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (before, after) = self.text.split_once("{}").unwrap_or((self.text, ""));
+        write!(f, "{before}{}{after}", shown(self.path))
+    }
 }

@@ -4,6 +4,7 @@
 //! the remote, ends the walk instead of leading out of the tree (guarantee G10). Operations in a folder take a name without a
 //! slash: a longer path would be resolved again each time, and one of its components may have been replaced by a link since.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -380,5 +381,10 @@ impl Dir {
 
 /// The last component of a path.
 pub fn last(path: &Path) -> &Path {
-    path.file_name().map_or(path, Path::new)
+    // Path::file_name reads the path component by component.
+    let bytes = path.as_os_str().as_bytes();
+    match bytes.iter().rposition(|byte| *byte == b'/').and_then(|end| bytes.get(end + 1..)) {
+        Some(name) if ![&b""[..], b".", b".."].contains(&name) => Path::new(OsStr::from_bytes(name)),
+        _ => path.file_name().map_or(path, Path::new),
+    }
 }

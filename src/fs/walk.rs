@@ -3,8 +3,9 @@
 //! [`Dir::parent_of`] opens every folder of a path from the top. For a hundred thousand sorted paths, a walk opens a thousand
 //! folders instead of half a million.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -19,6 +20,8 @@ use super::dir::Dir;
 pub struct Walk {
     top: Dir,
     open: Vec<(OsString, Dir)>,
+    /// The path of the last open folder.
+    at: Vec<u8>,
 }
 
 /// Where the walk to a path's folder ended.
@@ -38,12 +41,13 @@ impl Walk {
     /// # Errors
     /// If the file system fails.
     pub fn below(top: &Dir) -> io::Result<Self> {
-        Ok(Self { top: top.again()?, open: Vec::new() })
+        Ok(Self { top: top.again()?, open: Vec::new(), at: Vec::new() })
     }
 
     /// Closes the open folders, because one of them is about to be moved or removed.
     pub fn forget(&mut self) {
         self.open.clear();
+        self.at.clear();
     }
 
     fn at(&self, depth: usize) -> &Dir {
@@ -55,12 +59,22 @@ impl Walk {
     /// # Errors
     /// If the file system fails. A component that is missing or not a folder is no error.
     pub fn parent_of(&mut self, path: &Path) -> io::Result<Reached<'_>> {
+        if self.at == above(path).as_os_str().as_bytes() {
+            return Ok(Reached::There(self.at(self.open.len())));
+        }
         let names: Vec<_> = path.parent().into_iter().flat_map(Path::components).map(|it| it.as_os_str()).collect();
         let same = self.open.iter().zip(&names).take_while(|((have, _), name)| have == *name).count();
         self.open.truncate(same);
+        self.at.clear();
+        for (name, _) in &self.open {
+            push(&mut self.at, name);
+        }
         for (depth, name) in names.iter().enumerate().skip(same) {
             match self.at(depth).child(*name) {
-                Ok(next) => self.open.push(((*name).to_owned(), next)),
+                Ok(next) => {
+                    self.open.push(((*name).to_owned(), next));
+                    push(&mut self.at, name);
+                }
                 Err(Errno::NOENT) => return Ok(Reached::Missing(depth + 1, self.at(depth))),
                 Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Reached::Obstacle(depth + 1)),
                 Err(error) => return Err(error.into()),
@@ -75,7 +89,6 @@ impl Walk {
     /// # Errors
     /// If the file system fails; `NotADirectory` if a component is not a folder.
     pub fn make_parent_of(&mut self, path: &Path, sync: bool) -> io::Result<&Dir> {
-        let depth = path.components().count().saturating_sub(1);
         loop {
             match self.parent_of(path)? {
                 Reached::There(_) => break,
@@ -90,8 +103,28 @@ impl Walk {
                 }
             }
         }
-        Ok(self.at(depth))
+        Ok(self.at(self.open.len()))
     }
+}
+
+/// A path without its last component. `Path::parent` reads the path component by component.
+pub fn above(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    let folder = bytes.iter().rposition(|byte| *byte == b'/').and_then(|end| bytes.get(..end));
+    Path::new(OsStr::from_bytes(folder.unwrap_or_default()))
+}
+
+/// Whether a path is below a folder.
+pub fn is_below(path: &Path, folder: &Path) -> bool {
+    let rest = path.as_os_str().as_bytes().strip_prefix(folder.as_os_str().as_bytes());
+    rest.is_some_and(|rest| rest.starts_with(b"/"))
+}
+
+fn push(at: &mut Vec<u8>, name: &OsStr) {
+    if !at.is_empty() {
+        at.push(b'/');
+    }
+    at.extend(name.as_bytes());
 }
 
 /// The first components of a path.

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use git2::AttrCheckFlags;
 
 use super::conversion::{Mentions, Source};
-use super::{Repo, shown};
+use super::{Repo, about, shown};
 use crate::error::{Context, Error};
 
 /// An attribute file that contains neither name does not set these attributes, not even through a macro.
@@ -92,7 +92,7 @@ impl<'r> Attributes<'r> {
     /// because no driver has that name.
     fn value(&self, path: &Path, name: &str) -> Result<Option<String>, Error> {
         let value = self.repo.git.get_attr_bytes(path, name, AttrCheckFlags::FILE_THEN_INDEX);
-        let value = value.context(format!("reading the attributes of {}", shown(path)))?;
+        let value = value.context(about("reading the attributes of {}", path))?;
         Ok(match git2::AttrValue::always_bytes(value) {
             git2::AttrValue::String(text) => Some(text.to_owned()),
             git2::AttrValue::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
@@ -114,7 +114,7 @@ impl<'r> Attributes<'r> {
 
 impl Repo {
     /// Warns, once in a pass, about files that a follow wrote without applying their attributes.
-    pub(super) fn say_unapplied<'a>(&self, written: impl Iterator<Item = &'a PathBuf>) {
+    pub(super) fn say_unapplied<'a>(&self, written: impl Iterator<Item = &'a Path>) {
         if self.said_unapplied.get() {
             return;
         }
@@ -124,7 +124,7 @@ impl Repo {
         }
     }
 
-    fn look_for_unapplied<'a>(&self, written: impl Iterator<Item = &'a PathBuf>) -> Result<(), Error> {
+    fn look_for_unapplied<'a>(&self, written: impl Iterator<Item = &'a Path>) -> Result<(), Error> {
         let index = self.index()?;
         let mut attributes = Attributes::of(self, &index)?;
         let (mut paths, mut all) = (Vec::new(), BTreeSet::new());

@@ -127,7 +127,7 @@ impl Repo {
         let doing = "looking for uncommitted files";
         let old = self.local_tip()?;
         let in_order = self.is_on_branch_alone()?;
-        let paths: Vec<PathBuf> = self.differing(target)?.into_keys().collect();
+        let paths: Vec<PathBuf> = self.differing(target)?.into_keys().map(PathBuf::from).collect();
         let top = Dir::open(&self.place.work_dir).context("opening the work tree")?;
         let mut known = self.known_trees(target)?;
         let mut survey = Survey::default();
@@ -242,18 +242,19 @@ impl Repo {
         let mut targets = Changes::new();
         for path in paths {
             let want = in_target.get(&path)?.map_or(Want::Gone, |entry| want_of(&entry));
-            targets.insert(path, want);
+            targets.insert(path.into_os_string(), want);
         }
         let staged = self.stage(target, &targets, STAGING)?;
         let mut changes = Changes::new();
         for (path, want) in targets {
+            let at = Path::new(&path);
             let placed = match want {
-                Want::Blob(_) => is_staged_alike(&top, &staged, &path)?,
-                Want::Gone => top.find(&path).context(doing)?.is_none(),
+                Want::Blob(_) => is_staged_alike(&top, &staged, at)?,
+                Want::Gone => top.find(at).context(doing)?.is_none(),
                 Want::Submodule => false,
             };
             if placed {
-                let kept = in_head.as_mut().map_or(Ok(None), |tree| tree.get(&path))?;
+                let kept = in_head.as_mut().map_or(Ok(None), |tree| tree.get(at))?;
                 changes.insert(path, kept.map_or(Want::Gone, |entry| want_of(&entry)));
             }
         }
@@ -265,6 +266,7 @@ impl Repo {
         let mut index = self.index()?;
         let flagged = Flagged::of(&index);
         for (path, want) in &changes {
+            let path = Path::new(path);
             let kept =
                 if *want == Want::Gone { None } else { in_head.as_mut().map_or(Ok(None), |tree| tree.get(path))? };
             match kept {
@@ -335,7 +337,7 @@ impl Repo {
         self.clear_staging()?;
         self.private.remove_durably(INTENT).context("ending the follow")?;
         let written = changes.iter().filter(|(path, want)| **want != Want::Gone && !survey.in_place.contains(*path));
-        self.say_unapplied(written.map(|(path, _)| path));
+        self.say_unapplied(written.map(|(path, _)| Path::new(path)));
         Ok(placed.len())
     }
 }

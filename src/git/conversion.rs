@@ -5,13 +5,15 @@
 //! that matter, so that `merge=union` costs nothing.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::tree_walk::TreeWalk;
 use super::{Repo, special};
 use crate::error::Error;
 use crate::fs::files;
+use crate::fs::walk::above;
 
 const ATTRIBUTES: &str = ".gitattributes";
 
@@ -26,7 +28,7 @@ pub(super) struct Mentions<'r> {
     words: &'static [&'static str],
     /// Whether settings or attribute files outside the tree matter, which apply to all paths.
     everywhere: bool,
-    folders: HashMap<PathBuf, bool>,
+    folders: HashMap<OsString, bool>,
     repo: &'r Repo,
     source: Source<'r>,
 }
@@ -76,16 +78,16 @@ impl<'r> Mentions<'r> {
         if self.everywhere {
             return Ok(true);
         }
-        self.in_folder(path.parent().unwrap_or(Path::new("")))
+        self.in_folder(above(path))
     }
 
     fn in_folder(&mut self, folder: &Path) -> Result<bool, Error> {
-        if let Some(known) = self.folders.get(folder) {
+        if let Some(known) = self.folders.get(folder.as_os_str()) {
             return Ok(*known);
         }
         let above = folder.parent().map_or(Ok(false), |above| self.in_folder(above))?;
         let found = above || self.at_folder(folder)?;
-        self.folders.insert(folder.to_owned(), found);
+        self.folders.insert(folder.as_os_str().to_owned(), found);
         Ok(found)
     }
 

@@ -1,5 +1,6 @@
 //! Puts staged files in place by one rename each, relative to a directory handle that follows no links.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -13,11 +14,11 @@ use super::index::Placed;
 use super::stage::Staged;
 use super::survey::Survey;
 use super::tree_walk::{Changes, Want};
-use super::{Repo, shown};
+use super::{Repo, about, shown};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
 use crate::fs::files;
-use crate::fs::walk::{Reached, Walk, first};
+use crate::fs::walk::{Reached, Walk, first, is_below};
 use crate::watchdog::step;
 
 pub(super) const ASIDE: &str = "aside";
@@ -27,7 +28,6 @@ const SYNC_SINGLY: usize = 16;
 
 /// How a follow puts files in place.
 struct Placing<'a> {
-    changes: &'a Changes,
     survey: &'a Survey,
     /// Whether each file and folder is synced separately.
     singly: bool,
@@ -45,13 +45,14 @@ impl Repo {
         when: DateTime<Utc>,
     ) -> Result<Vec<Placed>, Error> {
         step("putting files in place");
-        let is_wanted = |(path, want): &(&PathBuf, &Want)| **want != Want::Gone && !survey.in_place.contains(*path);
-        let wanted: Vec<&PathBuf> = changes.iter().filter(is_wanted).map(|(path, _)| path).collect();
+        let is_wanted = |(path, want): &(&OsString, &Want)| **want != Want::Gone && !survey.in_place.contains(*path);
+        let wanted: Vec<(&Path, Want)> =
+            changes.iter().filter(is_wanted).map(|(path, want)| (Path::new(path), *want)).collect();
         let singly = wanted.len() <= SYNC_SINGLY;
         if !singly {
             staged.dir.sync_all().context("waiting for the disk")?;
         }
-        let how = Placing { changes, survey, singly, when };
+        let how = Placing { survey, singly, when };
         let mut here = Walk::below(top).context("opening the work tree")?;
         let mut from = Walk::below(&staged.dir).context("opening the staging folder")?;
         let may_move_folders = !singly && !gives_new_folders_more(top);
@@ -59,26 +60,27 @@ impl Repo {
         // A path that a folder is in the way of waits until the tracked files in that folder are removed.
         let mut later = Vec::new();
         let mut moved: Option<PathBuf> = None;
-        for path in wanted {
-            let is_blob = matches!(changes.get(path), Some(Want::Blob(_)));
-            if is_blob && moved.as_ref().is_some_and(|folder| path.starts_with(folder)) {
-                placed.push(Placed { path: path.clone(), new: staged.found.get(path).copied(), moved_within: true });
+        let moved_with_its_folder = |path: &Path| Placed {
+            path: path.to_owned(),
+            new: staged.found.get(path.as_os_str()).copied(),
+            moved_within: true,
+        };
+        for (path, want) in wanted {
+            let is_blob = matches!(want, Want::Blob(_));
+            if is_blob && moved.as_ref().is_some_and(|folder| is_below(path, folder)) {
+                placed.push(moved_with_its_folder(path));
                 continue;
             }
-            let doing = || format!("putting {} in place", shown(path));
-            let is_folder = match here.parent_of(path).context(doing())? {
+            let doing = about("putting {} in place", path);
+            let is_folder = match here.parent_of(path).context(doing)? {
                 Reached::There(parent) => {
-                    parent.look(last(path)).context(doing())?.is_some_and(|found| found.kind == FileKind::Folder)
+                    parent.look(last(path)).context(doing)?.is_some_and(|found| found.kind == FileKind::Folder)
                 }
                 Reached::Missing(depth, outer) if is_blob && may_move_folders => {
                     let folder = first(path, depth);
-                    if move_folder(&mut from, &folder, outer).context(doing())? {
+                    if move_folder(&mut from, &folder, outer).context(doing)? {
                         moved = Some(folder);
-                        placed.push(Placed {
-                            path: path.clone(),
-                            new: staged.found.get(path).copied(),
-                            moved_within: true,
-                        });
+                        placed.push(moved_with_its_folder(path));
                         continue;
                     }
                     false
@@ -86,19 +88,19 @@ impl Repo {
                 Reached::Missing(..) | Reached::Obstacle(_) => false,
             };
             if is_folder {
-                later.push(path);
+                later.push((path, want));
             } else {
-                placed.push(self.place(top, &mut here, &mut from, path, &how)?);
+                placed.push(self.place(top, &mut here, &mut from, (path, want), &how)?);
             }
         }
         for (path, _) in changes.iter().rev().filter(|(_, want)| **want == Want::Gone) {
-            if self.remove(top, path, survey, singly)? {
-                placed.push(Placed { path: path.clone(), new: None, moved_within: false });
+            if self.remove(top, Path::new(path), survey, singly)? {
+                placed.push(Placed { path: path.into(), new: None, moved_within: false });
             }
         }
         here.forget();
-        for path in later {
-            placed.push(self.place(top, &mut here, &mut from, path, &how)?);
+        for wanted in later {
+            placed.push(self.place(top, &mut here, &mut from, wanted, &how)?);
         }
         if !singly {
             top.sync_all().context("waiting for the disk")?;
@@ -111,34 +113,34 @@ impl Repo {
         top: &Dir,
         here: &mut Walk,
         from: &mut Walk,
-        path: &Path,
+        (path, want): (&Path, Want),
         how: &Placing<'_>,
     ) -> Result<Placed, Error> {
-        let Placing { survey, singly, when, .. } = *how;
-        let doing = || format!("putting {} in place", shown(path));
-        if let Reached::Obstacle(depth) = here.parent_of(path).context(doing())? {
+        let Placing { survey, singly, when } = *how;
+        let doing = about("putting {} in place", path);
+        if let Reached::Obstacle(depth) = here.parent_of(path).context(doing)? {
             let obstacle = first(path, depth);
-            if let Parent::There(parent) = top.parent_of(&obstacle).context(doing())? {
+            if let Parent::There(parent) = top.parent_of(&obstacle).context(doing)? {
                 self.remove_obstacle(&parent, &obstacle, survey, when)?;
             }
             here.forget();
         }
-        let parent = here.make_parent_of(path, singly).context(doing())?;
+        let parent = here.make_parent_of(path, singly).context(doing)?;
         let name = last(path);
-        let there = parent.look(name).context(doing())?;
+        let there = parent.look(name).context(doing)?;
         let done = |new| Placed { path: path.to_owned(), new, moved_within: false };
-        if how.changes.get(path) == Some(&Want::Submodule) {
+        if want == Want::Submodule {
             if there.is_some_and(|found| found.kind != FileKind::Folder) {
                 self.remove_obstacle(parent, path, survey, when)?;
             }
-            return parent.make_folder(name).map(|()| done(None)).context(doing());
+            return parent.make_folder(name).map(|()| done(None)).context(doing);
         }
-        let Reached::There(from) = from.parent_of(path).context(doing())? else {
+        let Reached::There(from) = from.parent_of(path).context(doing)? else {
             return Err(missing_in_staging(path));
         };
-        let Some(new) = from.look(name).context(doing())? else { return Err(missing_in_staging(path)) };
+        let Some(new) = from.look(name).context(doing)? else { return Err(missing_in_staging(path)) };
         if singly && matches!(new.kind, FileKind::File { .. }) {
-            from.open_file(name).and_then(|file| file.sync_all()).context(doing())?;
+            from.open_file(name).and_then(|file| file.sync_all()).context(doing)?;
         }
         match there {
             None => {}
@@ -149,11 +151,11 @@ impl Repo {
         }
         match from.rename(name, parent, name) {
             Ok(()) => {}
-            Err(Errno::XDEV) => copy_over(from, parent, name, new).context(doing())?,
-            Err(error) => return Err(Error::io(doing(), &error.into())),
+            Err(Errno::XDEV) => copy_over(from, parent, name, new).context(doing)?,
+            Err(error) => return Err(Error::io(doing, &error.into())),
         }
         if singly {
-            parent.sync().context(doing())?;
+            parent.sync().context(doing)?;
         }
         Ok(done(Some(new)))
     }
@@ -161,56 +163,56 @@ impl Repo {
     /// Removes what is in the way; it was surveyed, and rescued if necessary. A folder is moved aside first, and kept if
     /// it has changed or can't be committed.
     fn remove_obstacle(&self, parent: &Dir, path: &Path, survey: &Survey, when: DateTime<Utc>) -> Result<(), Error> {
-        let doing = || format!("moving {} out of the way", shown(path));
+        let doing = about("moving {} out of the way", path);
         let name = last(path);
-        let Some(found) = parent.look(name).context(doing())? else { return Ok(()) };
+        let Some(found) = parent.look(name).context(doing)? else { return Ok(()) };
         let special = survey.special.contains(path);
         if found.kind != FileKind::Folder && !special {
             check_unchanged(path, &found, survey)?;
-            return parent.unlink(name).context(doing());
+            return parent.unlink(name).context(doing);
         }
-        if found.kind == FileKind::Folder && parent.remove_empty(name).context(doing())? {
+        if found.kind == FileKind::Folder && parent.remove_empty(name).context(doing)? {
             return Ok(());
         }
         let aside = self.private.file(ASIDE);
-        self.private.folder(ASIDE).context(doing())?;
-        let aside_dir = Dir::open(&aside).context(doing())?;
+        self.private.folder(ASIDE).context(doing)?;
+        let aside_dir = Dir::open(&aside).context(doing)?;
         let mut kept_as = PathBuf::new();
         for number in 0..1000 {
             kept_as = PathBuf::from(format!("{}-{number}", when.format("%Y%m%dT%H%M%SZ")));
-            if aside_dir.look(&kept_as).context(doing())?.is_none() {
+            if aside_dir.look(&kept_as).context(doing)?.is_none() {
                 break;
             }
         }
-        parent.rename(name, &aside_dir, &kept_as).context(doing())?;
+        parent.rename(name, &aside_dir, &kept_as).context(doing)?;
         let kept = aside.join(&kept_as);
         let changed = || -> io::Result<bool> { holds_more(&aside_dir, &kept_as, path, survey) };
         if special {
             tracing::warn!(path = %shown(path), kept = %kept.display(),
                 "moved aside: the remote has a file here, and what was here can't be committed");
-        } else if changed().context(doing())? {
+        } else if changed().context(doing)? {
             tracing::warn!(path = %shown(path), kept = %kept.display(),
                 "moved aside: it was changed in the middle of the pass");
         } else {
-            files::remove_folder(&kept).context(doing())?;
+            files::remove_folder(&kept).context(doing)?;
         }
         Ok(())
     }
 
     /// Removes a tracked path that the target does not have. Returns whether it was there.
     pub(super) fn remove(&self, top: &Dir, path: &Path, survey: &Survey, sync: bool) -> Result<bool, Error> {
-        let doing = || format!("removing {}", shown(path));
-        let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(false) };
-        let removed = match parent.look(last(path)).context(doing())? {
+        let doing = about("removing {}", path);
+        let Parent::There(parent) = top.parent_of(path).context(doing)? else { return Ok(false) };
+        let removed = match parent.look(last(path)).context(doing)? {
             None => false,
             // A submodule's folder is removed if it is empty. Any other folder or special file here is not git's.
-            Some(found) if found.kind == FileKind::Folder => parent.remove_empty(last(path)).context(doing())?,
+            Some(found) if found.kind == FileKind::Folder => parent.remove_empty(last(path)).context(doing)?,
             Some(found) if found.kind == FileKind::Special => false,
             Some(found) => {
                 check_unchanged(path, &found, survey)?;
-                parent.unlink(last(path)).context(doing())?;
+                parent.unlink(last(path)).context(doing)?;
                 if sync {
-                    parent.sync().context(doing())?;
+                    parent.sync().context(doing)?;
                 }
                 true
             }
@@ -218,10 +220,10 @@ impl Repo {
         // Like git, also remove the folders that are empty now.
         let mut folder = path.parent();
         while let Some(at) = folder.filter(|at| !at.as_os_str().is_empty()) {
-            match top.parent_of(at).context(doing())? {
-                Parent::There(outer) if outer.remove_empty(last(at)).context(doing())? => {
+            match top.parent_of(at).context(doing)? {
+                Parent::There(outer) if outer.remove_empty(last(at)).context(doing)? => {
                     if sync {
-                        outer.sync().context(doing())?;
+                        outer.sync().context(doing)?;
                     }
                     folder = at.parent();
                 }
@@ -264,7 +266,7 @@ fn holds_more(outer: &Dir, name: &Path, was: &Path, survey: &Survey) -> io::Resu
             continue;
         }
         let now = folder.look(&name)?;
-        if !now.zip(survey.seen.get(&was)).is_some_and(|(now, seen)| seen.is_same(&now)) {
+        if !now.zip(survey.seen.get(was.as_os_str())).is_some_and(|(now, seen)| seen.is_same(&now)) {
             return Ok(true);
         }
     }
@@ -273,7 +275,7 @@ fn holds_more(outer: &Dir, name: &Path, was: &Path, survey: &Survey) -> io::Resu
 
 /// Refuses to replace a file that has changed since the survey: nobody has kept that edit.
 fn check_unchanged(path: &Path, now: &Found, survey: &Survey) -> Result<(), Error> {
-    if survey.seen.get(path).is_some_and(|seen| seen.is_same(now)) {
+    if survey.seen.get(path.as_os_str()).is_some_and(|seen| seen.is_same(now)) {
         return Ok(());
     }
     let what = format!("{} was changed in the middle of the pass", shown(path));

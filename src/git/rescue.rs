@@ -11,7 +11,7 @@ use super::index::{is_one_to_git, is_submodule_in};
 use super::index_flags::Flagged;
 use super::survey::Survey;
 use super::tree_edit::Edits;
-use super::{CommitId, Repo, path_of, shown};
+use super::{CommitId, Repo, about, path_of, shown};
 use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
 use crate::rescued::{PREFIX, RescueKind, RescueRef};
@@ -167,7 +167,7 @@ impl Repo {
         let mut edits = Edits::new();
         let left_out = changed.left_out.iter().map(|one| &one.path);
         for path in changed.paths.iter().chain(left_out) {
-            let found = top.find(path).context(format!("looking at {}", shown(path)))?;
+            let found = top.find(path).context(about("looking at {}", path))?;
             match found.map(|found| self.keep_bytes(&top, path, &found)).transpose()? {
                 // A folder or a FIFO: no commit holds it.
                 Some(None) => {}
@@ -193,19 +193,19 @@ impl Repo {
 
     /// Writes a file's or link's bytes as they are, and gives the object and its mode; `None` for what is neither.
     fn keep_bytes(&self, top: &Dir, path: &Path, found: &Found) -> Result<Option<(git2::Oid, u32)>, Error> {
-        let doing = || format!("keeping {}, which is about to be replaced", shown(path));
-        let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(None) };
+        let doing = about("keeping {}, which is about to be replaced", path);
+        let Parent::There(parent) = top.parent_of(path).context(doing)? else { return Ok(None) };
         Ok(match found.kind {
             FileKind::Link => {
-                let bytes = parent.read(last(path), found.kind).context(doing())?;
-                Some((self.git.blob(&bytes).context(doing())?, 0o120_000))
+                let bytes = parent.read(last(path), found.kind).context(doing)?;
+                Some((self.git.blob(&bytes).context(doing)?, 0o120_000))
             }
             FileKind::File { executable } => {
                 // Without a path to go by the writer applies no filters: the bytes are kept as they are.
-                let mut blob = self.git.blob_writer(None).context(doing())?;
-                let mut file = parent.open_file(last(path)).context(doing())?;
-                io::copy(&mut file, &mut blob).context(doing())?;
-                Some((blob.commit().context(doing())?, if executable { 0o100_755 } else { 0o100_644 }))
+                let mut blob = self.git.blob_writer(None).context(doing)?;
+                let mut file = parent.open_file(last(path)).context(doing)?;
+                io::copy(&mut file, &mut blob).context(doing)?;
+                Some((blob.commit().context(doing)?, if executable { 0o100_755 } else { 0o100_644 }))
             }
             FileKind::Folder | FileKind::Special => None,
         })

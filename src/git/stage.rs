@@ -3,12 +3,13 @@
 //! Files that git does not convert are written here, with one handle per folder, on two threads if there are many.
 //! libgit2 checks out the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::tree_walk::{Changes, TreeEntry, Want};
-use super::{CommitId, Repo, shown};
+use super::tree_walk::{ByPath, Changes, TreeEntry, Want};
+use super::{CommitId, Repo, about};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::{Dir, Found, last};
 use crate::fs::files;
@@ -28,7 +29,7 @@ const FOR_TWO_THREADS: usize = 2_000;
 pub(super) struct Staged {
     pub(super) dir: Dir,
     /// The files written unconverted, with their stat data.
-    pub(super) found: BTreeMap<PathBuf, Found>,
+    pub(super) found: ByPath<Found>,
     /// What git converted, so that its bytes are not those of the blob.
     pub(super) converted: BTreeSet<PathBuf>,
 }
@@ -44,20 +45,22 @@ impl Repo {
         let links = self.config()?.get_bool("core.symlinks").unwrap_or(true);
         let mut plain = Vec::new();
         for (path, want) in changes {
-            let Want::Blob(entry) = want else { continue };
+            let (Want::Blob(entry), path) = (want, Path::new(path)) else { continue };
             if conversions.apply_to(path)? || (entry.mode == LINK && !links) {
-                staged.converted.insert(path.clone());
+                staged.converted.insert(path.to_owned());
             } else {
-                plain.push((path.as_path(), *entry));
+                plain.push((path, *entry));
             }
         }
         staged.found = self.write_plain(&staged.dir, &plain)?;
         self.check_out(&tree, &staged.converted, name)?;
         let mut walk = Walk::below(&staged.dir).context("opening the staging folder")?;
         for path in &staged.converted {
-            let doing = || format!("looking at {} in the staging folder", shown(path));
-            if let Reached::There(folder) = walk.parent_of(path).context(doing())? {
-                staged.found.extend(folder.look(last(path)).context(doing())?.map(|found| (path.clone(), found)));
+            let doing = about("looking at {} in the staging folder", path);
+            if let Reached::There(folder) = walk.parent_of(path).context(doing)? {
+                staged.found.extend(
+                    folder.look(last(path)).context(doing)?.map(|found| (path.clone().into_os_string(), found)),
+                );
             }
         }
         Ok(staged)
@@ -87,13 +90,13 @@ impl Repo {
         files::remove_folder(&folder).context("emptying the staging folder")?;
         std::fs::create_dir(&folder).context("making the staging folder")?;
         let dir = Dir::open(&folder).context("opening the staging folder")?;
-        Ok(Staged { dir, found: BTreeMap::new(), converted: BTreeSet::new() })
+        Ok(Staged { dir, found: ByPath::new(), converted: BTreeSet::new() })
     }
 
     /// Writes blobs unconverted.
-    fn write_plain(&self, to: &Dir, entries: &[(&Path, TreeEntry)]) -> Result<BTreeMap<PathBuf, Found>, Error> {
+    fn write_plain(&self, to: &Dir, entries: &[(&Path, TreeEntry)]) -> Result<ByPath<Found>, Error> {
         if entries.len() < FOR_TWO_THREADS {
-            return write_blobs(&self.git, to, entries);
+            return Ok(write_blobs(&self.git, to, entries)?.into_iter().collect());
         }
         let (here, there) = entries.split_at(entries.len() / 2);
         let beside = self.beside()?;
@@ -102,7 +105,7 @@ impl Repo {
             let mut written = write_blobs(&self.git, to, here)?;
             let lost = |_| Error::retry("a thread that writes files died", "the next pass tries again");
             written.append(&mut other.join().map_err(lost)??);
-            Ok(written)
+            Ok(written.into_iter().collect())
         })
     }
 
@@ -148,28 +151,28 @@ fn write_blobs(
     git: &git2::Repository,
     to: &Dir,
     entries: &[(&Path, TreeEntry)],
-) -> Result<BTreeMap<PathBuf, Found>, Error> {
+) -> Result<Vec<(OsString, Found)>, Error> {
     let odb = git.odb().context("opening the objects")?;
     let mut walk = Walk::below(to).context("opening the staging folder")?;
-    let mut written = BTreeMap::new();
+    let mut written = Vec::with_capacity(entries.len());
     for (path, entry) in entries {
-        let doing = || format!("writing {} to the staging folder", shown(path));
-        let blob = odb.read(entry.id).context(doing())?;
+        let doing = about("writing {} to the staging folder", path);
+        let blob = odb.read(entry.id).context(doing)?;
         if blob.kind() != git2::ObjectType::Blob {
-            let what = format!("{}: {} is a {} and should be a blob", doing(), entry.id, blob.kind());
+            let what = format!("{}: {} is a {} and should be a blob", doing, entry.id, blob.kind());
             return Err(Error::new(Kind::Corrupt, what, "run `gitsync init-sync`: it fetches what is damaged again"));
         }
-        let folder = walk.make_parent_of(path, false).context(doing())?;
+        let folder = walk.make_parent_of(path, false).context(doing)?;
         let found = if entry.mode == LINK {
-            folder.create_link(last(path), blob.data()).context(doing())?;
-            folder.look(last(path)).context(doing())?
+            folder.create_link(last(path), blob.data()).context(doing)?;
+            folder.look(last(path)).context(doing)?
         } else {
             let mode = if entry.mode == 0o100_755 { 0o777 } else { 0o666 };
-            let mut file = folder.create_file(last(path), mode).context(doing())?;
-            file.write_all(blob.data()).context(doing())?;
-            Some(Found::of(rustix::fs::fstat(&file).context(doing())?))
+            let mut file = folder.create_file(last(path), mode).context(doing)?;
+            file.write_all(blob.data()).context(doing)?;
+            Some(Found::of(rustix::fs::fstat(&file).context(doing)?))
         };
-        written.extend(found.map(|found| ((*path).to_owned(), found)));
+        written.extend(found.map(|found| (path.as_os_str().to_owned(), found)));
     }
     Ok(written)
 }

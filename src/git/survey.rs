@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -10,11 +11,11 @@ use super::index::{git_allows, is_one_to_git};
 use super::index_flags::Flagged;
 use super::scan::Suspects;
 use super::stage::{STAGING_OLD, Staged};
-use super::tree_walk::{Changes, TreeEntry, TreeWalk, Want, want_of};
-use super::{CommitId, Repo, path_of, raw, shown};
+use super::tree_walk::{ByPath, Changes, TreeEntry, TreeWalk, Want, want_of};
+use super::{CommitId, Repo, about, path_of, raw, shown};
 use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, FileKind, Found, Parent, last};
-use crate::fs::walk::{Reached, Walk, first};
+use crate::fs::walk::{Reached, Walk, first, is_below};
 use crate::watchdog::step;
 
 /// The present content of the paths that are about to be replaced or removed.
@@ -23,9 +24,9 @@ pub(super) struct Survey {
     /// Files and links whose content is in no tree that stays reachable.
     pub(super) unsaved: BTreeMap<PathBuf, Found>,
     /// Everything found, so that a later change is noticed.
-    pub(super) seen: BTreeMap<PathBuf, Found>,
+    pub(super) seen: ByPath<Found>,
     /// Paths that already have what they must have.
-    pub(super) in_place: BTreeSet<PathBuf>,
+    pub(super) in_place: BTreeSet<OsString>,
     /// Folders with something that can't be committed: to be kept aside, not removed.
     pub(super) special: BTreeSet<PathBuf>,
 }
@@ -55,13 +56,12 @@ impl Repo {
             }
             for bytes in [delta.old_file(), delta.new_file()].iter().filter_map(|file| file.path_bytes()) {
                 let path = path_of(bytes);
+                let Entry::Vacant(place) = changes.entry(path.as_os_str().to_owned()) else { continue };
                 let entry = in_target.get(&path)?;
                 if flagged.hides(&path) || flagged.is_to_be_added(&path) && entry.is_none() {
                     continue;
                 }
-                if let Entry::Vacant(place) = changes.entry(path) {
-                    place.insert(entry.map_or(Want::Gone, |entry| want_of(&entry)));
-                }
+                place.insert(entry.map_or(Want::Gone, |entry| want_of(&entry)));
             }
         }
         self.differing_unseen(&tree, &flagged, &mut changes)?;
@@ -104,7 +104,7 @@ impl Repo {
     fn differing_unseen(&self, tree: &git2::Tree<'_>, flagged: &Flagged, changes: &mut Changes) -> Result<(), Error> {
         let mut in_target = self.walk_tree(tree);
         for (path, entry) in flagged.unseen() {
-            let doing = || format!("looking at {}", shown(path));
+            let doing = about("looking at {}", path);
             let there = in_target.get(path)?;
             if there == Some(TreeEntry { id: entry.id, mode: raw::canonical(entry.mode) }) {
                 continue;
@@ -112,7 +112,7 @@ impl Repo {
             let want = there.map_or(Want::Gone, |entry| want_of(&entry));
             if let Want::Blob(it) = want
                 && flagged.hides(path)
-                && self.is_changed_here(path, [entry.id, it.id]).context(doing())?
+                && self.is_changed_here(path, [entry.id, it.id]).context(doing)?
             {
                 tracing::warn!(
                     path = %shown(path),
@@ -121,7 +121,7 @@ impl Repo {
                 );
                 continue;
             }
-            changes.insert(path.clone(), want);
+            changes.insert(path.clone().into_os_string(), want);
         }
         Ok(())
     }
@@ -151,17 +151,23 @@ impl Repo {
         let mut survey = Survey::default();
         let mut known = self.known_trees(target)?;
         let mut walk = Walk::below(top).context("opening the work tree")?;
+        // The folder found missing last: nothing is below it.
+        let mut missing: Option<PathBuf> = None;
         for (path, want) in changes {
-            let doing = || format!("looking at {}", shown(path));
-            match walk.parent_of(path).context(doing())? {
-                Reached::Missing(..) => {}
+            let path = Path::new(path);
+            if missing.as_ref().is_some_and(|folder| is_below(path, folder)) {
+                continue;
+            }
+            let doing = about("looking at {}", path);
+            match walk.parent_of(path).context(doing)? {
+                Reached::Missing(depth, _) => missing = Some(first(path, depth)),
                 Reached::Obstacle(depth) => {
                     let obstacle = first(path, depth);
-                    if *want != Want::Gone && !survey.seen.contains_key(&obstacle) {
+                    if *want != Want::Gone && !survey.seen.contains_key(obstacle.as_os_str()) {
                         self.survey_one(top, &obstacle, &mut known, &mut survey)?;
                     }
                 }
-                Reached::There(parent) => match parent.look(last(path)).context(doing())? {
+                Reached::There(parent) => match parent.look(last(path)).context(doing)? {
                     None => {}
                     Some(found) if found.kind == FileKind::Folder => {
                         if let Want::Blob(_) = want {
@@ -179,7 +185,7 @@ impl Repo {
                         self.take_note(path, found, here, &mut known, &mut survey)?;
                         if in_place {
                             survey.unsaved.remove(path);
-                            survey.in_place.insert(path.clone());
+                            survey.in_place.insert(path.as_os_str().to_owned());
                         }
                     }
                 },
@@ -196,21 +202,21 @@ impl Repo {
         known: &mut [TreeWalk<'_>],
         survey: &mut Survey,
     ) -> Result<(), Error> {
-        let doing = || format!("reading {}, which is about to be replaced", shown(path));
-        let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(()) };
-        let Some(found) = parent.look(last(path)).context(doing())? else { return Ok(()) };
+        let doing = about("reading {}, which is about to be replaced", path);
+        let Parent::There(parent) = top.parent_of(path).context(doing)? else { return Ok(()) };
+        let Some(found) = parent.look(last(path)).context(doing)? else { return Ok(()) };
         let here = self.read_version(&parent, path, found)?;
         self.take_note(path, found, here, known, survey)
     }
 
     /// The content of a file or link, as git identifies it; `None` for anything else.
     fn read_version(&self, parent: &Dir, path: &Path, found: Found) -> Result<Option<Version>, Error> {
-        let doing = || format!("reading {}, which is about to be replaced", shown(path));
+        let doing = about("reading {}, which is about to be replaced", path);
         if !matches!(found.kind, FileKind::File { .. } | FileKind::Link) {
             return Ok(None);
         }
-        let bytes = parent.read(last(path), found.kind).context(doing())?;
-        let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).context(doing())?;
+        let bytes = parent.read(last(path), found.kind).context(doing)?;
+        let id = git2::Oid::hash_object(git2::ObjectType::Blob, &bytes).context(doing)?;
         let modes: &[u32] = match found.kind {
             FileKind::Link => &[0o120_000],
             _ if !self.modes_count() => &[0o100_644, 0o100_755],
@@ -229,7 +235,7 @@ impl Repo {
         known: &mut [TreeWalk<'_>],
         survey: &mut Survey,
     ) -> Result<(), Error> {
-        survey.seen.insert(path.to_owned(), found);
+        survey.seen.insert(path.as_os_str().to_owned(), found);
         if found.kind == FileKind::Special {
             survey.special.insert(path.to_owned());
         }
@@ -256,10 +262,10 @@ impl Repo {
         known: &mut [TreeWalk<'_>],
         survey: &mut Survey,
     ) -> Result<(), Error> {
-        let doing = || format!("reading {}, which is about to be replaced", shown(path));
-        let Parent::There(parent) = top.parent_of(path).context(doing())? else { return Ok(()) };
-        let folder = parent.folder(last(path)).context(doing())?;
-        for (name, kind) in folder.list().context(doing())? {
+        let doing = about("reading {}, which is about to be replaced", path);
+        let Parent::There(parent) = top.parent_of(path).context(doing)? else { return Ok(()) };
+        let folder = parent.folder(last(path)).context(doing)?;
+        for (name, kind) in folder.list().context(doing)? {
             let inner = path.join(&name);
             match kind {
                 // Another repository, or a name that git allows in no tree.
@@ -319,14 +325,13 @@ impl Version {
 
 /// Returns whether the staged file and the one in the work tree are equal in bytes and mode.
 pub(super) fn is_staged_alike(top: &Dir, staged: &Staged, path: &Path) -> Result<bool, Error> {
-    let doing = || format!("comparing {}", shown(path));
+    let doing = about("comparing {}", path);
     let (Parent::There(here), Parent::There(there)) =
-        (top.parent_of(path).context(doing())?, staged.dir.parent_of(path).context(doing())?)
+        (top.parent_of(path).context(doing)?, staged.dir.parent_of(path).context(doing)?)
     else {
         return Ok(false);
     };
-    let (Some(ours), Some(theirs)) =
-        (here.look(last(path)).context(doing())?, there.look(last(path)).context(doing())?)
+    let (Some(ours), Some(theirs)) = (here.look(last(path)).context(doing)?, there.look(last(path)).context(doing)?)
     else {
         return Ok(false);
     };
@@ -334,6 +339,6 @@ pub(super) fn is_staged_alike(top: &Dir, staged: &Staged, path: &Path) -> Result
     if !comparable || ours.kind != theirs.kind || ours.stat.st_size != theirs.stat.st_size {
         return Ok(false);
     }
-    let ours = here.read(last(path), ours.kind).context(doing())?;
-    Ok(ours == there.read(last(path), theirs.kind).context(doing())?)
+    let ours = here.read(last(path), ours.kind).context(doing)?;
+    Ok(ours == there.read(last(path), theirs.kind).context(doing)?)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::objects::Objects;
 use super::raw::{self, RawEntry};
-use super::{CommitId, Repo, path_of, shown};
+use super::{CommitId, Repo, about, path_of, shown};
 use crate::error::{Context, Error, Kind};
 
 /// The new value of a path: an object with its mode, or nothing.
@@ -45,6 +45,9 @@ impl Repo {
     /// # Errors
     /// [`Kind::Unfit`], which names the commit and the path.
     pub(crate) fn check_fit(&self, commit: CommitId, known: Option<CommitId>) -> Result<(), Error> {
+        if self.found_fit.get() == Some(commit) {
+            return Ok(());
+        }
         let tree = self.raw_commit(commit)?.tree;
         let known = known.and_then(|known| self.raw_commit(known).ok()).map(|known| known.tree);
         let odb = self.git.odb().context("reading the tree to follow")?;
@@ -58,7 +61,7 @@ impl Repo {
             if depth >= DEEPEST {
                 return Err(unfit(commit, &at, &format!("it lies {depth} folders deep; the limit is {}", DEEPEST - 1)));
             }
-            let object = odb.read(id).context(format!("reading the tree of {}", shown(&at)))?;
+            let object = odb.read(id).context(about("reading the tree of {}", &at))?;
             let Some(entries) = raw::tree(object.data()) else {
                 return Err(unfit(commit, &at, "the folder's tree is not one that git can read"));
             };
@@ -75,15 +78,16 @@ impl Repo {
                 return Err(unfit(commit, &at.join(path_of(name)), why));
             }
             for entry in entries {
-                let path = at.join(path_of(entry.name));
+                let path = || at.join(path_of(entry.name));
                 if !is_allowed(entry.name) {
-                    return Err(unfit(commit, &path, "git does not check out a name like this"));
+                    return Err(unfit(commit, &path(), "git does not check out a name like this"));
                 }
                 if entry.is_folder() {
-                    open.push((path, entry.id, known.get(entry.name).copied()));
+                    open.push((path(), entry.id, known.get(entry.name).copied()));
                 }
             }
         }
+        self.found_fit.set(Some(commit));
         Ok(())
     }
 }

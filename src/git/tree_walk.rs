@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::{Repo, raw};
 use crate::error::{Context, Error};
 use crate::fs::dir::last;
+use crate::fs::walk::above;
 
 /// An entry of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,11 @@ pub(super) enum Want {
     Gone,
 }
 
-pub(super) type Changes = BTreeMap<PathBuf, Want>;
+/// Something for each path, in the order of their bytes. A `PathBuf` is compared component by component, which takes
+/// several times as long.
+pub(super) type ByPath<T> = BTreeMap<OsString, T>;
+
+pub(super) type Changes = ByPath<Want>;
 
 /// What git wants at a path for which a tree has this entry.
 pub(super) fn want_of(entry: &TreeEntry) -> Want {
@@ -47,18 +52,25 @@ pub(super) struct TreeWalk<'r> {
     top: git2::Tree<'r>,
     /// `None` if there is no such folder.
     open: Vec<(OsString, Option<git2::Tree<'r>>)>,
+    /// The folder that was looked up last.
+    at: PathBuf,
     git: &'r git2::Repository,
 }
 
 impl<'r> TreeWalk<'r> {
     /// The commit's entry at a path, if it has one.
     pub(super) fn get(&mut self, path: &Path) -> Result<Option<TreeEntry>, Error> {
-        let folder = self.folder(path.parent().unwrap_or(path))?;
+        let folder = self.folder(above(path))?;
         Ok(folder.and_then(|tree| entry_of(tree, last(path).as_os_str().as_bytes())))
     }
 
     /// The tree of a folder, if there is one.
     pub(super) fn folder(&mut self, path: &Path) -> Result<Option<&git2::Tree<'r>>, Error> {
+        if !path.as_os_str().is_empty() && self.at.as_os_str() == path.as_os_str() {
+            return Ok(self.open.last().map_or(Some(&self.top), |(_, tree)| tree.as_ref()));
+        }
+        // If a tree can't be read, the next lookup starts at the top.
+        self.at = PathBuf::new();
         let names: Vec<_> = path.components().map(|it| it.as_os_str()).collect();
         let same = self.open.iter().zip(&names).take_while(|((have, _), name)| have == *name).count();
         self.open.truncate(same);
@@ -68,6 +80,7 @@ impl<'r> TreeWalk<'r> {
             let tree = found.map(|it| self.git.find_tree(it.id)).transpose().context("reading a tree")?;
             self.open.push(((*name).to_owned(), tree));
         }
+        self.at = path.to_owned();
         Ok(self.open.last().map_or(Some(&self.top), |(_, tree)| tree.as_ref()))
     }
 }
@@ -80,6 +93,6 @@ fn entry_of(tree: &git2::Tree<'_>, name: &[u8]) -> Option<TreeEntry> {
 impl Repo {
     /// Starts looking up paths in a tree.
     pub(super) fn walk_tree<'r>(&'r self, tree: &git2::Tree<'r>) -> TreeWalk<'r> {
-        TreeWalk { top: tree.clone(), open: Vec::new(), git: &self.git }
+        TreeWalk { top: tree.clone(), open: Vec::new(), at: PathBuf::new(), git: &self.git }
     }
 }
