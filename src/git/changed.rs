@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use super::attributes::Attributes;
 use super::index::{is_one_to_git, is_submodule_in};
@@ -15,7 +16,7 @@ use super::named::Unmatched;
 use super::pathspec::{Matcher, Pathspec};
 use super::rules::Blocked;
 use super::tree_edit::DEEPEST;
-use super::{Repo, path_of, shown};
+use super::{Repo, about, path_of};
 use crate::error::{Context, Error};
 use crate::fs::dir::{Dir, FileKind, Parent, last};
 use crate::watchdog::step;
@@ -153,7 +154,7 @@ impl Repo {
         let mut usable = BTreeSet::new();
         for spec in matcher.included() {
             let base = spec.base();
-            let found = top.find(&base).context(format!("looking at {}", shown(&base)))?;
+            let found = top.find(&base).context(about("looking at {}", &base))?;
             let link_for_folder = spec.is_folder() && found.is_some_and(|found| found.kind == FileKind::Link);
             if let Some(why) = self.unusable(top, &base, tree.as_ref())? {
                 left_out.insert(LeftOut { path: base, why });
@@ -179,7 +180,7 @@ impl Repo {
         let mut left_out = Vec::new();
         for path in &changed.paths {
             let Some(asked) = attributes.asked(path)? else { continue };
-            let found = top.find(path).context(format!("looking at {}", shown(path)))?;
+            let found = top.find(path).context(about("looking at {}", path))?;
             // git applies no attributes to a link, and a deleted file has no content to convert.
             if found.is_some_and(|found| matches!(found.kind, FileKind::File { .. })) {
                 left_out.push(LeftOut { path: path.clone(), why: asked.why() });
@@ -198,12 +199,12 @@ impl Repo {
             return Ok(None);
         }
         let tracked = tree.and_then(|tree| tree.get_path(root).ok()).and_then(|entry| entry.kind());
-        Ok(match top.parent_of(root).context(format!("looking at {}", shown(root)))? {
+        Ok(match top.parent_of(root).context(about("looking at {}", root))? {
             Parent::Obstacle(_) => {
                 Some("lies beyond a symbolic link or something else that is no folder: not followed".to_owned())
             }
             Parent::Missing => gone(tracked),
-            Parent::There(parent) => match parent.look(last(root)).context(format!("looking at {}", shown(root)))? {
+            Parent::There(parent) => match parent.look(last(root)).context(about("looking at {}", root))? {
                 None => gone(tracked),
                 Some(found) => match (found.kind, tracked) {
                     (FileKind::Folder, _) | (FileKind::File { .. }, None | Some(git2::ObjectType::Blob)) => None,
@@ -248,7 +249,7 @@ impl Repo {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => {
-                left_out.insert(LeftOut { path: at.to_owned(), why: format!("can't be read: {error}") });
+                left_out.insert(LeftOut { path: at.to_owned(), why: unreadable(at, &error)? });
                 return Ok(());
             }
         };
@@ -324,11 +325,11 @@ impl Repo {
     }
 
     fn files_below(&self, top: &Dir, at: &Path, but: &[PathBuf], into: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
-        let doing = || format!("reading {}", shown(at));
+        let doing = about("reading {}", at);
         if but.iter().any(|but| at.starts_with(but)) || self.is_ignored(at, true) {
             return Ok(());
         }
-        let folder = match top.parent_of(&at.join("_")).context(doing())? {
+        let folder = match top.parent_of(&at.join("_")).context(doing)? {
             Parent::There(folder) => folder,
             Parent::Obstacle(_) => {
                 into.insert(at.to_owned());
@@ -336,7 +337,7 @@ impl Repo {
             }
             Parent::Missing => return Ok(()),
         };
-        for (name, kind) in folder.list().context(doing())? {
+        for (name, kind) in folder.list().context(doing)? {
             match kind {
                 FileType::Directory => self.files_below(top, &at.join(name), but, into)?,
                 _ => {
@@ -411,14 +412,27 @@ fn leave_out_unfit(top: &Dir, index: &git2::Index, max_file_size: u64, changed: 
     Ok(())
 }
 
+/// Why a file that can't be read is left out, if the reason lies with the file, such as its permissions.
+///
+/// # Errors
+/// For a failing disk or a lack of memory: half of what a job wrote must not be committed because of that.
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Result<String, Error> {
+    match Errno::from_io_error(error) {
+        Some(Errno::IO | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::STALE) => {
+            Err(Error::io(about("reading {}, which is to be committed", path), error))
+        }
+        _ => Ok(format!("can't be read: {error}")),
+    }
+}
+
 fn cannot_commit(top: &Dir, path: &Path, max_file_size: u64) -> Result<Option<String>, Error> {
     if std::str::from_utf8(path.as_os_str().as_bytes()).is_err() {
         return Ok(Some("has a name that is not UTF-8".to_owned()));
     }
-    let Parent::There(parent) = top.parent_of(path).context(format!("looking at {}", shown(path)))? else {
+    let Parent::There(parent) = top.parent_of(path).context(about("looking at {}", path))? else {
         return Ok(None);
     };
-    let Some(found) = parent.look(last(path)).context(format!("looking at {}", shown(path)))? else { return Ok(None) };
+    let Some(found) = parent.look(last(path)).context(about("looking at {}", path))? else { return Ok(None) };
     Ok(match found.kind {
         FileKind::File { .. } => {
             let size = u64::try_from(found.stat.st_size).unwrap_or(u64::MAX);
@@ -429,7 +443,10 @@ fn cannot_commit(top: &Dir, path: &Path, max_file_size: u64) -> Result<Option<St
                 let exactly = if has == most { format!(" ({size} bytes, not {max_file_size})") } else { String::new() };
                 Some(format!("has {has}, more than --max-file-size {most}{exactly}"))
             } else {
-                parent.open_file(last(path)).err().map(|error| format!("can't be read: {error}"))
+                match parent.open_file(last(path)) {
+                    Ok(_) => None,
+                    Err(error) => Some(unreadable(path, &error)?),
+                }
             }
         }
         FileKind::Special => Some("is a FIFO, socket or device".to_owned()),

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use git2::ObjectType;
 
-use super::changed::{Changed, LeftOut, Scope};
+use super::changed::{Changed, LeftOut, Scope, unreadable};
 use super::error::is_systems;
 use super::history::commit_bytes;
 use super::index::{entry, make_way, set_numbers};
 use super::named::Unmatched;
 use super::objects::Objects;
 use super::tree_edit::{edit_tree, is_allowed};
-use super::{CommitId, Repo, shown};
+use super::{CommitId, Repo, about};
 use crate::error::{Context, Error, Kind};
 use crate::fs::dir::{Dir, FileKind, Found, last};
 use crate::fs::walk::{Reached, Walk};
@@ -173,9 +173,9 @@ impl Repo {
             Tracked { modes: self.modes_count(), links: self.config()?.get_bool("core.symlinks").unwrap_or(true) };
         let mut taken = Taken::new();
         for path in paths {
-            let doing = || format!("committing {}", shown(path));
-            let found = match walk.parent_of(path).context(doing())? {
-                Reached::There(parent) => parent.look(last(path)).context(doing())?.map(|found| (parent, found)),
+            let doing = about("committing {}", path);
+            let found = match walk.parent_of(path).context(doing)? {
+                Reached::There(parent) => parent.look(last(path)).context(doing)?.map(|found| (parent, found)),
                 Reached::Missing(..) | Reached::Obstacle(_) => None,
             };
             let Some((parent, found)) =
@@ -190,11 +190,11 @@ impl Repo {
             }
             let is_large = found.stat.st_size > LARGE || objects.size > MOST_IN_MEMORY;
             let id = if is_large || (found.kind != FileKind::Link && converted.apply_to(path)?) {
-                self.store(parent, path, found.kind).context(doing())
+                self.store(parent, path, found.kind).context(doing)
             } else {
                 match parent.read(last(path), found.kind) {
-                    Ok(bytes) => objects.write(ObjectType::Blob, &bytes).context(doing()).map(Ok),
-                    Err(error) => Ok(Err(format!("can't be read: {error}"))),
+                    Ok(bytes) => objects.write(ObjectType::Blob, &bytes).context(doing).map(Ok),
+                    Err(error) => unreadable(path, &error).map(Err),
                 }
             };
             match id? {
@@ -261,7 +261,7 @@ fn take_into_index(index: &mut git2::Index, taken: &Taken) -> Result<(), Error> 
                 _ => Ok(()),
             },
         };
-        changed.context(format!("committing {}", shown(path)))?;
+        changed.context(about("committing {}", path))?;
     }
     Ok(())
 }
