@@ -50,11 +50,10 @@ impl Stamp {
         Self { seconds: now.tv_sec.into(), nanoseconds: now.tv_nsec.into() }
     }
 
-    /// When a file's content or metadata last changed.
+    /// A time that a file system gave.
     #[must_use]
-    pub fn changed(found: &rustix::fs::Stat) -> Self {
-        #[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast)]
-        Self { seconds: found.st_ctime as i64, nanoseconds: found.st_ctime_nsec as i64 }
+    pub fn of_file(seconds: i64, nanoseconds: u32) -> Self {
+        Self { seconds, nanoseconds: nanoseconds.into() }
     }
 
     /// Whether this is not before `other`. Some file systems keep whole seconds only.

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 pub(crate) const OPEN_DIR: OFlags =
@@ -42,19 +42,56 @@ pub enum FileKind {
 pub struct Found {
     /// Its kind.
     pub kind: FileKind,
-    /// The result of `stat`.
+    /// What the system says about it.
     pub stat: Stat,
 }
 
+/// What a pass needs of the system's `stat`, which is more than twice as large: a follow keeps one for each file.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Stat {
+    pub st_dev: u64,
+    pub st_ino: u64,
+    pub st_size: i64,
+    pub st_mtime: i64,
+    pub st_ctime: i64,
+    pub st_mtime_nsec: u32,
+    pub st_ctime_nsec: u32,
+    pub st_mode: u32,
+    pub st_uid: u32,
+    pub st_gid: u32,
+    pub st_nlink: u32,
+}
+
+// The system's types differ between platforms. Nanoseconds and links fit into 32 bits.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast, clippy::cast_lossless)]
+impl From<rustix::fs::Stat> for Stat {
+    fn from(stat: rustix::fs::Stat) -> Self {
+        Self {
+            st_dev: stat.st_dev as u64,
+            st_ino: stat.st_ino as u64,
+            st_size: stat.st_size as i64,
+            st_mtime: stat.st_mtime as i64,
+            st_ctime: stat.st_ctime as i64,
+            st_mtime_nsec: stat.st_mtime_nsec as u32,
+            st_ctime_nsec: stat.st_ctime_nsec as u32,
+            st_mode: stat.st_mode as u32,
+            st_uid: stat.st_uid,
+            st_gid: stat.st_gid,
+            st_nlink: stat.st_nlink as u32,
+        }
+    }
+}
+
 impl Found {
-    pub(crate) fn of(stat: Stat) -> Self {
+    pub(crate) fn of(stat: rustix::fs::Stat) -> Self {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => FileKind::File { executable: stat.st_mode & 0o100 != 0 },
             FileType::Symlink => FileKind::Link,
             FileType::Directory => FileKind::Folder,
             _ => FileKind::Special,
         };
-        Self { kind, stat }
+        Self { kind, stat: stat.into() }
     }
 
     /// Whether this is `staged` after its rename: only the change time may differ.

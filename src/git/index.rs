@@ -16,11 +16,10 @@ use crate::watchdog::step;
 pub(super) const INDEX_BEFORE: &str = "index-before";
 
 /// A path that a follow changed.
-pub(super) struct Placed {
-    pub(super) path: PathBuf,
-    /// The staged file that took its place; `None` if there is none, or if libgit2 wrote it into a folder that was
-    /// moved.
-    pub(super) new: Option<Found>,
+pub(super) struct Placed<'s> {
+    pub(super) path: &'s Path,
+    /// The staged file that took its place, if there is one.
+    pub(super) new: Option<&'s Found>,
     /// Whether it was moved together with its folder, so that its stat data is still the one in `new`.
     pub(super) moved_within: bool,
 }
@@ -28,7 +27,7 @@ pub(super) struct Placed {
 impl Repo {
     /// Makes the index equal to the target's tree, with the stat data of the files just placed, so that the next
     /// comparison need not read them.
-    pub(super) fn write_index(&self, target: CommitId, top: &Dir, placed: &[Placed]) -> Result<(), Error> {
+    pub(super) fn write_index(&self, target: CommitId, top: &Dir, placed: &[Placed<'_>]) -> Result<(), Error> {
         let doing = "writing the index";
         step(doing);
         let tree = self.tree_of(target)?;
@@ -40,7 +39,7 @@ impl Repo {
         for Placed { path, new, moved_within } in placed {
             let (Some(mut entry), Some(new)) = (index.get_path(path, 0), new) else { continue };
             let found = if *moved_within {
-                Some(*new)
+                Some(**new)
             } else {
                 match walk.parent_of(path).context(doing)? {
                     Reached::There(parent) => parent.look(last(path)).context(doing)?,

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Stat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, statat};
 
 use super::index::entries_below;
 use super::pathspec::{Matcher, Pathspec};
@@ -20,7 +20,7 @@ use super::tree_edit::DEEPEST;
 use super::{Repo, path_of};
 use crate::clock::Stamp;
 use crate::error::{Context, Error};
-use crate::fs::dir::{Dir, FileKind};
+use crate::fs::dir::{Dir, FileKind, Stat};
 use crate::watchdog::step;
 
 /// With more tracked files than this, only added and removed files are found. Also the most untracked files that are
@@ -38,7 +38,7 @@ pub struct During {
 
 impl During {
     fn holds(self, found: &Stat) -> bool {
-        let changed = Stamp::changed(found);
+        let changed = Stamp::of_file(found.st_ctime, found.st_ctime_nsec);
         changed.is_since(self.from) && changed <= self.until
     }
 }
@@ -101,7 +101,7 @@ impl Look<'_> {
     }
 
     fn stat(&self, path: &Path) -> Option<Stat> {
-        statat(CWD, self.repo.place.work_dir.join(path), AtFlags::SYMLINK_NOFOLLOW).ok()
+        statat(CWD, self.repo.place.work_dir.join(path), AtFlags::SYMLINK_NOFOLLOW).ok().map(Stat::from)
     }
 
     fn at_tracked_folders(&mut self, thoroughly: bool, index: &git2::Index) {

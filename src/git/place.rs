@@ -27,7 +27,8 @@ pub(super) const ASIDE: &str = "aside";
 const SYNC_SINGLY: usize = 16;
 
 /// How a follow puts files in place.
-struct Placing<'a> {
+struct Placing<'a, 's> {
+    staged: &'s Staged,
     survey: &'a Survey,
     /// Whether each file and folder is synced separately.
     singly: bool,
@@ -36,23 +37,23 @@ struct Placing<'a> {
 
 impl Repo {
     /// Puts every path in place. Returns the changed paths.
-    pub(super) fn place_all(
+    pub(super) fn place_all<'s>(
         &self,
         top: &Dir,
-        staged: &Staged,
-        changes: &Changes,
+        staged: &'s Staged,
+        changes: &'s Changes,
         survey: &Survey,
         when: DateTime<Utc>,
-    ) -> Result<Vec<Placed>, Error> {
+    ) -> Result<Vec<Placed<'s>>, Error> {
         step("putting files in place");
         let is_wanted = |(path, want): &(&OsString, &Want)| **want != Want::Gone && !survey.in_place.contains(*path);
-        let wanted: Vec<(&Path, Want)> =
+        let wanted: Vec<(&'s Path, Want)> =
             changes.iter().filter(is_wanted).map(|(path, want)| (Path::new(path), *want)).collect();
         let singly = wanted.len() <= SYNC_SINGLY;
         if !singly {
             staged.dir.sync_all().context("waiting for the disk")?;
         }
-        let how = Placing { survey, singly, when };
+        let how = Placing { staged, survey, singly, when };
         let mut here = Walk::below(top).context("opening the work tree")?;
         let mut from = Walk::below(&staged.dir).context("opening the staging folder")?;
         let may_move_folders = !singly && !gives_new_folders_more(top);
@@ -60,11 +61,8 @@ impl Repo {
         // A path that a folder is in the way of waits until the tracked files in that folder are removed.
         let mut later = Vec::new();
         let mut moved: Option<PathBuf> = None;
-        let moved_with_its_folder = |path: &Path| Placed {
-            path: path.to_owned(),
-            new: staged.found.get(path.as_os_str()).copied(),
-            moved_within: true,
-        };
+        let moved_with_its_folder =
+            |path: &'s Path| Placed { path, new: staged.found.get(path.as_os_str()), moved_within: true };
         for (path, want) in wanted {
             let is_blob = matches!(want, Want::Blob(_));
             if is_blob && moved.as_ref().is_some_and(|folder| is_below(path, folder)) {
@@ -95,7 +93,7 @@ impl Repo {
         }
         for (path, _) in changes.iter().rev().filter(|(_, want)| **want == Want::Gone) {
             if self.remove(top, Path::new(path), survey, singly)? {
-                placed.push(Placed { path: path.into(), new: None, moved_within: false });
+                placed.push(Placed { path: Path::new(path), new: None, moved_within: false });
             }
         }
         here.forget();
@@ -108,15 +106,15 @@ impl Repo {
         Ok(placed)
     }
 
-    fn place(
+    fn place<'s>(
         &self,
         top: &Dir,
         here: &mut Walk,
         from: &mut Walk,
-        (path, want): (&Path, Want),
-        how: &Placing<'_>,
-    ) -> Result<Placed, Error> {
-        let Placing { survey, singly, when } = *how;
+        (path, want): (&'s Path, Want),
+        how: &Placing<'_, 's>,
+    ) -> Result<Placed<'s>, Error> {
+        let Placing { staged, survey, singly, when } = *how;
         let doing = about("putting {} in place", path);
         if let Reached::Obstacle(depth) = here.parent_of(path).context(doing)? {
             let obstacle = first(path, depth);
@@ -128,7 +126,7 @@ impl Repo {
         let parent = here.make_parent_of(path, singly).context(doing)?;
         let name = last(path);
         let there = parent.look(name).context(doing)?;
-        let done = |new| Placed { path: path.to_owned(), new, moved_within: false };
+        let done = |new| Placed { path, new, moved_within: false };
         if want == Want::Submodule {
             if there.is_some_and(|found| found.kind != FileKind::Folder) {
                 self.remove_obstacle(parent, path, survey, when)?;
@@ -157,7 +155,7 @@ impl Repo {
         if singly {
             parent.sync().context(doing)?;
         }
-        Ok(done(Some(new)))
+        Ok(done(staged.found.get(path.as_os_str())))
     }
 
     /// Removes what is in the way; it was surveyed, and rescued if necessary. A folder is moved aside first, and kept if

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::TrySendError;
 
 use super::tree_walk::{ByPath, Changes, TreeEntry, Want};
 use super::{CommitId, Repo, about};
@@ -22,8 +23,20 @@ pub(super) const STAGING_OLD: &str = "staging-old";
 
 const LINK: u32 = 0o120_000;
 
-/// From this many files on, a second thread pays off: it needs a repository handle of its own.
-const FOR_TWO_THREADS: usize = 2_000;
+/// From this many files on, a second thread pays off.
+const FOR_TWO_THREADS: usize = 500;
+
+/// The most files that are handed to the other thread at once.
+const BATCH: usize = 128;
+
+/// With this many bytes a batch is full.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The most batches that wait for the other thread.
+const BATCHES: usize = 4;
+
+/// Files to be written, with their content.
+type Batch<'p> = Vec<(&'p Path, TreeEntry, Vec<u8>)>;
 
 /// Files of a commit, written to a folder in the private folder.
 pub(super) struct Staged {
@@ -93,19 +106,47 @@ impl Repo {
         Ok(Staged { dir, found: ByPath::new(), converted: BTreeSet::new() })
     }
 
-    /// Writes blobs unconverted.
+    /// Writes blobs unconverted. If there are many, this thread reads them and another one writes; while that one has
+    /// enough to do, this one writes too. Only one reads: libgit2 locks a pack for each read.
     fn write_plain(&self, to: &Dir, entries: &[(&Path, TreeEntry)]) -> Result<ByPath<Found>, Error> {
+        let odb = self.git.odb().context("opening the objects")?;
+        let mut here = Writer::below(to)?;
         if entries.len() < FOR_TWO_THREADS {
-            return Ok(write_blobs(&self.git, to, entries)?.into_iter().collect());
+            for (path, entry) in entries {
+                here.write(path, *entry, read_blob(&odb, path, entry.id)?.data())?;
+            }
+            return Ok(here.written.into_iter().collect());
         }
-        let (here, there) = entries.split_at(entries.len() / 2);
-        let beside = self.beside()?;
         std::thread::scope(|scope| {
-            let other = scope.spawn(move || write_blobs(&beside, to, there));
-            let mut written = write_blobs(&self.git, to, here)?;
+            let (sender, receiver) = std::sync::mpsc::sync_channel::<Batch<'_>>(BATCHES);
+            let mut there = Writer::below(to)?;
+            let other = scope.spawn(move || {
+                receiver.into_iter().try_for_each(|batch| there.write_batch(batch)).map(|()| there.written)
+            });
+            let mut entries = entries.iter().peekable();
+            while entries.peek().is_some() {
+                let mut batch = Batch::new();
+                let mut size = 0;
+                while let Some((path, entry)) = entries.next_if(|_| batch.len() < BATCH && size < BATCH_BYTES) {
+                    let blob = read_blob(&odb, path, entry.id)?;
+                    size += blob.len();
+                    if blob.len() >= BATCH_BYTES {
+                        here.write(path, *entry, blob.data())?;
+                    } else {
+                        batch.push((path, *entry, blob.data().to_vec()));
+                    }
+                }
+                match sender.try_send(batch) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(batch)) => here.write_batch(batch)?,
+                    // It ended with an error.
+                    Err(TrySendError::Disconnected(_)) => break,
+                }
+            }
+            drop(sender);
             let lost = |_| Error::retry("a thread that writes files died", "the next pass tries again");
-            written.append(&mut other.join().map_err(lost)??);
-            Ok(written.into_iter().collect())
+            let there = other.join().map_err(lost)??;
+            Ok(here.written.into_iter().chain(there).collect())
         })
     }
 
@@ -146,33 +187,45 @@ impl Repo {
     }
 }
 
-/// Writes blobs below a folder, in order.
-fn write_blobs(
-    git: &git2::Repository,
-    to: &Dir,
-    entries: &[(&Path, TreeEntry)],
-) -> Result<Vec<(OsString, Found)>, Error> {
-    let odb = git.odb().context("opening the objects")?;
-    let mut walk = Walk::below(to).context("opening the staging folder")?;
-    let mut written = Vec::with_capacity(entries.len());
-    for (path, entry) in entries {
+/// Reads a blob.
+fn read_blob<'o>(odb: &'o git2::Odb<'_>, path: &Path, id: git2::Oid) -> Result<git2::OdbObject<'o>, Error> {
+    let doing = about("writing {} to the staging folder", path);
+    let blob = odb.read(id).context(doing)?;
+    if blob.kind() != git2::ObjectType::Blob {
+        let what = format!("{doing}: {id} is a {} and should be a blob", blob.kind());
+        return Err(Error::new(Kind::Corrupt, what, "run `gitsync init-sync`: it fetches what is damaged again"));
+    }
+    Ok(blob)
+}
+
+/// Writes files below a folder, and notes their stat data.
+struct Writer {
+    walk: Walk,
+    written: Vec<(OsString, Found)>,
+}
+
+impl Writer {
+    fn below(folder: &Dir) -> Result<Self, Error> {
+        Ok(Self { walk: Walk::below(folder).context("opening the staging folder")?, written: Vec::new() })
+    }
+
+    fn write_batch(&mut self, batch: Batch<'_>) -> Result<(), Error> {
+        batch.into_iter().try_for_each(|(path, entry, bytes)| self.write(path, entry, &bytes))
+    }
+
+    fn write(&mut self, path: &Path, entry: TreeEntry, bytes: &[u8]) -> Result<(), Error> {
         let doing = about("writing {} to the staging folder", path);
-        let blob = odb.read(entry.id).context(doing)?;
-        if blob.kind() != git2::ObjectType::Blob {
-            let what = format!("{}: {} is a {} and should be a blob", doing, entry.id, blob.kind());
-            return Err(Error::new(Kind::Corrupt, what, "run `gitsync init-sync`: it fetches what is damaged again"));
-        }
-        let folder = walk.make_parent_of(path, false).context(doing)?;
+        let folder = self.walk.make_parent_of(path, false).context(doing)?;
         let found = if entry.mode == LINK {
-            folder.create_link(last(path), blob.data()).context(doing)?;
+            folder.create_link(last(path), bytes).context(doing)?;
             folder.look(last(path)).context(doing)?
         } else {
             let mode = if entry.mode == 0o100_755 { 0o777 } else { 0o666 };
             let mut file = folder.create_file(last(path), mode).context(doing)?;
-            file.write_all(blob.data()).context(doing)?;
+            file.write_all(bytes).context(doing)?;
             Some(Found::of(rustix::fs::fstat(&file).context(doing)?))
         };
-        written.extend(found.map(|found| (path.as_os_str().to_owned(), found)));
+        self.written.extend(found.map(|found| (path.as_os_str().to_owned(), found)));
+        Ok(())
     }
-    Ok(written)
 }
