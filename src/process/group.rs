@@ -132,6 +132,23 @@ fn children_by_thread() -> Option<BTreeSet<i32>> {
     Some(children)
 }
 
+fn children() -> Vec<Process> {
+    let us = getpid().as_raw_pid();
+    match children_by_thread() {
+        Some(children) => children.into_iter().filter_map(Process::read).collect(),
+        None => Process::all().into_iter().filter(|process| process.parent == us).collect(),
+    }
+}
+
+/// Whether orphans among our descendants become our children.
+fn is_subreaper() -> bool {
+    #[cfg(target_os = "linux")]
+    let is_one = matches!(rustix::process::child_subreaper(), Ok(Some(_)));
+    #[cfg(not(target_os = "linux"))]
+    let is_one = false;
+    is_one
+}
+
 /// A command and the processes that it has started.
 #[derive(Clone, Debug)]
 pub(crate) struct Family {
@@ -162,15 +179,23 @@ impl Family {
     }
 
     pub(crate) fn children_of_ours() -> BTreeSet<i32> {
-        let us = getpid().as_raw_pid();
-        if let Some(children) = children_by_thread() {
-            return children;
-        }
-        Process::all().into_iter().filter(|process| process.parent == us).map(|process| process.pid).collect()
+        children_by_thread().unwrap_or_else(|| children().into_iter().map(|process| process.pid).collect())
+    }
+
+    /// Whether the leader has ended and left no child to us. The orphans of a process become our children before we can see that
+    /// it has ended, so nothing of the family is left then.
+    fn has_no_other_child(&self) -> bool {
+        let known = |pid: &i32| {
+            *pid == self.leader.as_raw_pid() || self.before.as_ref().is_some_and(|before| before.contains(pid))
+        };
+        self.leader_has_exited() && children_by_thread().is_some_and(|children| children.iter().all(known))
     }
 
     /// The living members, including the leader.
     pub(crate) fn alive(&self) -> Vec<Process> {
+        if is_subreaper() && self.has_no_other_child() {
+            return Vec::new();
+        }
         let (us, leader) = (getpid().as_raw_pid(), self.leader.as_raw_pid());
         living_with_descendants(Process::all(), |process| {
             process.group == leader || (process.parent == us && self.has_adopted(process))
@@ -210,10 +235,8 @@ impl Family {
 
     /// Reaps the orphans that have ended, so that they don't stay as zombies.
     pub(crate) fn reap_adopted(&self) {
-        let (us, leader) = (getpid().as_raw_pid(), self.leader.as_raw_pid());
-        for process in Process::all() {
-            let adopted = process.parent == us && process.pid != leader && self.has_adopted(&process);
-            if adopted && process.dead {
+        for process in children() {
+            if process.pid != self.leader.as_raw_pid() && self.has_adopted(&process) && process.dead {
                 let _ = waitpid(Pid::from_raw(process.pid), WaitOptions::NOHANG);
             }
         }
@@ -230,8 +253,7 @@ impl Subreaper {
     #[cfg(target_os = "linux")]
     pub(crate) fn become_one() -> Subreaper {
         // If this fails, the next pass finds descendants that left the group by the lock that they hold.
-        let already = matches!(rustix::process::child_subreaper(), Ok(Some(_)));
-        Subreaper { ours: !already && rustix::process::set_child_subreaper(Some(getpid())).is_ok() }
+        Subreaper { ours: !is_subreaper() && rustix::process::set_child_subreaper(Some(getpid())).is_ok() }
     }
 
     #[cfg(not(target_os = "linux"))]
