@@ -19,6 +19,7 @@ mod identity;
 mod incoming;
 mod index;
 mod index_flags;
+mod index_tree;
 pub mod job_tips;
 pub mod kept;
 pub mod let_go;

@@ -639,3 +639,19 @@ fn names_that_differ_in_case_alone_are_refused_where_git_folds_case() {
     s.fsck().git_ours(&["config", "core.ignorecase", "false"]);
     s.sync().exits(0).ours_equals_upstream().work_tree_is_clean().fsck();
 }
+
+/// gitsync notes which tree the index equals. git can write an index without the checksum that the note names it by.
+#[test]
+fn what_is_staged_without_a_checksum_of_the_index_is_noticed() {
+    let s = Scene::new();
+    s.rival_pushes("notes.md");
+    s.sync().exits(0).says("behind");
+    s.git_ours(&["config", "index.skipHash", "true"]);
+    write(&s.ours().join("notes.md"), "staged\n");
+    s.git_ours(&["add", "notes.md"]);
+    s.git_ours(&["update-index", "--refresh"]);
+    s.rival_pushes("other.md");
+    s.sync().exits(0).says("behind").ours_equals_upstream();
+    assert_eq!(s.git_ours(&["status", "--porcelain"]), "");
+    assert_eq!(s.git_ours(&["show", &format!("{}:notes.md", s.rescues("worktree")[0])]), "staged");
+}

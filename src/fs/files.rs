@@ -226,3 +226,14 @@ fn empty_folder(folder: &OwnedFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Makes a folder and those above it, if they are not there.
+///
+/// # Errors
+/// If the file system fails. `fs::create_dir_all` says "exists" where it can't look at a folder that is there.
+pub fn make_folders(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && std::fs::metadata(path)?.is_dir() => Ok(()),
+        made => made,
+    }
+}

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::index::entry;
+use super::index::{entry, remove};
 use super::index_flags::Flagged;
 use super::stage::STAGING;
 use super::survey::{Survey, is_staged_alike};
@@ -271,10 +271,7 @@ impl Repo {
                 if *want == Want::Gone { None } else { in_head.as_mut().map_or(Ok(None), |tree| tree.get(path))? };
             match kept {
                 Some(kept) => index.add(&entry(path, kept.id, kept.mode)).context(doing)?,
-                None => match index.remove(path, 0) {
-                    Err(error) if error.code() != git2::ErrorCode::NotFound => return Err(Error::git(doing, &error)),
-                    _ => {}
-                },
+                None => remove(&mut index, path).context(doing)?,
             }
         }
         flagged.give_back(self, &mut index)?;

@@ -14,7 +14,7 @@ use git2::ObjectType;
 use super::changed::{Changed, LeftOut, Scope, unreadable};
 use super::error::is_systems;
 use super::history::commit_bytes;
-use super::index::{entry, make_way, set_numbers};
+use super::index::{entry, make_way, remove, set_numbers};
 use super::named::Unmatched;
 use super::objects::Objects;
 use super::tree_edit::{edit_tree, is_allowed};
@@ -141,10 +141,14 @@ impl Repo {
             .transpose()
             .context("writing a commit")?;
         objects.into_pack(self)?;
+        let is_known = before.is_some() && self.tree_of_index(&index) == before;
         take_into_index(&mut index, &taken)?;
         if store == Store::OnDisk {
             self.objects_to_disk()?;
             self.index_to_disk(&mut index)?;
+            if is_known {
+                self.note_tree_of_index(&index, tree);
+            }
         }
         let Some(commit) = commit else { return Ok(done) };
         let summary = message.lines().next().unwrap_or_default();
@@ -256,10 +260,7 @@ fn take_into_index(index: &mut git2::Index, taken: &Taken) -> Result<(), Error> 
     for (path, file) in taken {
         let changed = match file {
             Some(file) => make_way(index, path).and_then(|()| index.add(file)),
-            None => match index.remove(path, 0) {
-                Err(error) if error.code() != git2::ErrorCode::NotFound => Err(error),
-                _ => Ok(()),
-            },
+            None => remove(index, path),
         };
         changed.context(about("committing {}", path))?;
     }

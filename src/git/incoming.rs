@@ -99,7 +99,7 @@ impl Incoming {
     pub(super) fn inside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
         clear(&repo.place)?;
         let folder = repo.place.git_dir.join(NAME);
-        fs::create_dir_all(repo.place.git_dir.join("objects")).context("making the folder of objects")?;
+        files::make_folders(&repo.place.git_dir.join("objects")).context("making the folder of objects")?;
         fs::DirBuilder::new().mode(0o700).create(&folder).context(format!("making {}", folder.display()))?;
         Self::make(repo, Folder(folder), walk)
     }
@@ -134,7 +134,7 @@ impl Incoming {
         }
         let (at, ours) = (&folder.0, repo.git.commondir());
         for name in ["objects/pack", "refs"] {
-            fs::create_dir_all(at.join(name)).context(doing)?;
+            files::make_folders(&at.join(name)).context(doing)?;
         }
         fs::write(at.join("HEAD"), "ref: refs/heads/none\n").context(doing)?;
         fs::write(at.join("packed-refs"), refs).context(doing)?;
@@ -191,7 +191,7 @@ impl Incoming {
         let doing = "taking in what was fetched";
         let (from, ours) = (self.folder.0.join("objects/pack"), repo.git.commondir());
         let to = ours.join("objects/pack");
-        fs::create_dir_all(&to).context(doing)?;
+        files::make_folders(&to).context(doing)?;
         let mut packs: Vec<PathBuf> = files::entries(&from).context(doing)?.iter().map(files::Entry::path).collect();
         // A pack exists for git once its index is there, so the index goes last.
         packs.sort_by_key(|file| file.extension().is_some_and(|kind| kind == "idx"));

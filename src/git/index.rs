@@ -33,8 +33,13 @@ impl Repo {
         let tree = self.tree_of(target)?;
         let mut index = self.index()?;
         let flagged = Flagged::of(&index);
-        index.read_tree(&tree).context(doing)?;
-        write_modes_as_git(&mut index).context(doing)?;
+        match self.tree_of_index(&index).filter(|_| flagged.is_empty()) {
+            Some(before) => self.change_index(&mut index, before, tree.id())?,
+            None => {
+                index.read_tree(&tree).context(doing)?;
+                write_modes_as_git(&mut index).context(doing)?;
+            }
+        }
         let mut walk = Walk::below(top).context(doing)?;
         for Placed { path, new, moved_within } in placed {
             let (Some(mut entry), Some(new)) = (index.get_path(path, 0), new) else { continue };
@@ -54,7 +59,24 @@ impl Repo {
             }
         }
         flagged.give_back(self, &mut index)?;
-        self.index_to_disk(&mut index)
+        self.index_to_disk(&mut index)?;
+        if flagged.is_empty() {
+            self.note_tree_of_index(&index, tree.id());
+        }
+        Ok(())
+    }
+
+    /// Changes an index that equals one tree into one that equals another.
+    fn change_index(&self, index: &mut git2::Index, from: git2::Oid, to: git2::Oid) -> Result<(), Error> {
+        for (path, found) in &self.differences(from, to)? {
+            let path = Path::new(path);
+            let changed = match found {
+                Some(found) => make_way(index, path).and_then(|()| index.add(&entry(path, found.id, found.mode))),
+                None => remove(index, path),
+            };
+            changed.context("changing the index")?;
+        }
+        Ok(())
     }
 
     /// Writes an index, and waits until it is on disk.
@@ -122,6 +144,14 @@ pub(crate) fn make_way(index: &mut git2::Index, path: &Path) -> Result<(), git2:
         gone(index.remove(above, 0))?;
     }
     Ok(())
+}
+
+/// Removes an entry, if it is there.
+pub(super) fn remove(index: &mut git2::Index, path: &Path) -> Result<(), git2::Error> {
+    match index.remove(path, 0) {
+        Err(error) if error.code() != git2::ErrorCode::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// An index entry with content and mode, without stat data.

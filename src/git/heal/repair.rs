@@ -45,8 +45,8 @@ pub fn make_or_mend(place: &Place, held: &Held, branch: &str, when: DateTime<Utc
         return Ok(true);
     }
     // A power loss leaves empty files. Each of these can be recreated from the rest.
-    fs::create_dir_all(git_dir.join("refs")).context("making refs")?;
-    fs::create_dir_all(git_dir.join("objects/pack")).context("making a folder for packs")?;
+    files::make_folders(&git_dir.join("refs")).context("making refs")?;
+    files::make_folders(&git_dir.join("objects/pack")).context("making a folder for packs")?;
     repair_head(git_dir, branch)?;
     let config = git_dir.join("config");
     if config_is_damaged {
