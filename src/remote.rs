@@ -24,6 +24,7 @@ pub mod pktline;
 mod programs;
 mod progress;
 pub mod redact;
+mod refusals;
 mod ssh;
 mod token_host;
 mod url;

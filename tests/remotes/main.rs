@@ -14,6 +14,7 @@ mod passes;
 mod programs;
 mod progress;
 mod proxy;
+mod refusals;
 #[path = "../scene/mod.rs"]
 mod scene;
 mod secrets;
