@@ -185,6 +185,7 @@ impl<'a> Pass<'a> {
         let (url_secret, token_host) = (self.url_secret.clone(), self.token_host.clone());
         self.in_network_time(phrase, |ends| {
             let options = remote::Options {
+                remote: Some(settings.remote.clone()),
                 deadline: ends,
                 idle: IDLE,
                 token_file: settings.token_file.clone(),

@@ -66,6 +66,8 @@ pub fn wipe_own_secrets() {
 /// All that one pass may use of the network.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The remote's name, for `remote.<name>.proxy`.
+    pub remote: Option<String>,
     /// The pass's network budget ends here.
     pub deadline: Instant,
     /// So long without a byte ends it too.
@@ -190,11 +192,11 @@ impl Session {
         let meter = Arc::new(Meter::new(options.progress, &shown));
         let reach = match remote {
             Remote::Http(http) => {
-                let config = GitConfig::read(config, more);
+                let config = GitConfig::read(config, more, options.remote.as_deref());
                 Reach::Http(Arc::new(Http::new(http, &config, &options, limits.clone(), meter.clone())))
             }
             Remote::Ssh(ssh) => {
-                let config = GitConfig::read(config, more);
+                let config = GitConfig::read(config, more, options.remote.as_deref());
                 let (configured, variant) = (config.ssh_command.as_deref(), config.ssh_variant.as_deref());
                 Reach::Endpoint(Endpoint::Ssh {
                     url: ssh,

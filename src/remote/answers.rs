@@ -86,7 +86,10 @@ pub(crate) fn http_status(failure: &HttpFailure<'_>) -> Error {
                 "see that the remote's URL is right; a private repository also looks absent to who may not see it: {RIGHTS}"
             ),
         ),
-        407 => (Kind::Refused, "put the proxy's user and password into its URL (HTTPS_PROXY, http.proxy)".to_owned()),
+        407 => (
+            Kind::Refused,
+            "put the proxy's user and password into its URL (remote.<name>.proxy, http.proxy, https_proxy)".to_owned(),
+        ),
         408 | 425 | 429 | 500..=599 => {
             (Kind::Unreachable, "nothing: the server has trouble, the next pass tries again".to_owned())
         }

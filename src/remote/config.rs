@@ -12,6 +12,8 @@ pub(crate) struct GitConfig {
     pub ssh_variant: Option<String>,
     /// `core.askPass`
     pub ask_pass: Option<String>,
+    /// `remote.<name>.proxy`
+    pub remote_proxy: Option<String>,
     /// Of `http.…` and `credential.…`: (section, url pattern, key, value).
     entries: Vec<Entry>,
 }
@@ -26,10 +28,16 @@ struct Entry {
 
 impl GitConfig {
     /// Reads what there is, and then `more`, which counts more; an entry that cannot be read is as good as absent.
-    pub fn read(config: &git2::Config, more: &[(String, String)]) -> GitConfig {
+    /// `remote`: the remote's name.
+    pub fn read(config: &git2::Config, more: &[(String, String)], remote: Option<&str>) -> GitConfig {
         let mut read = GitConfig::default();
-        each(config, r"^(http|credential|core|ssh)\.", |name, value| read.take(name, value));
-        more.iter().for_each(|(name, value)| read.take(name, value));
+        let proxy = remote.map(|remote| format!("remote.{remote}.proxy"));
+        let mut take = |name: &str, value: &str| match &proxy {
+            Some(proxy) if proxy == name => read.remote_proxy = Some(value.to_owned()),
+            _ => read.take(name, value),
+        };
+        each(config, r"^(http|credential|core|ssh|remote)\.", &mut take);
+        more.iter().for_each(|(name, value)| take(name, value));
         read
     }
 
@@ -52,7 +60,8 @@ impl GitConfig {
         *to = Some(value.to_owned());
     }
 
-    /// Every value of `section.key` and `section.<url>.key` that applies; an empty one takes back those before it.
+    /// Every value of `section.key` and `section.<url>.key` that applies, but those after a more specific one; an empty one
+    /// takes back those before it.
     pub fn all<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> Vec<&'a str> {
         let mut values = Vec::new();
         for entry in self.applying(section, key, url) {
@@ -67,20 +76,26 @@ impl GitConfig {
 
     /// The one value that applies: the most specific URL's, the last among equals.
     pub fn one<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> Option<&'a str> {
-        let specific = |entry: &Entry| entry.pattern.as_ref().map_or(0, String::len);
-        self.applying(section, key, url).max_by_key(|e| specific(e)).map(|e| e.value.as_str())
+        self.applying(section, key, url).last().map(|e| e.value.as_str())
     }
 
+    /// Each one that is at least as specific as those before it, in the order git reads them.
     fn applying<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> impl Iterator<Item = &'a Entry> {
-        self.entries.iter().filter(move |e| {
-            e.section == section && e.key == key && e.pattern.as_deref().is_none_or(|pattern| applies(pattern, url))
+        let mut most = Match::default();
+        self.entries.iter().filter(move |e| e.section == section && e.key == key).filter(move |e| {
+            let Some(found) = e.pattern.as_deref().map_or(Some(Match::default()), |pattern| matched(pattern, url))
+            else {
+                return false;
+            };
+            most = most.max(found);
+            most == found
         })
     }
 }
 
 /// How the keys begin that matter to a remote.
 pub(super) const PREFIXES: &[&str] =
-    &["http.", "credential.", "core.sshcommand", "core.askpass", "ssh.variant", "url."];
+    &["http.", "credential.", "core.sshcommand", "core.askpass", "ssh.variant", "url.", "remote."];
 
 /// Gives each entry whose name a pattern matches, in the order git reads them.
 fn each(config: &git2::Config, pattern: &str, mut take: impl FnMut(&str, &str)) {
@@ -140,24 +155,27 @@ fn rewritten(list: &[(String, String)], url: &str) -> Option<String> {
     best.map(|(begin, base)| format!("{base}{}", url.get(begin.len()..).unwrap_or_default()))
 }
 
-/// Does a `http.<pattern>.…` speak of this URL? Scheme, host (with `*` for one label) and port alike, the path a prefix
+/// How specific a pattern is: by the length of its host, of its path, and by whether it names the user.
+type Match = (usize, usize, bool);
+
+/// Whether `http.<pattern>.…` applies to this URL: scheme, host (with `*` for one label) and port alike, the path a prefix
 /// at a `/`, the user alike if the pattern names one.
-fn applies(pattern: &str, url: &HttpUrl) -> bool {
+fn matched(pattern: &str, url: &HttpUrl) -> Option<Match> {
     // Stars are not for a URL's host; a word no host has stands for them while the pattern is taken apart.
     let Ok(Remote::Http(wanted)) = Remote::parse(&pattern.replace('*', STAR), std::path::Path::new("/")) else {
-        return false;
+        return None;
     };
     let host = |h: &str| h.split('.').map(str::to_owned).collect::<Vec<_>>();
     let (want, have) = (host(&wanted.origin.host), host(&url.origin.host));
-    wanted.origin.scheme == url.origin.scheme
+    let path = decoded(&wanted.path);
+    let applies = wanted.origin.scheme == url.origin.scheme
         && wanted.origin.port == url.origin.port
         && want.len() == have.len()
         && want.iter().zip(&have).all(|(w, h)| w == STAR || w == h)
         && (wanted.user.is_none() || wanted.user == url.user)
-        && match decoded(&url.path).strip_prefix(decoded(&wanted.path).as_str()) {
-            Some(rest) => rest.is_empty() || rest.starts_with('/'),
-            None => false,
-        }
+        && decoded(&url.path).strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let length: usize = want.iter().map(|label| if label == STAR { 2 } else { label.len() + 1 }).sum();
+    applies.then(|| (length, path.len() + 1, wanted.user.is_some()))
 }
 
 const STAR: &str = "any-one-label";
@@ -183,7 +201,43 @@ mod tests {
             ("https://me@git.example.com", false),
             ("nonsense", false),
         ] {
-            assert_eq!(applies(pattern, &url), expected, "{pattern}");
+            assert_eq!(matched(pattern, &url).is_some(), expected, "{pattern}");
+        }
+    }
+    #[test]
+    fn the_most_specific_value_counts_as_in_git() {
+        let Ok(Remote::Http(url)) = Remote::parse("https://me@git.example.com/o/r.git", std::path::Path::new("/"))
+        else {
+            panic!()
+        };
+        let entries = |patterns: &[&str]| {
+            let mut config = GitConfig::default();
+            for pattern in patterns {
+                let key = if pattern.is_empty() { "http.proxy".to_owned() } else { format!("http.{pattern}.proxy") };
+                config.take(&key, &format!("by {pattern}"));
+            }
+            config
+        };
+        // The longer host counts more than the longer path, whatever the length of the whole.
+        let (host, path) = ("https://git.example.com", "https://*.example.com/o/r.git");
+        let user = "https://me@git.example.com";
+        for (patterns, one, all) in [
+            (vec!["", host], host, vec!["", host]),
+            (vec![host, ""], host, vec![host]),
+            (vec![path, host], host, vec![path, host]),
+            (vec![host, path], host, vec![host]),
+            (vec![user, host], user, vec![user]),
+            (
+                vec![user, "https://git.example.com/o"],
+                "https://git.example.com/o",
+                vec![user, "https://git.example.com/o"],
+            ),
+            (vec!["https://other.example", ""], "", vec![""]),
+        ] {
+            let config = entries(&patterns);
+            assert_eq!(config.one("http", "proxy", &url), Some(&*format!("by {one}")), "{patterns:?}");
+            let all: Vec<String> = all.iter().map(|pattern| format!("by {pattern}")).collect();
+            assert_eq!(config.all("http", "proxy", &url), all, "{patterns:?}");
         }
     }
 }

@@ -8,6 +8,7 @@ mod answer;
 mod client;
 mod failure;
 mod fetch;
+mod forward;
 mod proxy;
 mod push;
 mod redirect;
@@ -65,6 +66,8 @@ struct State {
     /// Does the server answer protocol v2? Unknown until asked.
     speaks_v2: Option<bool>,
     agent: Option<(Origin, Agent)>,
+    /// The proxy that this agent goes through, fit to be printed.
+    proxy: Option<String>,
     /// The folders of authorities are read too.
     every_authority: bool,
 }
@@ -106,6 +109,7 @@ impl Http {
                 proven: false,
                 speaks_v2: None,
                 agent: None,
+                proxy: None,
                 every_authority: false,
             }),
             tail: Arc::default(),
@@ -119,6 +123,11 @@ impl Http {
     /// Did the server answer v2 in this pass?
     pub fn speaks_v2(&self) -> bool {
         self.state().speaks_v2 == Some(true)
+    }
+
+    /// A URL with the proxy through which it is asked, for a sentence.
+    fn through(&self, url: &str) -> String {
+        failure::through(url, self.state().proxy.as_deref())
     }
 
     fn broken(&self, e: io::Error, url: &str) -> Error {
@@ -177,7 +186,8 @@ impl Http {
                         || response.headers().get("x-ratelimit-remaining").is_some_and(|v| v.as_bytes() == b"0");
                     let said = words_of(response);
                     let source = authorization.as_ref().map(|a| a.source.as_str());
-                    let failure = answers::HttpFailure { status, url: &shown, said: &said, source, throttled };
+                    let url = self.through(&shown);
+                    let failure = answers::HttpFailure { status, url: &url, said: &said, source, throttled };
                     let mut error = answers::http_status(&failure);
                     if source.is_none() && matches!(status, 403 | 404) {
                         self.name_withheld(&mut error);
@@ -190,6 +200,7 @@ impl Http {
     }
 
     fn refused_without_secret(&self, url: &str) -> Error {
+        let url = self.through(url);
         let next = match self.credentials.withheld() {
             Some(_) => self.credentials.remedy(),
             None => format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS),
@@ -244,7 +255,7 @@ impl Http {
             match self.attempt(&agent, url, request, &headers, left, body) {
                 // Nothing of the body is sent before the connection is secure.
                 Err(e) if self.knows_more_authorities(&e) => self.state().agent = None,
-                result => return result.map_err(|e| explain(&e, shown, &self.limits)),
+                result => return result.map_err(|e| explain(&e, shown, &self.limits, self.state().proxy.as_deref())),
             }
         }
     }

@@ -27,6 +27,14 @@ impl Seen {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
+    /// The target from its path on: a proxy is asked for a whole URL.
+    fn local(&self) -> &str {
+        match self.target.split_once("://") {
+            Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
+            None => &self.target,
+        }
+    }
+
     /// `GET info/refs git-upload-pack`, `POST git-receive-pack`, …
     pub fn short(&self) -> String {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
@@ -429,7 +437,7 @@ fn lean(server: &Shared, stream: &mut BufReader<Box<dyn Both>>, seen: &Seen) -> 
         body = plain;
     }
     let asks = seen.method == "GET";
-    let path = seen.target.split(['?']).next().unwrap().trim_start_matches('/');
+    let path = seen.local().split(['?']).next().unwrap().trim_start_matches('/');
     let repo = path.strip_suffix(if asks { "/info/refs" } else { "/git-upload-pack" }).unwrap();
     let mut command = Command::new("git");
     isolated(&mut command).args(["upload-pack", "--stateless-rpc"]);
@@ -494,7 +502,7 @@ fn backend(
     fault: Option<Fault>,
     ended: &Mutex<Receiver<()>>,
 ) -> io::Result<()> {
-    let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
+    let (path, query) = seen.local().split_once('?').unwrap_or((seen.local(), ""));
     // By its own path, as web servers are set up with it: `git http-backend` would be one more process a request.
     static PROGRAM: LazyLock<PathBuf> =
         LazyLock::new(|| PathBuf::from(super::git(Path::new("/"), &["--exec-path"])).join("git-http-backend"));
@@ -688,8 +696,13 @@ impl Proxy {
                         head.push(byte[0]);
                     }
                     kept.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
-                    stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
                     let mut server = TcpStream::connect(target)?;
+                    if head.starts_with(b"CONNECT ") {
+                        stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
+                    } else {
+                        // The server takes a request with a whole URL, too.
+                        server.write_all(&head)?;
+                    }
                     let (mut back, mut to_client) = (server.try_clone()?, stream.try_clone()?);
                     std::thread::spawn(move || io::copy(&mut back, &mut to_client));
                     io::copy(&mut stream, &mut server)?;

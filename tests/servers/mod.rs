@@ -8,6 +8,7 @@
 
 pub mod http;
 pub mod inetd;
+pub mod socks;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -181,6 +182,7 @@ impl Local {
 pub fn options(variables: &[(&str, &str)]) -> Options {
     let variables: Vec<(String, String)> = variables.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
     Options {
+        remote: Some("origin".to_owned()),
         deadline: Instant::now() + Duration::from_secs(60),
         idle: Duration::from_secs(20),
         token_file: None,

@@ -10,6 +10,7 @@ use ureq::{Agent, ProxyProtocol};
 
 use super::Http;
 use super::failure::rustls_error;
+use super::forward::{Connecting, Forward};
 use crate::error::Error;
 use crate::remote::url::{Origin, Scheme};
 
@@ -24,9 +25,13 @@ impl Http {
         if let Some((_, agent)) = self.state().agent.as_ref().filter(|(o, _)| o == origin) {
             return Ok(agent.clone());
         }
-        let proxy = self.proxy(origin)?;
-        let secure =
-            origin.scheme == Scheme::Https || proxy.as_ref().is_some_and(|p| p.protocol() == ProxyProtocol::Https);
+        let through = self.proxy(origin)?;
+        let by =
+            |protocols: &[ProxyProtocol]| through.as_ref().is_some_and(|t| protocols.contains(&t.proxy.protocol()));
+        let secure = origin.scheme == Scheme::Https || by(&[ProxyProtocol::Https]);
+        let forwards = origin.scheme == Scheme::Http && by(&[ProxyProtocol::Http, ProxyProtocol::Https]);
+        let (proxy, shown) = through.map(|through| (through.proxy, through.shown)).unzip();
+        let forward = proxy.as_ref().filter(|_| forwards).map(|proxy| Forward::new(proxy, origin));
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -35,7 +40,7 @@ impl Http {
             // The client clears its buffers before use: at its own size, 128 KB each, that alone is a tenth of a poll.
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
-            .proxy(proxy)
+            .proxy(proxy.filter(|_| !forwards))
             .timeout_resolve(Some(self.limits.idle))
             .timeout_connect(Some(self.limits.idle))
             .timeout_per_read(Some(self.limits.idle))
@@ -43,8 +48,12 @@ impl Http {
         if secure {
             config = config.tls_config(self.tls());
         }
-        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Names::default());
-        self.state().agent = Some((origin.clone(), agent.clone()));
+        let names = Names { resolver: DefaultResolver::default(), instead: forward.as_ref().map(|f| f.uri.clone()) };
+        let connecting = Connecting { inner: DefaultConnector::default(), forward };
+        let agent = Agent::with_parts(config.build(), connecting, names);
+        let mut state = self.state();
+        state.agent = Some((origin.clone(), agent.clone()));
+        state.proxy = shown;
         Ok(agent)
     }
 
@@ -106,8 +115,12 @@ impl Http {
 
 /// Looks names up, in a thread that can be given up on. An address is none and needs no thread, whose start alone is a
 /// good part of a poll on a busy machine.
-#[derive(Debug, Default)]
-struct Names(DefaultResolver);
+#[derive(Debug)]
+struct Names {
+    resolver: DefaultResolver,
+    /// Whose addresses are wanted, whatever is asked for: the proxy that looks the host's name up itself.
+    instead: Option<ureq::http::Uri>,
+}
 
 impl Resolver for Names {
     fn resolve(
@@ -116,10 +129,12 @@ impl Resolver for Names {
         config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let uri = self.instead.as_ref().unwrap_or(uri);
         let address = uri.host().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
         let port = uri.port_u16().or_else(|| match uri.scheme_str() {
             Some("http") => Some(Scheme::Http.default_port()),
             Some("https") => Some(Scheme::Https.default_port()),
+            // A SOCKS proxy's is always there.
             _ => None,
         });
         match (address, port) {
@@ -129,7 +144,7 @@ impl Resolver for Names {
                 Ok(found)
             }
             // Whichever time is up, it was the name that was waited for.
-            _ => self.0.resolve(uri, config, timeout).map_err(|e| match e {
+            _ => self.resolver.resolve(uri, config, timeout).map_err(|e| match e {
                 ureq::Error::Timeout(_) => ureq::Error::Timeout(ureq::Timeout::Resolve),
                 e => e,
             }),
