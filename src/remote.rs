@@ -192,11 +192,11 @@ impl Session {
         let meter = Arc::new(Meter::new(options.progress, &shown));
         let reach = match remote {
             Remote::Http(http) => {
-                let config = GitConfig::read(config, more, options.remote.as_deref());
+                let config = GitConfig::read(config, more);
                 Reach::Http(Arc::new(Http::new(http, &config, &options, limits.clone(), meter.clone())))
             }
             Remote::Ssh(ssh) => {
-                let config = GitConfig::read(config, more, options.remote.as_deref());
+                let config = GitConfig::read(config, more);
                 let (configured, variant) = (config.ssh_command.as_deref(), config.ssh_variant.as_deref());
                 Reach::Endpoint(Endpoint::Ssh {
                     url: ssh,

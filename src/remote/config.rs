@@ -12,8 +12,8 @@ pub(crate) struct GitConfig {
     pub ssh_variant: Option<String>,
     /// `core.askPass`
     pub ask_pass: Option<String>,
-    /// `remote.<name>.proxy`
-    pub remote_proxy: Option<String>,
+    /// `remote.<name>.proxy`: (name, value).
+    remote_proxies: Vec<(String, String)>,
     /// Of `http.…` and `credential.…`: (section, url pattern, key, value).
     entries: Vec<Entry>,
 }
@@ -28,20 +28,17 @@ struct Entry {
 
 impl GitConfig {
     /// Reads what there is, and then `more`, which counts more; an entry that cannot be read is as good as absent.
-    /// `remote`: the remote's name.
-    pub fn read(config: &git2::Config, more: &[(String, String)], remote: Option<&str>) -> GitConfig {
+    pub fn read(config: &git2::Config, more: &[(String, String)]) -> GitConfig {
         let mut read = GitConfig::default();
-        let proxy = remote.map(|remote| format!("remote.{remote}.proxy"));
-        let mut take = |name: &str, value: &str| match &proxy {
-            Some(proxy) if proxy == name => read.remote_proxy = Some(value.to_owned()),
-            _ => read.take(name, value),
-        };
-        each(config, r"^(http|credential|core|ssh|remote)\.", &mut take);
-        more.iter().for_each(|(name, value)| take(name, value));
+        each(config, r"^(http|credential|core|ssh|remote)\.", |name, value| read.take(name, value));
+        more.iter().for_each(|(name, value)| read.take(name, value));
         read
     }
 
     fn take(&mut self, name: &str, value: &str) {
+        if let Some(remote) = name.strip_prefix("remote.").and_then(|rest| rest.strip_suffix(".proxy")) {
+            self.remote_proxies.push((remote.to_owned(), value.to_owned()));
+        }
         let to = match name {
             "core.sshcommand" => &mut self.ssh_command,
             "ssh.variant" => &mut self.ssh_variant,
@@ -58,6 +55,11 @@ impl GitConfig {
             }
         };
         *to = Some(value.to_owned());
+    }
+
+    /// `remote.<name>.proxy`; an empty one means none.
+    pub fn remote_proxy(&self, remote: &str) -> Option<&str> {
+        self.remote_proxies.iter().rfind(|(name, _)| name == remote).map(|(_, proxy)| proxy.as_str())
     }
 
     /// Every value of `section.key` and `section.<url>.key` that applies, but those after a more specific one; an empty one

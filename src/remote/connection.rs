@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -300,6 +300,13 @@ impl Connection {
             self.hear();
         }
         redact::text(&self.said)
+    }
+
+    /// How the program ended, once it has or a moment has passed.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        let running = self.running.as_mut()?;
+        running.ended_by(self.limits.until().min(Instant::now() + GRACE));
+        running.child.try_wait().ok().flatten()
     }
 
     /// The error for a conversation the other side ended too early. What it said last may not have been read yet.

@@ -44,6 +44,8 @@ const MOST_REDIRECTS: usize = 5;
 pub(crate) struct Http {
     credentials: Credentials,
     env: Env,
+    /// The remote's name.
+    remote: Option<String>,
     config: GitConfig,
     limits: Limits,
     meter: Arc<Meter>,
@@ -98,6 +100,7 @@ impl Http {
         Http {
             credentials: Credentials::new(&url, config, options, limits.clone()),
             env: options.env.clone(),
+            remote: options.remote.clone(),
             config: config.clone(),
             limits,
             meter,
@@ -201,11 +204,8 @@ impl Http {
 
     fn refused_without_secret(&self, url: &str) -> Error {
         let url = self.through(url);
-        let next = match self.credentials.withheld() {
-            Some(_) => self.credentials.remedy(),
-            None => format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS),
-        };
-        lasting(format!("{url} asks for credentials, and {}", self.credentials.why_none()), &next)
+        let why = self.credentials.why_none();
+        lasting(format!("{url} asks for credentials, and {why}"), &self.credentials.what_next())
     }
 
     /// A server that refuses us may do so for want of the token that was not sent.

@@ -236,7 +236,14 @@ fn parse_without_scheme(url: &str, relative_to: &Path) -> Result<Remote, Error> 
         return Err(bad(url, "names a remote helper, which gitsync does not run"));
     }
     if !before_slash.contains(':') {
-        return Ok(Remote::Path(relative_to.join(url)));
+        let path = relative_to.join(url);
+        if looks_like_host(before_slash) && url.contains('/') && !path.exists() {
+            let what = format!("the remote's URL {} is a path, and there is no such folder", redact::url(url));
+            let next =
+                format!("did you mean https://{}? (a path that is not there yet begins with ./)", redact::url(url));
+            return Err(Error::new(Kind::Refused, what, next));
+        }
+        return Ok(Remote::Path(path));
     }
     // user@host:path, user@[::1]:path, [user@host:port]:path
     let (authority, path) = match url.find('[') {
@@ -262,6 +269,14 @@ fn parse_without_scheme(url: &str, relative_to: &Path) -> Result<Remote, Error> 
         _ => (host, None),
     };
     ssh(url, user, host, port, path.to_owned()).map(Remote::Ssh)
+}
+
+/// Whether a path's first name is one that a host has: `github.com`, `git.example.org`.
+fn looks_like_host(name: &str) -> bool {
+    let labels: Vec<&str> = name.split('.').collect();
+    let fits = |label: &&str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let top = labels.last().is_some_and(|top| top.len() >= 2 && top.bytes().all(|b| b.is_ascii_alphabetic()));
+    labels.len() > 1 && labels.iter().all(fits) && top && !name.to_ascii_lowercase().ends_with(".git")
 }
 
 fn parse_http(url: &str, scheme: Scheme, rest: &str) -> Result<HttpUrl, Error> {
@@ -491,6 +506,28 @@ mod tests {
         assert_eq!(split("https://alice@h/r"), is("https://alice@h/r", ""));
         assert_eq!(split("ssh://git:pw1234@h:2/r"), is("ssh://git@h:2/r", "git=pw1234"));
         assert_eq!(split("git@h:r"), is("git@h:r", ""));
+    }
+
+    #[test]
+    fn a_url_without_its_scheme_is_no_path() {
+        let folder = tempfile::tempdir().unwrap();
+        for url in ["github.com/you/state.git", "git.example.org/r", "GitHub.com/you/state"] {
+            let error = Remote::parse(url, folder.path()).unwrap_err();
+            assert!(error.kind == Kind::Refused && error.next.contains(&format!("mean https://{url}?")), "{error}");
+            std::fs::create_dir_all(folder.path().join(url)).unwrap();
+            assert_eq!(Remote::parse(url, folder.path()).unwrap(), Remote::Path(folder.path().join(url)));
+        }
+        for path in [
+            "./github.com/you",
+            "../github.com/you",
+            "/github.com/you",
+            "state.git/x",
+            "a/github.com",
+            "v1.2/r",
+            ".x/r",
+        ] {
+            assert!(Remote::parse(path, folder.path()).is_ok(), "{path}");
+        }
     }
 
     #[test]

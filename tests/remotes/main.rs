@@ -22,3 +22,4 @@ mod secrets;
 mod servers;
 mod tls;
 mod token_host;
+mod url_mistakes;

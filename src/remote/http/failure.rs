@@ -131,6 +131,12 @@ fn tls_trouble(e: &rustls::Error, url: &str) -> Error {
             (Kind::Refused, "the server needs a certificate that is valid")
         }
         E::PeerIncompatible(_) => (Kind::Refused, "the server needs TLS 1.2 or 1.3"),
+        // What it sent is no TLS record at all: most likely an answer in plain http.
+        E::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            let what = format!("{url} does not speak TLS: it answered in plain text");
+            let next = "set the remote's URL to the port that has https, or to http:// where the server has no other";
+            return lasting(what, next);
+        }
         E::InvalidMessage(_) => (
             Kind::Unreachable,
             "if it goes on, see that the remote's URL has the right port, and https:// only where the server has it; the next \

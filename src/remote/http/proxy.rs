@@ -32,7 +32,8 @@ impl Http {
             Scheme::Http => named(&["http_proxy", "all_proxy", "ALL_PROXY"]),
             Scheme::Https => named(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
         };
-        let configured = self.config.remote_proxy.as_deref().or_else(|| self.config.one("http", "proxy", &base));
+        let of_remote = self.remote.as_deref().and_then(|remote| self.config.remote_proxy(remote));
+        let configured = of_remote.or_else(|| self.config.one("http", "proxy", &base));
         let proxy = match configured {
             // Git reads an empty one as "none".
             Some("") => return Ok(None),
