@@ -84,6 +84,8 @@ fn scope(id: &str) -> &'static [Subcommand] {
         "token_file"
         | "token_host"
         | "allow_insecure_http"
+        | "ssh_key_file"
+        | "ssh_known_hosts_file"
         | "create_branch"
         | "public_dir"
         | "replace_public_dir"

@@ -193,6 +193,10 @@ impl<'a> Pass<'a> {
                 token_host,
                 env,
                 allow_insecure_http: settings.allow_insecure_http,
+                ssh: remote::SshFiles {
+                    key: settings.ssh_key_file.clone(),
+                    known_hosts: settings.ssh_known_hosts_file.clone(),
+                },
                 relative_to: repo.place.work_dir.clone(),
                 progress: report::progress(settings),
             };

@@ -42,6 +42,7 @@ pub use env::Env;
 pub use http::{EndsLater, end_answers_later};
 pub use programs::{OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES};
 pub use progress::Progress;
+pub use ssh::SshFiles;
 pub use token_host::TokenHost;
 pub use url::{GitUrl, HttpUrl, Origin, Remote, Scheme, SshUrl, TOKEN_USER, split_url_secret};
 
@@ -82,6 +83,8 @@ pub struct Options {
     pub env: Env,
     /// Secrets may go over plain http to hosts other than this one.
     pub allow_insecure_http: bool,
+    /// The key and the known hosts for ssh.
+    pub ssh: SshFiles,
     /// What a relative path as URL starts from: the work tree.
     pub relative_to: PathBuf,
     /// How long transfers are told of.
@@ -200,7 +203,7 @@ impl Session {
                 let (configured, variant) = (config.ssh_command.as_deref(), config.ssh_variant.as_deref());
                 Reach::Endpoint(Endpoint::Ssh {
                     url: ssh,
-                    command: SshCommand::choose(&options.env, configured, variant),
+                    command: SshCommand::choose(&options.env, &options.ssh, configured, variant)?,
                 })
             }
             Remote::Git(git) => Reach::Endpoint(Endpoint::Git(git)),

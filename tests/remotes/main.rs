@@ -20,6 +20,7 @@ mod scene;
 mod secrets;
 #[path = "../servers/mod.rs"]
 mod servers;
+mod ssh_files;
 mod tls;
 mod token_host;
 mod url_mistakes;

@@ -92,7 +92,10 @@ fn a_plain_server_behind_an_https_url_is_named_as_such() {
     });
     let e = open(&format!("https://{address}/repo.git")).tip(MAIN).unwrap_err();
     decent(&e);
-    assert!(e.kind == Kind::Refused && e.what.contains("does not speak TLS") && e.next.contains("http://"), "{e:?}");
+    assert!(
+        e.kind == Kind::Unreachable && e.what.contains("does not speak TLS") && e.next.contains("http://"),
+        "{e:?}"
+    );
     // One that says nothing is passing trouble.
     let upstream = Upstream::new();
     let server = HttpServer::plain(&upstream);

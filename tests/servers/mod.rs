@@ -15,7 +15,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use gitsync::error::Error;
-use gitsync::remote::{Env, Options, Progress, Session, TokenHost};
+use gitsync::remote::{Env, Options, Progress, Session, SshFiles, TokenHost};
 
 /// No output, no file and no request to another host may ever hold this.
 pub const CANARY: &str = "canary-7f3a9c51e2";
@@ -190,6 +190,7 @@ pub fn options(variables: &[(&str, &str)]) -> Options {
         token_host: TokenHost::Nowhere,
         env: Env::read(&|name| variables.iter().find(|(n, _)| n == name).map(|(_, v)| v.into())),
         allow_insecure_http: false,
+        ssh: SshFiles::default(),
         relative_to: PathBuf::from("/"),
         progress: Progress::Quiet,
     }

@@ -134,8 +134,9 @@ fn tls_trouble(e: &rustls::Error, url: &str) -> Error {
         // What it sent is no TLS record at all: most likely an answer in plain http.
         E::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
             let what = format!("{url} does not speak TLS: it answered in plain text");
-            let next = "set the remote's URL to the port that has https, or to http:// where the server has no other";
-            return lasting(what, next);
+            let next = "see that the remote's URL has the right port, that of https, or set it to http:// where the server has no \
+                        https; the next pass tries again";
+            return Error::new(Kind::Unreachable, what, next);
         }
         E::InvalidMessage(_) => (
             Kind::Unreachable,
