@@ -26,6 +26,8 @@ pub struct Remote<'r> {
     repo: &'r Repo,
     fetch: Session,
     push: Option<Session>,
+    /// Refuses to push where the push URL is another repository's.
+    push_url: Result<(), Error>,
 }
 
 /// What a fetch found.
@@ -76,14 +78,16 @@ impl Repo {
         })?;
         let push = remote.pushurl().ok().flatten();
         let Some(rewriting) = options.env.rewriting(&config) else {
+            let push_url = remote::check_push_url(name, url, push, &self.place.work_dir);
             let push = push.filter(|push| *push != url).map(open).transpose()?;
-            return Ok(Remote { repo: self, fetch: open(url)?, push });
+            return Ok(Remote { repo: self, fetch: open(url)?, push, push_url });
         };
         // libgit2 has applied only the rewriting that it knows, which is not all of it.
         let stored = |key: &str| config.get_string(&format!("remote.{name}.{key}")).ok();
         let (url, push) = rewriting.apply(&stored("url").unwrap_or_default(), stored("pushurl").as_deref());
+        let push_url = remote::check_push_url(name, &url, push.as_deref(), &self.place.work_dir);
         let push = push.filter(|push| *push != url).map(|push| open(&push)).transpose()?;
-        Ok(Remote { repo: self, fetch: open(&url)?, push })
+        Ok(Remote { repo: self, fetch: open(&url)?, push, push_url })
     }
 
     /// The remote's URL as configured; `None` if there is no such remote.
@@ -403,6 +407,7 @@ impl Remote<'_> {
     /// [`Kind::LostRace`] if the tip has changed, [`Kind::Refused`] with the server's words, and [`Kind::Unreachable`]
     /// if the result of the push is unknown.
     pub fn push(&self, commit: CommitId, expected: Option<CommitId>, how: Push) -> Result<(), Error> {
+        self.push_url.clone()?;
         let session = self.push.as_ref().unwrap_or(&self.fetch);
         let branch = self.repo.branch_ref();
         let doing = format!("pushing to {}", session.display_url());

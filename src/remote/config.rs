@@ -1,7 +1,10 @@
 //! What git's own configuration says about reaching a remote: read once, when the session opens, and honoured.
 
+use std::path::PathBuf;
+
 use super::encoding::decoded;
 use super::url::{HttpUrl, Remote};
+use super::{Env, include_if};
 
 /// The entries that matter to a transport, in the order git reads them.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +33,7 @@ impl GitConfig {
     /// Reads what there is, and then `more`, which counts more; an entry that cannot be read is as good as absent.
     pub fn read(config: &git2::Config, more: &[(String, String)]) -> GitConfig {
         let mut read = GitConfig::default();
-        each(config, r"^(http|credential|core|ssh|remote)\.", |name, value| read.take(name, value));
+        include_if::entries(config, r"^(http|credential|core|ssh|remote)\.", |name, value| read.take(name, value));
         more.iter().for_each(|(name, value)| read.take(name, value));
         read
     }
@@ -81,6 +84,15 @@ impl GitConfig {
         self.applying(section, key, url).last().map(|e| e.value.as_str())
     }
 
+    /// [`GitConfig::one`] as the path of a file, `~/` being the home folder.
+    pub fn path(&self, section: &str, key: &str, url: &HttpUrl, env: &Env) -> Option<PathBuf> {
+        let path = self.one(section, key, url).filter(|path| !path.is_empty())?;
+        Some(match (path.strip_prefix("~/"), env.get("HOME")) {
+            (Some(below), Some(home)) => PathBuf::from(home).join(below),
+            _ => PathBuf::from(path),
+        })
+    }
+
     /// Each one that is at least as specific as those before it, in the order git reads them.
     fn applying<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> impl Iterator<Item = &'a Entry> {
         let mut most = Match::default();
@@ -99,18 +111,6 @@ impl GitConfig {
 pub(super) const PREFIXES: &[&str] =
     &["http.", "credential.", "core.sshcommand", "core.askpass", "ssh.variant", "url.", "remote."];
 
-/// Gives each entry whose name a pattern matches, in the order git reads them.
-fn each(config: &git2::Config, pattern: &str, mut take: impl FnMut(&str, &str)) {
-    let Ok(mut entries) = config.entries(Some(pattern)) else { return };
-    while let Some(Ok(entry)) = entries.next() {
-        if let (Ok(name), Ok(value)) =
-            (std::str::from_utf8(entry.name_bytes()), std::str::from_utf8(entry.value_bytes()))
-        {
-            take(name, value);
-        }
-    }
-}
-
 /// git's `url.<base>.insteadOf` and `url.<base>.pushInsteadOf`.
 #[derive(Debug, Default)]
 pub(crate) struct Rewriting {
@@ -122,7 +122,7 @@ pub(crate) struct Rewriting {
 impl Rewriting {
     pub(super) fn read(config: &git2::Config) -> Rewriting {
         let mut read = Rewriting::default();
-        each(config, r"^url\..*\.(push)?insteadof$", |name, value| read.take(name, value));
+        include_if::entries(config, r"^url\..*\.(push)?insteadof$", |name, value| read.take(name, value));
         read
     }
 

@@ -14,15 +14,15 @@
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::GitConfig;
 use super::connection::Connection;
 use super::programs;
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
-use super::{Env, Limits, Options, TokenHost, answers, encoding, redact};
-use crate::clock::instant;
+use super::{Env, Limits, Options, TokenHost, answers, cookies, encoding, redact};
+use crate::clock::{self, instant};
 use crate::error::{Error, Kind};
 use crate::fs::files;
 
@@ -85,6 +85,8 @@ pub(crate) struct Credentials {
     limits: Limits,
     /// What programs that may know a secret failed with.
     failures: Mutex<Vec<String>>,
+    /// The `Cookie` header, read once.
+    cookies: OnceLock<Option<String>>,
 }
 
 impl Credentials {
@@ -99,12 +101,18 @@ impl Credentials {
             config: config.clone(),
             limits,
             failures: Mutex::default(),
+            cookies: OnceLock::new(),
         }
     }
 
     /// The origin the secrets are bound to.
     pub fn home(&self) -> &Origin {
         &self.url.origin
+    }
+
+    /// The remote's URL, which git's configuration is asked for.
+    pub fn url(&self) -> &HttpUrl {
+        &self.url
     }
 
     /// May a secret go there as far as the wire is concerned?
@@ -195,18 +203,33 @@ impl Credentials {
         format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS)
     }
 
-    /// The header lines git was told to add (`http.extraheader`), the `Authorization` among them left out.
+    /// The header lines git was told to add (`http.extraheader`, `http.cookieFile`), the `Authorization` among them left out.
     ///
     /// A line that looks secret goes over plain http no more than a token does.
     pub fn extra_headers(&self) -> Vec<(String, String)> {
+        let cookies = self.cookies.get_or_init(|| self.read_cookies()).clone();
+        let cookies = cookies.map(|cookies| ("Cookie".to_owned(), cookies));
         self.extra_header_lines()
             .into_iter()
+            .chain(cookies)
             .filter(|(name, _)| {
                 let name = name.to_ascii_lowercase();
                 let secret = ["auth", "cookie", "token", "key", "secret"].iter().any(|word| name.contains(word));
                 name != "authorization" && (!secret || self.is_safe())
             })
             .collect()
+    }
+
+    fn read_cookies(&self) -> Option<String> {
+        let path = self.config.path("http", "cookiefile", &self.url, &self.env)?;
+        match files::read(&path) {
+            Ok(file) => cookies::for_url(&String::from_utf8_lossy(&file), &self.url, clock::now().timestamp()),
+            Err(error) => {
+                let what = format!("the file {} of http.cookieFile can't be read: {error}", path.display());
+                warn_once(&what, "see that the file is there and that this user may read it");
+                None
+            }
+        }
     }
 
     fn extra_header_lines(&self) -> Vec<(String, String)> {
@@ -426,7 +449,7 @@ impl fmt::Display for TokenSource<'_> {
 }
 
 /// A pass opens several sessions; it says this once for each host.
-fn warn_once(what: &str, next: &str) {
+pub(super) fn warn_once(what: &str, next: &str) {
     static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if !said.iter().any(|known| known == what) {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod client;
+mod client_cert;
 mod failure;
 mod fetch;
 mod forward;
@@ -255,7 +256,11 @@ impl Http {
             match self.attempt(&agent, url, request, &headers, left, body) {
                 // Nothing of the body is sent before the connection is secure.
                 Err(e) if self.knows_more_authorities(&e) => self.state().agent = None,
-                result => return result.map_err(|e| explain(&e, shown, &self.limits, self.state().proxy.as_deref())),
+                Err(e) => {
+                    let e = client::alert_behind(&agent, url, &e, left).unwrap_or(e);
+                    return Err(explain(&e, shown, &self.limits, self.state().proxy.as_deref()));
+                }
+                Ok(response) => return Ok(response),
             }
         }
     }

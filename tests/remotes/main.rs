@@ -8,6 +8,7 @@ mod big_transfers;
 mod branches;
 mod env_config;
 mod err;
+mod git_config;
 mod http;
 mod name_lookup;
 mod passes;

@@ -1,9 +1,12 @@
 //! The HTTP client: its limits, the authorities it trusts, how it looks names up.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use ureq::tls::ClientCert;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, ProxyProtocol};
@@ -12,12 +15,13 @@ use super::Http;
 use super::failure::rustls_error;
 use super::forward::{Connecting, Forward};
 use crate::error::Error;
+use crate::remote::credentials::warn_once;
 use crate::remote::url::{Origin, Scheme};
 
 /// What is read or written at a time.
 const BUFFER: usize = 16 << 10;
 
-/// Servers know a git by this.
+/// Servers know a git by this, unless `http.userAgent` says something else.
 const USER_AGENT: &str = concat!("git/2.40 (gitsync/", env!("CARGO_PKG_VERSION"), ")");
 
 impl Http {
@@ -36,7 +40,7 @@ impl Http {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .user_agent(USER_AGENT)
+            .user_agent(self.user_agent())
             // The client clears its buffers before use: at its own size, 128 KB each, that alone is a tenth of a poll.
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
@@ -46,7 +50,8 @@ impl Http {
             .timeout_per_read(Some(self.limits.idle))
             .timeout_per_write(Some(self.limits.idle));
         if secure {
-            config = config.tls_config(self.tls());
+            self.refuse_to_trust_everybody();
+            config = config.tls_config(self.tls(self.client_cert(origin)?));
         }
         let names = Names { resolver: DefaultResolver::default(), instead: forward.as_ref().map(|f| f.uri.clone()) };
         let connecting = Connecting { inner: DefaultConnector::default(), forward };
@@ -57,13 +62,36 @@ impl Http {
         Ok(agent)
     }
 
+    fn user_agent(&self) -> String {
+        let configured = self.config.one("http", "useragent", self.credentials.url());
+        let named = self.env.text("GIT_HTTP_USER_AGENT").or(configured);
+        named.filter(|name| !name.is_empty() && !name.chars().any(char::is_control)).unwrap_or(USER_AGENT).to_owned()
+    }
+
+    /// Says that certificates are checked although git was told not to.
+    fn refuse_to_trust_everybody(&self) {
+        let verify = self.config.one("http", "sslverify", self.credentials.url());
+        let off = verify.is_some_and(|value| {
+            value.is_empty() || matches!(value.to_ascii_lowercase().as_str(), "false" | "no" | "off" | "0")
+        });
+        let by = match (self.env.get("GIT_SSL_NO_VERIFY"), off) {
+            (Some(_), _) => "GIT_SSL_NO_VERIFY",
+            (None, true) => "http.sslVerify=false",
+            (None, false) => return,
+        };
+        warn_once(
+            &format!("{by} is not honoured: the server's certificate is checked all the same"),
+            "remove it; if the server has an authority of its own, name its certificate in http.sslCAInfo",
+        );
+    }
+
     /// The authorities: the system's, and those of SSL_CERT_FILE, SSL_CERT_DIR, GIT_SSL_CAINFO and http.sslCAInfo besides.
-    fn tls(&self) -> ureq::tls::TlsConfig {
+    fn tls(&self, client_cert: Option<ClientCert>) -> ureq::tls::TlsConfig {
         let (base, every) = {
             let state = self.state();
             (state.base.clone(), state.every_authority)
         };
-        let configured = |key| self.config.one("http", key, &base).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let configured = |key| self.config.path("http", key, &base, &self.env);
         let named = |name| self.env.get(name).map(PathBuf::from);
         let bundle = system_bundle();
         let mut found = match bundle {
@@ -95,6 +123,7 @@ impl Http {
             .provider(ureq::tls::TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .root_certs(ureq::tls::RootCerts::from(roots))
+            .client_cert(client_cert)
             .build()
     }
 
@@ -111,6 +140,29 @@ impl Http {
         state.every_authority = true;
         true
     }
+}
+
+/// The TLS alert behind a connection that broke while a request was being sent, if there is one.
+///
+/// With TLS 1.3 a server refuses a client's certificate after the client has begun to send. What it says is only read when
+/// there is nothing more to send, so a short request is made to hear it.
+pub(super) fn alert_behind(agent: &Agent, url: &str, e: &ureq::Error, left: Duration) -> Option<ureq::Error> {
+    let broke = |e: &ureq::Error| {
+        let ureq::Error::Io(io) = e else { return false };
+        rustls_error(e).is_none() && matches!(io.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    };
+    if !url.starts_with("https:") || !broke(e) {
+        return None;
+    }
+    // The short request may be too late to hear it, too.
+    for _ in 0..3 {
+        match agent.get(url).config().timeout_global(Some(left)).build().call() {
+            Err(e) if rustls_error(&e).is_some() => return Some(e),
+            Err(e) if broke(&e) => {}
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// Looks names up, in a thread that can be given up on. An address is none and needs no thread, whose start alone is a

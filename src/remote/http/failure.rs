@@ -115,18 +115,33 @@ pub(super) fn rustls_error(e: &ureq::Error) -> Option<&rustls::Error> {
 }
 
 fn tls_trouble(e: &rustls::Error, url: &str) -> Error {
-    use rustls::{CertificateError as C, Error as E};
+    use rustls::{AlertDescription as Alert, CertificateError as C, Error as E};
     let why = redact::text(e.to_string().as_bytes());
     let (kind, next) = match e {
-        E::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
-            (Kind::Refused, "if the server's own authority is to be trusted, give its certificate in SSL_CERT_FILE")
-        }
+        E::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => (
+            Kind::Refused,
+            "if the server's own authority is to be trusted, give its certificate in http.sslCAInfo or SSL_CERT_FILE",
+        ),
         E::InvalidCertificate(
             C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
         ) => (Kind::Refused, "see that this machine's clock is right, else the server needs a new certificate"),
         E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             (Kind::Refused, "see that the remote's URL names the host the certificate is for")
         }
+        E::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::NoCertificate
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        ) => (
+            Kind::Refused,
+            "the server wants a client certificate that it knows: set http.sslCert and http.sslKey (GIT_SSL_CERT, GIT_SSL_KEY)",
+        ),
         E::InvalidCertificate(_) | E::NoCertificatesPresented => {
             (Kind::Refused, "the server needs a certificate that is valid")
         }
