@@ -11,6 +11,9 @@ use crate::error::{Error, Kind};
 pub const RIGHTS: &str = "the secret must be allowed to read and write the repository's contents (GitHub: `Contents: read and \
                           write`, or the classic scope `repo`; GitLab: `write_repository`)";
 
+/// The next step where nobody has to do anything.
+pub(crate) const AGAIN: &str = "nothing: the next pass tries again";
+
 /// What a server says as it refuses, the first that fits: of each list of words one must be in it. What kind of error it is,
 /// and what to do.
 const REFUSALS: &[(&[&[&str]], Kind, &str)] = &[
@@ -110,33 +113,6 @@ pub fn refusal(reason: &str, said: &str) -> Error {
     let other = &(&[][..], Kind::Refused, "see the server's words for what it wants");
     let (_, kind, next) = *found.unwrap_or(other);
     Error::new(kind, redact::text(reason.as_bytes()), next)
-}
-
-/// Sorts an error of libgit2 for which the transport itself knows no cause.
-pub fn from_git2(e: &git2::Error, url: &str) -> Error {
-    use git2::{ErrorClass, ErrorCode};
-    let said = redact::text(e.message().as_bytes());
-    let what = format!("talking to {url}: {said}");
-    let passing = "nothing: the next pass tries again".to_owned();
-    // What a server says in an `ERR` packet comes to us only as libgit2's text.
-    if let Some(words) = said.strip_prefix("remote error: ") {
-        return server_said(url, words);
-    }
-    match (e.class(), e.code()) {
-        (ErrorClass::Os, _) | (ErrorClass::Filesystem, _) => Error {
-            kind: Kind::Unreachable,
-            what,
-            next: "see that the disk has room and that the repository can be written to".to_owned(),
-        },
-        (ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib, _) => Error {
-            kind: Kind::Refused,
-            what,
-            next: "run `gitsync init-sync`, which heals a damaged repository".to_owned(),
-        },
-        (ErrorClass::Net | ErrorClass::Indexer | ErrorClass::Http | ErrorClass::Ssh | ErrorClass::None, _)
-        | (_, ErrorCode::Eof | ErrorCode::Timeout) => Error { kind: Kind::Unreachable, what, next: passing },
-        _ => Error { kind: Kind::Refused, what, next: "see the cause".to_owned() },
-    }
 }
 
 /// Nobody told the host's address in the time there was.

@@ -4,7 +4,7 @@ use super::encoding::decoded;
 use super::url::{HttpUrl, Remote};
 
 /// The entries that matter to a transport, in the order git reads them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GitConfig {
     /// `core.sshCommand`
     pub ssh_command: Option<String>,
@@ -12,11 +12,13 @@ pub(crate) struct GitConfig {
     pub ssh_variant: Option<String>,
     /// `core.askPass`
     pub ask_pass: Option<String>,
+    /// `protocol.version`
+    protocol_version: Option<String>,
     /// Of `http.…` and `credential.…`: (section, url pattern, key, value).
     entries: Vec<Entry>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     section: &'static str,
     pattern: Option<String>,
@@ -28,7 +30,7 @@ impl GitConfig {
     /// Reads what there is, and then `more`, which counts more; an entry that cannot be read is as good as absent.
     pub fn read(config: &git2::Config, more: &[(String, String)]) -> GitConfig {
         let mut read = GitConfig::default();
-        each(config, r"^(http|credential|core|ssh)\.", |name, value| read.take(name, value));
+        each(config, r"^(http|credential|core|ssh|protocol)\.", |name, value| read.take(name, value));
         more.iter().for_each(|(name, value)| read.take(name, value));
         read
     }
@@ -38,6 +40,7 @@ impl GitConfig {
             "core.sshcommand" => &mut self.ssh_command,
             "ssh.variant" => &mut self.ssh_variant,
             "core.askpass" => &mut self.ask_pass,
+            "protocol.version" => &mut self.protocol_version,
             _ => {
                 let named = |section: &'static str| Some((section, name.strip_prefix(section)?.strip_prefix('.')?));
                 let Some((section, rest)) = named("http").or_else(|| named("credential")) else { return };
@@ -50,6 +53,11 @@ impl GitConfig {
             }
         };
         *to = Some(value.to_owned());
+    }
+
+    /// Returns whether `protocol.version` asks for a protocol from before v2.
+    pub fn wants_old_protocol(&self) -> bool {
+        self.protocol_version.as_deref().is_some_and(|version| matches!(version, "0" | "1"))
     }
 
     /// Every value of `section.key` and `section.<url>.key` that applies; an empty one takes back those before it.
@@ -80,7 +88,7 @@ impl GitConfig {
 
 /// How the keys begin that matter to a remote.
 pub(super) const PREFIXES: &[&str] =
-    &["http.", "credential.", "core.sshcommand", "core.askpass", "ssh.variant", "url."];
+    &["http.", "credential.", "core.sshcommand", "core.askpass", "ssh.variant", "protocol.version", "url."];
 
 /// Gives each entry whose name a pattern matches, in the order git reads them.
 fn each(config: &git2::Config, pattern: &str, mut take: impl FnMut(&str, &str)) {
