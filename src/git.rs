@@ -12,7 +12,9 @@ pub mod checkout;
 pub mod commit;
 mod connectivity;
 mod conversion;
+mod delta;
 pub mod error;
+pub mod fetch;
 pub mod heal;
 pub mod history;
 mod identity;
@@ -25,10 +27,12 @@ pub mod let_go;
 mod locate;
 pub mod misplaced;
 pub mod named;
-mod odd;
+mod negotiation;
 pub mod outside;
+pub mod pack;
 pub mod pathspec;
 mod place;
+pub mod push;
 pub mod raw;
 mod ready;
 pub mod remote;
@@ -55,6 +59,7 @@ pub use git2::Oid as CommitId;
 pub use self::heal::{aside, carry_over, damage};
 pub use self::identity::Identity;
 pub(crate) use self::identity::fit_to_sign;
+pub use self::incoming::History;
 pub use self::locate::{Place, find};
 pub(crate) use self::locate::{check_format, open_git};
 use crate::error::{Context, Error, Kind};
@@ -117,6 +122,8 @@ pub struct Repo {
     /// A second handle, for questions about history. The first one still believes in the shallow roots that it read
     /// before the full history was fetched.
     uncut: std::cell::OnceCell<git2::Repository>,
+    /// The pack of this pass's push, if it is large.
+    packed: std::cell::RefCell<Option<push::Packed>>,
     /// Whether this pass has already warned that a follow does not apply some attributes.
     said_unapplied: std::cell::Cell<bool>,
 }
@@ -213,6 +220,7 @@ impl Repo {
             scratch: None.into(),
             assumed_tip: None.into(),
             uncut: std::cell::OnceCell::new(),
+            packed: None.into(),
             said_unapplied: false.into(),
         };
         repo.check_configured_files()?;
@@ -246,14 +254,6 @@ impl Repo {
     /// [`Kind::Corrupt`] for a reference that can't be read.
     pub fn last_seen(&self) -> Result<Option<CommitId>, Error> {
         self.tip_of(&self.tracking_ref())
-    }
-
-    /// To call once the full history was fetched into a shallow clone: from here on [`Repo::history`] sees all of it.
-    fn see_whole_history(&self) -> Result<(), Error> {
-        let fresh = self.beside()?;
-        // It is set already only if an earlier fetch did this, and then nothing has changed since.
-        let _ = self.uncut.set(fresh);
-        Ok(())
     }
 
     /// The handle that sees history as it is now.

@@ -6,7 +6,7 @@
 use crate::cli::OnDivergence;
 use crate::clock::now;
 use crate::error::{Error, Kind};
-use crate::git::{CommitId, Heads, Relation, Repo};
+use crate::git::{CommitId, Heads, History, Relation, Repo};
 use crate::outcome::Command;
 use crate::pass::Pass;
 use crate::plan::{RemoteTip, View};
@@ -74,8 +74,8 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
     let create_branch = pass.settings.create_branch;
     // One session for both, so that the fetch uses the tip just received.
     let found = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
-        Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => remote.fetch_beside(),
-        Some(tip) if Some(tip) != local && !is_whole(tip)? => remote.fetch(),
+        Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => remote.fetch_beside(History::New),
+        Some(tip) if Some(tip) != local && !is_whole(tip)? => remote.fetch(History::New),
         None if !is_known => remote.check_may_be_missing(create_branch).map(|()| None),
         tip => Ok(tip),
     });
@@ -197,9 +197,9 @@ fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) 
     }
     tracing::info!(branch = %repo.names.branch, "this is a shallow clone: fetching the history that the comparison needs");
     if pass.settings.dry_run {
-        pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole_beside())?;
+        pass.with_remote(repo, "the fetch", |remote| remote.fetch_beside(History::Whole))?;
     } else {
-        pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole())?;
+        pass.with_remote(repo, "the fetch", |remote| remote.fetch(History::Whole))?;
     }
     let relation = repo.relation(ours, theirs)?;
     let diverged = !relation.local_is_ancestor && !relation.remote_is_ancestor;

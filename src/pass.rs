@@ -53,6 +53,8 @@ pub struct Pass<'a> {
     /// The environment variables that the transports use.
     pub network: remote::Env,
     network_left: Duration,
+    /// The connections to remotes, kept for all of the pass.
+    sessions: remote::Sessions,
     /// The host that tokens may be sent to.
     token_host: TokenHost,
     /// The user and the secret from the given URL, or from a stored URL that init-sync has removed them from.
@@ -84,6 +86,7 @@ impl<'a> Pass<'a> {
             outcome: Outcome::new(command, clock::now()),
             network,
             network_left: settings.network_timeout,
+            sessions: remote::Sessions::default(),
             token_host: TokenHost::Nowhere,
             url_secret: None,
             site: None,
@@ -183,7 +186,8 @@ impl<'a> Pass<'a> {
         let settings = self.settings;
         let env = self.network.clone();
         let (url_secret, token_host) = (self.url_secret.clone(), self.token_host.clone());
-        self.in_network_time(phrase, |ends| {
+        let sessions = std::mem::take(&mut self.sessions);
+        let done = self.in_network_time(phrase, |ends| {
             let options = remote::Options {
                 remote: Some(settings.remote.clone()),
                 deadline: ends,
@@ -199,9 +203,15 @@ impl<'a> Pass<'a> {
                 },
                 relative_to: repo.place.work_dir.clone(),
                 progress: report::progress(settings),
+                v2: true,
             };
-            repo.remote(&options).and_then(|remote| what(&remote))
-        })
+            let remote = repo.remote(&options, &sessions)?;
+            let done = what(&remote);
+            remote.rest();
+            done
+        });
+        self.sessions = sessions;
+        done
     }
 
     /// Runs `what` within what is left of the pass's time for the network. `what` gets the time when that ends.

@@ -60,7 +60,7 @@ impl std::fmt::Display for Fault {
 pub(super) struct Commit {
     pub(super) tree: CommitId,
     pub(super) parents: Vec<CommitId>,
-    time: i64,
+    pub(super) time: i64,
 }
 
 /// Which files are read in full. Of the others only presence and kind are checked. Commits and trees are always read.
@@ -84,8 +84,8 @@ pub(super) struct Inspection<'o> {
     whole: HashSet<CommitId>,
     kept: HashMap<CommitId, Rc<[u8]>>,
     kept_size: usize,
-    /// Every object seen since the caller last took this list, if the caller wants it.
-    pub(super) seen: Option<Vec<CommitId>>,
+    /// Every object seen since the caller last took this list, if the caller wants it, with what was at its path before.
+    pub(super) seen: Option<Vec<(CommitId, Option<CommitId>)>>,
 }
 
 /// The commits that some tips reach and others do not; each as read, or why it can't be.
@@ -300,7 +300,7 @@ impl<'o> Inspection<'o> {
             }
             added.push(id);
             let bytes = self.tree_bytes(id)?;
-            self.note(id);
+            self.note(id, olds.first());
             let olds: Vec<Rc<[u8]>> = olds.into_iter().filter_map(|old| self.tree_bytes(old).ok()).collect();
             let mut olds: Vec<_> = olds.iter().map(|old| Entries(old).peekable()).collect();
             for entry in Entries(&bytes) {
@@ -313,14 +313,14 @@ impl<'o> Inspection<'o> {
                     ObjectType::Tree => todo.push((entry.id, before)),
                     // A submodule's commit is in another repository.
                     ObjectType::Commit => {}
-                    _ => self.blob(entry.id)?,
+                    _ => self.blob(entry.id, before.first())?,
                 }
             }
         }
         Ok(())
     }
 
-    fn blob(&mut self, id: CommitId) -> Result<(), Fault> {
+    fn blob(&mut self, id: CommitId, before: Option<&CommitId>) -> Result<(), Fault> {
         let read = match &self.depth {
             Depth::Header => false,
             Depth::Loose(objects) => {
@@ -336,7 +336,7 @@ impl<'o> Inspection<'o> {
         };
         match kind {
             Ok(ObjectType::Blob) => {
-                self.note(id);
+                self.note(id, before);
                 Ok(())
             }
             Ok(_) => Err(Fault::Malformed(ObjectType::Blob, id)),
@@ -377,9 +377,9 @@ impl<'o> Inspection<'o> {
         Ok(bytes)
     }
 
-    fn note(&mut self, id: CommitId) {
+    fn note(&mut self, id: CommitId, before: Option<&CommitId>) {
         if let Some(seen) = &mut self.seen {
-            seen.push(id);
+            seen.push((id, before.copied()));
         }
     }
 }

@@ -3,7 +3,6 @@
 //!
 //! What a server says in words is in [`super::refusals`].
 
-use super::redact;
 pub use super::refusals::{refusal, server_said};
 use crate::error::{Error, Kind};
 
@@ -11,37 +10,8 @@ use crate::error::{Error, Kind};
 pub const RIGHTS: &str = "the secret must be allowed to read and write the repository's contents (GitHub: `Contents: read and \
                           write`, or the classic scope `repo`; GitLab: `write_repository`)";
 
-/// Sorts an error of libgit2 for which the transport itself knows no cause.
-pub fn from_git2(e: &git2::Error, url: &str) -> Error {
-    use git2::{ErrorClass, ErrorCode};
-    let said = redact::text(e.message().as_bytes());
-    let what = format!("talking to {url}: {said}");
-    let passing = "nothing: the next pass tries again".to_owned();
-    // What a server says in an `ERR` packet comes to us only as libgit2's text.
-    if let Some(words) = said.strip_prefix("remote error: ") {
-        return server_said(url, words);
-    }
-    // Its band for fatal errors, with which Dulwich refuses a push for its hook.
-    if let Some(words) = said.strip_prefix("report-status: Error reported: ") {
-        let refusal = refusal(words, "");
-        return Error { what: format!("{url} refused the push: {}", refusal.what), ..refusal };
-    }
-    match (e.class(), e.code()) {
-        (ErrorClass::Os, _) | (ErrorClass::Filesystem, _) => Error {
-            kind: Kind::Unreachable,
-            what,
-            next: "see that the disk has room and that the repository can be written to".to_owned(),
-        },
-        (ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib, _) => Error {
-            kind: Kind::Refused,
-            what,
-            next: "run `gitsync init-sync`, which heals a damaged repository".to_owned(),
-        },
-        (ErrorClass::Net | ErrorClass::Indexer | ErrorClass::Http | ErrorClass::Ssh | ErrorClass::None, _)
-        | (_, ErrorCode::Eof | ErrorCode::Timeout) => Error { kind: Kind::Unreachable, what, next: passing },
-        _ => Error { kind: Kind::Refused, what, next: "see the cause".to_owned() },
-    }
-}
+/// The next step where nobody has to do anything.
+pub(crate) const AGAIN: &str = "nothing: the next pass tries again";
 
 /// Nobody told the host's address in the time there was.
 pub(crate) fn no_name_in_time(url: &str) -> Error {

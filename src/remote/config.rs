@@ -7,7 +7,7 @@ use super::url::{HttpUrl, Remote};
 use super::{Env, include_if};
 
 /// The entries that matter to a transport, in the order git reads them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GitConfig {
     /// `core.sshCommand`
     pub ssh_command: Option<String>,
@@ -17,11 +17,13 @@ pub(crate) struct GitConfig {
     pub ask_pass: Option<String>,
     /// `remote.<name>.proxy`: (name, value).
     remote_proxies: Vec<(String, String)>,
+    /// `protocol.version`
+    protocol_version: Option<String>,
     /// Of `http.…` and `credential.…`: (section, url pattern, key, value).
     entries: Vec<Entry>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     section: &'static str,
     pattern: Option<String>,
@@ -33,7 +35,9 @@ impl GitConfig {
     /// Reads what there is, and then `more`, which counts more; an entry that cannot be read is as good as absent.
     pub fn read(config: &git2::Config, more: &[(String, String)]) -> GitConfig {
         let mut read = GitConfig::default();
-        include_if::entries(config, r"^(http|credential|core|ssh|remote)\.", |name, value| read.take(name, value));
+        include_if::entries(config, r"^(http|credential|core|ssh|remote|protocol)\.", |name, value| {
+            read.take(name, value)
+        });
         more.iter().for_each(|(name, value)| read.take(name, value));
         read
     }
@@ -46,6 +50,7 @@ impl GitConfig {
             "core.sshcommand" => &mut self.ssh_command,
             "ssh.variant" => &mut self.ssh_variant,
             "core.askpass" => &mut self.ask_pass,
+            "protocol.version" => &mut self.protocol_version,
             _ => {
                 let named = |section: &'static str| Some((section, name.strip_prefix(section)?.strip_prefix('.')?));
                 let Some((section, rest)) = named("http").or_else(|| named("credential")) else { return };
@@ -63,6 +68,11 @@ impl GitConfig {
     /// `remote.<name>.proxy`; an empty one means none.
     pub fn remote_proxy(&self, remote: &str) -> Option<&str> {
         self.remote_proxies.iter().rfind(|(name, _)| name == remote).map(|(_, proxy)| proxy.as_str())
+    }
+
+    /// Returns whether `protocol.version` asks for a protocol from before v2.
+    pub fn wants_old_protocol(&self) -> bool {
+        self.protocol_version.as_deref().is_some_and(|version| matches!(version, "0" | "1"))
     }
 
     /// Every value of `section.key` and `section.<url>.key` that applies, but those after a more specific one; an empty one
@@ -109,7 +119,7 @@ impl GitConfig {
 
 /// How the keys begin that matter to a remote.
 pub(super) const PREFIXES: &[&str] =
-    &["http.", "credential.", "core.sshcommand", "core.askpass", "ssh.variant", "url.", "remote."];
+    &["http.", "credential.", "core.sshcommand", "core.askpass", "ssh.variant", "protocol.version", "url.", "remote."];
 
 /// git's `url.<base>.insteadOf` and `url.<base>.pushInsteadOf`.
 #[derive(Debug, Default)]

@@ -35,6 +35,15 @@ impl Seen {
         }
     }
 
+    /// Whether it asks for a pack, in any version of the protocol: a question for the tip of a branch is shorter.
+    pub fn is_fetch(&self) -> bool {
+        self.short() == "POST git-upload-pack"
+            && self
+                .header("content-length")
+                .and_then(|length| length.parse().ok())
+                .is_some_and(|length: u64| length > 110)
+    }
+
     /// `GET info/refs git-upload-pack`, `POST git-receive-pack`, …
     pub fn short(&self) -> String {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));

@@ -185,7 +185,7 @@ impl Copy<'_> {
                 continue;
             }
             whole.insert(id);
-            for object in std::iter::once(id).chain(seen) {
+            for object in std::iter::once(id).chain(seen.into_iter().map(|(object, _)| object)) {
                 self.pack.insert_object(object, None).context(doing)?;
             }
             for parent in &commit.parents {
