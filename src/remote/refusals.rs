@@ -34,6 +34,7 @@ struct Row {
 const AGAIN: &str = "nothing: the next pass tries again";
 const TROUBLE: &str = "the server had trouble of its own; the next pass pushes again";
 const RIGHT: &str = "give this account (or its token or key) the right to read and write the repository";
+const HOOK: &str = "see what the server's hook wants of a commit";
 const THEIR_WORDS: &str = "see the server's words for what it wants";
 
 const fn row(at: At, words: &'static [&'static [&'static str]], kind: Kind, next: &'static str) -> Row {
@@ -83,8 +84,9 @@ static ROWS: &[Row] = &[
             "have permission", "unauthorized", "forbidden", "access denied.", "repository access denied", "not allowed to upload",
             "not allowed to download", "do not have write access"]],
         Kind::Refused, RIGHT),
-    row(At::Ref, &[&["hook declined", "declined", "denied by", "hook exited"]], Kind::Refused,
-        "see what the server's hook wants of a commit"),
+    // For a whole push, too: Dulwich ends it with the words of its fatal band.
+    row(At::Either, &[&["hook declined", "hook exited"]], Kind::Refused, HOOK),
+    row(At::Ref, &[&["declined", "denied by"]], Kind::Refused, HOOK),
     row(At::Ref, &[&["checked out"]], Kind::Refused, "make the remote a bare repository, or set receive.denyCurrentBranch there"),
     row(At::Ref,
         &[&["denying non-fast-forward", "denynonfastforwards", "deletion prohibited", "hidden ref", "deny updating"]],

@@ -45,6 +45,8 @@ const TEXTS: &[Text] = &[
     ("sourcehut", At::Connection, "Access denied.", Kind::Refused, "right to read and write"),
     ("git", At::Ref, "pre-receive hook declined", Kind::Refused, "hook wants"),
     ("Dulwich", At::Ref, "pre-receive hook exited with status 1: no", Kind::Refused, "hook wants"),
+    ("Dulwich", At::Connection, "pre-receive hook exited with status 1: no", Kind::Refused, "hook wants"),
+    ("a server", At::Ref, "push declined", Kind::Refused, "hook wants"),
     ("Dulwich", At::Ref, "unpack pre-receive hook declined", Kind::Refused, "hook wants"),
     ("git", At::Ref, "branch is currently checked out", Kind::Refused, "receive.denyCurrentBranch"),
     ("git", At::Ref, "denying non-fast-forward refs/heads/main (you should pull first)", Kind::Refused, "--alpha"),
