@@ -13,6 +13,7 @@ mod name_lookup;
 mod passes;
 mod programs;
 mod progress;
+mod protocol;
 mod proxy;
 #[path = "../scene/mod.rs"]
 mod scene;
