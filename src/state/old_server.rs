@@ -41,7 +41,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let private = PrivateDir::of(folder.path());
         private.create().unwrap();
-        let now = Utc::now();
+        let now = crate::clock::now();
         assert!(!is_known(&private, "https://a/r", now));
         record(&private, "https://a/r", now).unwrap();
         assert!(is_known(&private, "https://a/r", now + TimeDelta::hours(23)));
