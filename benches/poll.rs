@@ -85,7 +85,7 @@ fn poll(secure: bool, refs: usize, rounds: usize) {
         assert!(ready("git", &["pack-refs", "--all"]).status().unwrap().success());
     }
     let request = upstream.root().join("request");
-    std::fs::write(&request, gitsync::remote::pktline::ls_refs_request(&["refs/heads/main"])).unwrap();
+    std::fs::write(&request, gitsync::remote::protocol::refs::ls_refs_request(&["refs/heads/main"])).unwrap();
     let post = format!("{}/git-upload-pack", server.url());
     let body = format!("@{}", request.display());
     let curl = [

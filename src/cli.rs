@@ -75,7 +75,7 @@ impl Subcommand {
 fn scope(id: &str) -> &'static [Subcommand] {
     use Subcommand::{InitSync, Status, Sync, Tick};
     match id {
-        "remote_url" => &[InitSync],
+        "remote_url" | "depth" => &[InitSync],
         "tick_command" | "paths" | "message" | "max_file_size" => &[Tick],
         "keep_rescues" => &[InitSync, Tick],
         "on_divergence" => &[Sync, Tick],

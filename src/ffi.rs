@@ -3,8 +3,8 @@
 
 use std::sync::Once;
 
-/// Sets libgit2's process-wide switches: fsync for everything it writes, who may own a repository, and how much of packs
-/// may be mapped at a time.
+/// Sets libgit2's process-wide switches: fsync for everything it writes, who may own a repository, partial clones, and
+/// how much of packs may be mapped at a time.
 ///
 /// `verify_owner`: false for a repository that the user named.
 pub fn prepare_libgit2(verify_owner: bool) {
@@ -18,6 +18,8 @@ pub fn prepare_libgit2(verify_owner: bool) {
         unsafe {
             libgit2_sys::git_libgit2_opts(libgit2_sys::GIT_OPT_ENABLE_FSYNC_GITDIR as libc::c_int, 1 as libc::c_int);
             let _ = git2::opts::set_verify_owner_validation(verify_owner);
+            // libgit2 would not open a partial clone. What such a one lacks is asked for before libgit2 needs it.
+            let _ = git2::opts::set_extensions(&["partialclone"]);
             // By default libgit2 maps packs as a whole, up to 8 GB of them, and what is mapped counts as this process's
             // memory: fetching 200 MB came to 199 MB. With these it is 32 MB at most, whatever is fetched.
             let _ = git2::opts::set_mwindow_size(8 << 20);

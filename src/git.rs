@@ -30,6 +30,7 @@ pub mod named;
 mod negotiation;
 pub mod outside;
 pub mod pack;
+mod partial;
 pub mod pathspec;
 mod place;
 pub mod push;

@@ -72,10 +72,19 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
     // A branch that is gone is treated differently from one that was mistyped, except in init-sync.
     let is_known = local.is_some() && before.is_some() && command != Command::InitSync;
     let create_branch = pass.settings.create_branch;
+    let history = match pass.settings.depth {
+        // Of a clone alone: later fetches get what is new.
+        Some(depth) if command == Command::InitSync && local.is_none() && before.is_none() => History::Depth(depth),
+        _ => History::New,
+    };
     // One session for both, so that the fetch uses the tip just received.
     let found = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
-        Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => remote.fetch_beside(History::New),
-        Some(tip) if Some(tip) != local && !is_whole(tip)? => remote.fetch(History::New),
+        Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => remote.fetch_beside(history),
+        Some(tip) if Some(tip) != local => {
+            let tip = if is_whole(tip)? { Some(tip) } else { remote.fetch(history)? };
+            tip.filter(|_| !dry_run).map_or(Ok(()), |tip| remote.fill(tip))?;
+            Ok(tip)
+        }
         None if !is_known => remote.check_may_be_missing(create_branch).map(|()| None),
         tip => Ok(tip),
     });

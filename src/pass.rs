@@ -17,6 +17,7 @@ use crate::process::job::{self, Ended, Job, Program};
 use crate::publish::Site;
 use crate::remote::TokenHost;
 use crate::state::marker::{self, Cleared};
+use crate::state::old_server;
 use crate::state::token_host::{self, Recording};
 use crate::watchdog;
 use crate::watchdog::Watch;
@@ -187,6 +188,8 @@ impl<'a> Pass<'a> {
         let env = self.network.clone();
         let (url_secret, token_host) = (self.url_secret.clone(), self.token_host.clone());
         let sessions = std::mem::take(&mut self.sessions);
+        let url = repo.destination().map(|to| to.url).unwrap_or_default();
+        let v2 = !old_server::is_known(&repo.private, &url, clock::now());
         let done = self.in_network_time(phrase, |ends| {
             let options = remote::Options {
                 remote: Some(settings.remote.clone()),
@@ -203,11 +206,18 @@ impl<'a> Pass<'a> {
                 },
                 relative_to: repo.place.work_dir.clone(),
                 progress: report::progress(settings),
-                v2: true,
+                v2,
             };
             let remote = repo.remote(&options, &sessions)?;
             let done = what(&remote);
-            remote.rest();
+            // A dry run writes nothing.
+            if remote.rest()
+                && v2
+                && !settings.dry_run
+                && let Err(error) = old_server::record(&repo.private, &url, clock::now())
+            {
+                tracing::warn!("recording that the server does not answer git's protocol v2: {error}");
+            }
             done
         });
         self.sessions = sessions;

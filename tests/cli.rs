@@ -114,7 +114,7 @@ mod help {
                           --log-format --verbose --quiet --help";
         let passes = "--create-branch --token-file --token-host --allow-insecure-http --ssh-key-file --ssh-known-hosts-file --public-dir --replace-public-dir --build-command --publish --dry-run --metrics-file";
         for (subcommand, own) in [
-            ("init-sync", format!("{passes} --remote-url --keep-rescues")),
+            ("init-sync", format!("{passes} --remote-url --depth --keep-rescues")),
             ("sync", format!("{passes} --on-divergence")),
             (
                 "tick",

@@ -44,6 +44,11 @@ pub struct Config {
     /// pushed. In the environment: true, 1, yes or on.
     #[arg(long, env = "GIT_SYNC_CREATE_BRANCH", action = ArgAction::SetTrue, value_parser = values::switch)]
     pub create_branch: bool,
+    /// Clone only so many commits of history
+    ///
+    /// Later passes fetch what is new, and the rest where a comparison needs it.
+    #[arg(long, value_name = "N", env = "GIT_SYNC_DEPTH", value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+    pub depth: Option<u32>,
     /// On divergence, this instance wins
     ///
     /// By default the remote wins. Either way the commits of the losing side are kept under refs/gitsync/rescue/. In the

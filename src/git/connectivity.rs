@@ -80,6 +80,8 @@ pub(super) struct Inspection<'o> {
     /// Commits that a shallow clone has without their parents.
     shallow: HashSet<CommitId>,
     depth: Depth,
+    /// Trees and files that are missing are on the remote, which has promised to give them.
+    promised: bool,
     /// Trees that were checked together with everything below them.
     whole: HashSet<CommitId>,
     kept: HashMap<CommitId, Rc<[u8]>>,
@@ -97,8 +99,9 @@ pub(super) fn check(
     tips: &[CommitId],
     known: &[CommitId],
     shallow: HashSet<CommitId>,
+    promised: bool,
 ) -> Result<(), Fault> {
-    let mut inspection = Inspection::new(odb, shallow, Depth::Header);
+    let mut inspection = Inspection::new(odb, shallow, Depth::Header).promised(promised);
     let mut commits = HashMap::new();
     for (id, commit) in inspection.commits(tips, known)? {
         commits.insert(id, commit?);
@@ -153,6 +156,7 @@ impl Repo {
         self.raw_commit(commit)?;
         let odb = self.git.odb().context(&doing)?;
         let mut inspection = Inspection::new(&odb, shallow_roots(ours), Depth::Loose(ours.join("objects")));
+        inspection = inspection.promised(super::partial::is_partial(ours));
         inspection.history_and_files(commit).map_err(|fault| fault.ours(doing))
     }
 
@@ -199,7 +203,12 @@ pub(super) fn parents_first(commits: &HashMap<CommitId, Commit>, tips: &[CommitI
 impl<'o> Inspection<'o> {
     pub(super) fn new(odb: &'o Odb<'o>, shallow: HashSet<CommitId>, depth: Depth) -> Self {
         let (whole, kept) = (HashSet::new(), HashMap::new());
-        Self { odb, shallow, depth, whole, kept, kept_size: 0, seen: None }
+        Self { odb, shallow, depth, promised: false, whole, kept, kept_size: 0, seen: None }
+    }
+
+    /// In a partial clone, trees and files that are missing are no fault.
+    pub(super) fn promised(self, promised: bool) -> Self {
+        Self { promised, ..self }
     }
 
     /// The commits that `tips` reach and `known` do not. One that can't be read is included with its fault. Where
@@ -299,7 +308,10 @@ impl<'o> Inspection<'o> {
                 continue;
             }
             added.push(id);
-            let bytes = self.tree_bytes(id)?;
+            let bytes = match self.tree_bytes(id) {
+                Err(Fault::Missing(..)) if self.promised => continue,
+                bytes => bytes?,
+            };
             self.note(id, olds.first());
             let olds: Vec<Rc<[u8]>> = olds.into_iter().filter_map(|old| self.tree_bytes(old).ok()).collect();
             let mut olds: Vec<_> = olds.iter().map(|old| Entries(old).peekable()).collect();
@@ -340,6 +352,7 @@ impl<'o> Inspection<'o> {
                 Ok(())
             }
             Ok(_) => Err(Fault::Malformed(ObjectType::Blob, id)),
+            Err(error) if self.promised && error.code() == git2::ErrorCode::NotFound => Ok(()),
             Err(error) => Err(fault(ObjectType::Blob, id, error)),
         }
     }

@@ -136,7 +136,7 @@ impl Remote<'_> {
             History::Depth(depth) => Some(depth),
             History::Whole => Some(WHOLE),
         };
-        let wanted = Wanted { ids: &[tip], shallow: &shallow, depth, thin: true, quiet: true };
+        let wanted = Wanted { ids: &[tip], shallow: &shallow, depth, thin: !incoming.partial, quiet: true };
         download(&self.fetch, &incoming.git, &wanted, &incoming.known)
     }
 

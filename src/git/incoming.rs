@@ -31,6 +31,8 @@ pub(crate) struct Incoming {
     pub(super) shallow: HashSet<CommitId>,
     /// Those after the fetch.
     cut: HashSet<CommitId>,
+    /// The repository is a partial clone.
+    pub(super) partial: bool,
 }
 
 /// A folder that is removed when this is dropped.
@@ -119,7 +121,8 @@ impl Incoming {
         odb.add_disk_alternate(&ours.join("objects").to_string_lossy()).context(doing)?;
         drop(odb);
         let shallow = connectivity::shallow_roots(ours);
-        Ok(Self { git, folder, known: repo.ref_tips()?, cut: shallow.clone(), shallow })
+        let partial = super::partial::is_partial(ours);
+        Ok(Self { git, folder, known: repo.ref_tips()?, cut: shallow.clone(), shallow, partial })
     }
 
     /// Takes in where the server cuts history off.
@@ -170,7 +173,7 @@ impl Incoming {
                 &[]
             }
         };
-        Ok(connectivity::check(&odb, &tips, known, self.cut.clone()))
+        Ok(connectivity::check(&odb, &tips, known, self.cut.clone(), self.partial))
     }
 
     /// Moves the fetched objects into the repository's, durably.
@@ -186,6 +189,11 @@ impl Incoming {
         // A pack exists for git once its index is there, so the index goes last.
         packs.sort_by_key(|file| file.extension().is_some_and(|kind| kind == "idx"));
         for file in &packs {
+            if self.partial && file.extension().is_some_and(|kind| kind == "pack") {
+                // git then knows that the remote has what these objects refer to.
+                fs::write(to.join(file.with_extension("promisor").file_name().unwrap_or_default()), "")
+                    .context(doing)?;
+            }
             if let Some(name) = file.file_name() {
                 fs::rename(file, to.join(name)).context(doing)?;
             }

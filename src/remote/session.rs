@@ -38,7 +38,7 @@ pub struct Session {
 #[derive(Debug)]
 enum Reach {
     Http(Box<Http>),
-    Program(Program),
+    Program(Box<Program>),
 }
 
 /// A remote that is reached through a program or a socket.
@@ -82,7 +82,8 @@ impl Session {
         };
         let meter = Arc::new(Meter::new(options.progress, &shown));
         let v2 = options.v2 && !config.wants_old_protocol();
-        let program = |endpoint| Reach::Program(Program { endpoint, v2: Cell::new(v2), open: RefCell::new(None) });
+        let program =
+            |endpoint| Reach::Program(Box::new(Program { endpoint, v2: Cell::new(v2), open: RefCell::new(None) }));
         let reach = match remote {
             Remote::Http(http) => {
                 Reach::Http(Box::new(Http::new(http, config, &options, limits.clone(), meter.clone(), v2)))

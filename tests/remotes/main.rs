@@ -14,6 +14,7 @@ mod name_lookup;
 mod passes;
 mod programs;
 mod progress;
+mod protocol;
 mod proxy;
 mod refusals;
 #[path = "../scene/mod.rs"]

@@ -141,7 +141,7 @@ mod tests {
             format!("{old} {new} {MAIN}\0 report-status-v2 side-band-64k quiet object-format=sha1 agent=git/");
         assert!(text(Some(old), &all).contains(&expected), "{}", text(Some(old), &all));
         let first = text(None, &Capabilities::default());
-        assert_eq!(first, format!("0067{} {new} {MAIN}\x000000", "0".repeat(40)));
+        assert_eq!(first, format!("0066{} {new} {MAIN}\x000000", "0".repeat(40)));
     }
 
     #[test]
