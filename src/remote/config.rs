@@ -75,8 +75,7 @@ impl GitConfig {
         self.protocol_version.as_deref().is_some_and(|version| matches!(version, "0" | "1"))
     }
 
-    /// Every value of `section.key` and `section.<url>.key` that applies, but those after a more specific one; an empty one
-    /// takes back those before it.
+    /// Every value of `section.key` and `section.<url>.key` that applies; an empty one takes back those before it.
     pub fn all<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> Vec<&'a str> {
         let mut values = Vec::new();
         for entry in self.applying(section, key, url) {
@@ -89,7 +88,7 @@ impl GitConfig {
         values
     }
 
-    /// The one value that applies: the most specific URL's, the last among equals.
+    /// The one value that applies: the last.
     pub fn one<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> Option<&'a str> {
         self.applying(section, key, url).last().map(|e| e.value.as_str())
     }
@@ -103,7 +102,8 @@ impl GitConfig {
         })
     }
 
-    /// Each one that is at least as specific as those before it, in the order git reads them.
+    /// Each one, in the order git reads them. Of `http` only those that are at least as specific as the ones before them; of
+    /// `credential` git takes all.
     fn applying<'a>(&'a self, section: &'a str, key: &'a str, url: &'a HttpUrl) -> impl Iterator<Item = &'a Entry> {
         let mut most = Match::default();
         self.entries.iter().filter(move |e| e.section == section && e.key == key).filter(move |e| {
@@ -112,7 +112,7 @@ impl GitConfig {
                 return false;
             };
             most = most.max(found);
-            most == found
+            most == found || section != "http"
         })
     }
 }
@@ -251,5 +251,9 @@ mod tests {
             let all: Vec<String> = all.iter().map(|pattern| format!("by {pattern}")).collect();
             assert_eq!(config.all("http", "proxy", &url), all, "{patterns:?}");
         }
+        let mut config = GitConfig::default();
+        config.take("credential.https://git.example.com.helper", "a");
+        config.take("credential.helper", "b");
+        assert_eq!(config.all("credential", "helper", &url), ["a", "b"], "git takes every helper");
     }
 }

@@ -112,27 +112,35 @@ fn each(config: &git2::Config, pattern: &str, mut take: impl FnMut(&git2::Config
 /// Whether a glob matches all of a text, as git's `wildmatch` with `WM_PATHNAME`: `*` and `?` stop at a slash, `**` between
 /// slashes does not.
 fn fits(glob: &[u8], text: &[u8]) -> bool {
+    fits_from(glob, text, true)
+}
+
+/// `begins`: the glob begins here, or a slash came before.
+fn fits_from(glob: &[u8], text: &[u8], begins: bool) -> bool {
+    let one = |rest: &[u8]| fits_from(rest, text.get(1..).unwrap_or_default(), text.first() == Some(&b'/'));
     match glob {
         [] => text.is_empty(),
-        [b'*', b'*', b'/', rest @ ..] => {
+        [b'*', b'*', b'/', rest @ ..] if begins => {
             // No folder at all, or any number of them.
-            fits(rest, text) || (0..text.len()).any(|at| text[at] == b'/' && fits(rest, &text[at + 1..]))
+            let below = |at: usize| {
+                text.get(at) == Some(&b'/') && fits_from(rest, text.get(at + 1..).unwrap_or_default(), true)
+            };
+            fits_from(rest, text, true) || (0..text.len()).any(below)
         }
-        [b'*', b'*'] => true,
+        [b'*', b'*'] if begins => true,
         [b'*', rest @ ..] => {
-            let rest = if rest.first() == Some(&b'*') { &rest[1..] } else { rest };
             let end = text.iter().position(|b| *b == b'/').unwrap_or(text.len());
-            (0..=end).any(|at| fits(rest, &text[at..]))
+            (0..=end).any(|at| fits_from(rest, text.get(at..).unwrap_or_default(), false))
         }
-        [b'?', rest @ ..] => matches!(text, [one, ..] if *one != b'/') && fits(rest, &text[1..]),
+        [b'?', rest @ ..] => text.first().is_some_and(|b| *b != b'/') && one(rest),
         [b'[', inside @ ..] => match inside.iter().skip(1).position(|b| *b == b']') {
             Some(end) => {
-                let (class, rest) = (&inside[..=end], &inside[end + 2..]);
-                matches!(text, [one, ..] if *one != b'/' && in_class(class, *one)) && fits(rest, &text[1..])
+                let (class, rest) = (inside.get(..=end).unwrap_or_default(), inside.get(end + 2..).unwrap_or_default());
+                text.first().is_some_and(|b| *b != b'/' && in_class(class, *b)) && one(rest)
             }
             None => false,
         },
-        [b'\\', one, rest @ ..] | [one, rest @ ..] => text.first() == Some(one) && fits(rest, &text[1..]),
+        [b'\\', literal, rest @ ..] | [literal, rest @ ..] => text.first() == Some(literal) && one(rest),
     }
 }
 
@@ -180,6 +188,11 @@ mod tests {
             (r"https://git.example/\*", "https://git.example/*", true),
             (r"https://git.example/\*", "https://git.example/a", false),
             ("https://git.example", "https://git.example/", false),
+            ("https:**", "https://git.example", false),
+            ("https://git.example/w**/a", "https://git.example/work/a", true),
+            ("https://git.example/w**/a", "https://git.example/work/b/a", false),
+            ("https://git.example/**/a", "https://git.example/a", true),
+            ("**", "https://git.example/a", true),
         ] {
             assert_eq!(fits(glob.as_bytes(), url.as_bytes()), expected, "{glob} {url}");
         }
