@@ -50,6 +50,7 @@ mod survey;
 pub mod tree_edit;
 mod tree_walk;
 pub mod upkeep;
+mod whole;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -79,12 +79,15 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
     };
     // One session for both, so that the fetch uses the tip just received.
     let found = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
-        Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => remote.fetch_beside(history),
-        Some(tip) if Some(tip) != local => {
-            let tip = if is_whole(tip)? { Some(tip) } else { remote.fetch(history)? };
-            tip.filter(|_| !dry_run).map_or(Ok(()), |tip| remote.fill(tip))?;
-            Ok(tip)
-        }
+        Some(tip) if Some(tip) != local => match (is_whole(tip)?, dry_run) {
+            (true, true) => Ok(Some(tip)),
+            (false, true) => remote.fetch_beside(history),
+            (is_whole, false) => {
+                let tip = if is_whole { Some(tip) } else { remote.fetch(history)? };
+                tip.map_or(Ok(()), |tip| remote.fill(tip))?;
+                Ok(tip)
+            }
+        },
         None if !is_known => remote.check_may_be_missing(create_branch).map(|()| None),
         tip => Ok(tip),
     });

@@ -14,8 +14,8 @@ use std::rc::Rc;
 
 use git2::{ObjectType, Odb};
 
-use super::{CommitId, Repo, error};
-use crate::error::{Context, Error, Kind};
+use super::{CommitId, error};
+use crate::error::{Error, Kind};
 
 /// The most bytes of trees kept in memory, to compare the next commit with them.
 const MOST_KEPT: usize = 32 << 20;
@@ -139,41 +139,6 @@ pub(super) fn reaches(
         }
     }
     Ok(false)
-}
-
-impl Repo {
-    /// Checks that everything a commit needs is here and can be read: every commit before it, its trees, its files.
-    ///
-    /// Loose files, which are the newest, are read in full. Of packed files only the header is read: a pack has a
-    /// checksum of its own.
-    ///
-    /// # Errors
-    /// [`Kind::Corrupt`], which names the object; the system's error if it denies reading.
-    pub fn check_whole(&self, commit: CommitId) -> Result<(), Error> {
-        let ours = self.git.commondir();
-        let doing = format!("checking the history of {commit}");
-        // This tells a commit that git can't parse from one that can't be read.
-        self.raw_commit(commit)?;
-        let odb = self.git.odb().context(&doing)?;
-        let mut inspection = Inspection::new(&odb, shallow_roots(ours), Depth::Loose(ours.join("objects")));
-        inspection = inspection.promised(super::partial::is_partial(ours));
-        inspection.history_and_files(commit).map_err(|fault| fault.ours(doing))
-    }
-
-    /// Checks that every commit reachable from a reference can be read.
-    ///
-    /// # Errors
-    /// As for [`Repo::check_whole`].
-    pub(super) fn check_histories(&self) -> Result<(), Error> {
-        let doing = "checking the history of all references";
-        let odb = self.git.odb().context(doing)?;
-        let tips = self.ref_tips()?;
-        let inspection = Inspection::new(&odb, shallow_roots(self.git.commondir()), Depth::Header);
-        for (_, commit) in inspection.beyond(&tips, &HashSet::new()) {
-            commit.map_err(|fault| fault.ours(doing))?;
-        }
-        Ok(())
-    }
 }
 
 /// The shallow roots that a repository's `shallow` file lists.

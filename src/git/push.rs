@@ -95,6 +95,7 @@ impl Remote<'_> {
                 return Ok(packed.pack.clone());
             }
         }
+        self.repo.private.check().context("packing what the remote lacks")?;
         let path = self.repo.private.file(PACK);
         let progress = session.counter();
         let git = &self.repo.git;

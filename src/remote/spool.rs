@@ -91,19 +91,23 @@ mod tests {
 
     #[test]
     fn it_is_read_as_often_as_it_takes_and_leaves_no_file() {
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(other.path().join("kept"), "kept").unwrap();
         for pieces in [3, 200] {
             let mut spool = Spool::new(folder.path().join("push.new"));
+            std::os::unix::fs::symlink(other.path().join("kept"), folder.path().join("push.new")).unwrap();
             let all: Vec<u8> = (0..pieces * 10_000).map(|n| (n % 251) as u8).collect();
             all.chunks(10_000).for_each(|piece| spool.write_all(piece).unwrap());
             assert_eq!(spool.is_large(), pieces == 200);
+            assert_eq!(folder.path().read_dir().unwrap().count(), usize::from(pieces != 200), "the file has no name");
             assert_eq!(spool.length(), all.len() as u64);
             for _ in 0..2 {
                 let mut read = Vec::new();
                 spool.reader().read_to_end(&mut read).unwrap();
                 assert!(read == all);
             }
-            assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+            assert_eq!(std::fs::read(other.path().join("kept")).unwrap(), b"kept", "no link is followed");
+            let _ = std::fs::remove_file(folder.path().join("push.new"));
         }
     }
 }

@@ -16,6 +16,8 @@ const LARGEST_ROUND: usize = 16 * 1024;
 const IN_VAIN: usize = 256;
 /// How many commits are named to a server that can't say which ones it has.
 const AT_ONCE: usize = 1024;
+/// In so many places a server may cut history off.
+pub(super) const MOST_CUT: usize = 1 << 20;
 /// The depth that means all of history.
 pub const WHOLE: u32 = 0x7fff_ffff;
 
@@ -54,6 +56,9 @@ pub struct Boundary {
 impl Boundary {
     /// Takes a line that is about the boundary. Returns whether it was one.
     fn take(&mut self, line: &[u8]) -> Result<bool, Bad> {
+        if self.shallow.len() + self.unshallow.len() >= MOST_CUT {
+            return Err(Bad::Malformed("history is cut off in too many places".to_owned()));
+        }
         if let Some(id) = line.strip_prefix(b"shallow ") {
             self.shallow.push(super::id(id)?);
         } else if let Some(id) = line.strip_prefix(b"unshallow ") {

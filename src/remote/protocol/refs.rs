@@ -144,7 +144,9 @@ fn skip_to_flush<R: Read>(packets: &mut Packets<R>) -> Result<(), Bad> {
 /// Takes one line of a list.
 fn take(listing: &mut Listing, line: &[u8], refnames: &[&str], each: &mut dyn FnMut(Oid)) -> Result<(), Bad> {
     if let Some(shallow) = line.strip_prefix(b"shallow ") {
-        listing.shallow.push(super::id(shallow)?);
+        if listing.shallow.len() < super::fetch::MOST_CUT {
+            listing.shallow.push(super::id(shallow)?);
+        }
         return Ok(());
     }
     let mut halves = line.splitn(2, |&b| b == 0);
