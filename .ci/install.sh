@@ -9,7 +9,8 @@ declare -A package_of=(
     [strace]=strace [faketime]=faketime [nginx]=nginx-light [sshd]=openssh-server [supervisord]=supervisor
     [shellcheck]=shellcheck [hyperfine]=hyperfine [git]=git [curl]=curl [perl]=perl [python3]=python3
     [supercronic]=supercronic [tini]=tini [systemd-analyze]=systemd [mkfs.btrfs]=btrfs-progs [mkfs.ext4]=e2fsprogs
-    [findmnt]=util-linux
+    [findmnt]=util-linux [apache2]=apache2-bin [fcgiwrap]=fcgiwrap [gitolite]=gitolite3 [squid]=squid
+    [dulwich]=python3-dulwich
 )
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 

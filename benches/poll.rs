@@ -85,7 +85,7 @@ fn poll(secure: bool, refs: usize, rounds: usize) {
         assert!(ready("git", &["pack-refs", "--all"]).status().unwrap().success());
     }
     let request = upstream.root().join("request");
-    std::fs::write(&request, gitsync::remote::pktline::ls_refs_request(&["refs/heads/main"])).unwrap();
+    std::fs::write(&request, gitsync::remote::protocol::refs::ls_refs_request(&["refs/heads/main"])).unwrap();
     let post = format!("{}/git-upload-pack", server.url());
     let body = format!("@{}", request.display());
     let curl = [
@@ -179,7 +179,7 @@ fn memory(command: &mut Command) -> String {
 
 /// 200 MB that do not compress, in files of 1 MB, there and back.
 fn transfer() {
-    println!("| | push of 200 MB | fetch of 200 MB |\n|---|---:|---:|");
+    println!("| | push of 200 MB | git's | fetch of 200 MB | git's |\n|---|---:|---:|---:|---:|");
     for way in ["http", "https", "path"] {
         let upstream = Upstream::new();
         let server = HttpServer::lean(upstream.root(), way == "https");
@@ -208,6 +208,24 @@ fn transfer() {
         let start = Instant::now();
         let fetch = memory(&mut ready(&theirs, &["init-sync", "--remote-url", &url]));
         let fetch_time = start.elapsed();
-        println!("| {way} | {push}, {:.1} s | {fetch}, {:.1} s |", push_time.as_secs_f64(), fetch_time.as_secs_f64());
+        // The same by git, from what gitsync committed.
+        upstream.git(&["update-ref", "refs/heads/main", "main~1"]);
+        upstream.git(&["gc", "--quiet", "--prune=now"]);
+        let git = |args: &[&str]| {
+            let mut command = Command::new("git");
+            isolated(command.args(args).current_dir(&ours)).env("HOME", upstream.home());
+            if way == "https" {
+                command.env("GIT_SSL_CAINFO", server.authority_path());
+            }
+            let start = Instant::now();
+            assert!(command.output().unwrap().status.success(), "git {args:?}");
+            start.elapsed()
+        };
+        let git_push = git(&["push", "-q", &url, "HEAD:refs/heads/main"]);
+        let url = if way == "path" { format!("file://{url}") } else { url };
+        let git_fetch = git(&["clone", "-q", &url, upstream.root().join("git's").to_str().unwrap()]);
+        let [push_time, git_push, fetch_time, git_fetch] =
+            [push_time, git_push, fetch_time, git_fetch].map(|time| format!("{:.1} s", time.as_secs_f64()));
+        println!("| {way} | {push}, {push_time} | {git_push} | {fetch}, {fetch_time} | {git_fetch} |");
     }
 }

@@ -75,7 +75,7 @@ impl Subcommand {
 fn scope(id: &str) -> &'static [Subcommand] {
     use Subcommand::{InitSync, Status, Sync, Tick};
     match id {
-        "remote_url" => &[InitSync],
+        "remote_url" | "depth" => &[InitSync],
         "tick_command" | "paths" | "message" | "max_file_size" => &[Tick],
         "keep_rescues" => &[InitSync, Tick],
         "on_divergence" => &[Sync, Tick],
@@ -84,6 +84,8 @@ fn scope(id: &str) -> &'static [Subcommand] {
         "token_file"
         | "token_host"
         | "allow_insecure_http"
+        | "ssh_key_file"
+        | "ssh_known_hosts_file"
         | "create_branch"
         | "public_dir"
         | "replace_public_dir"

@@ -3,8 +3,8 @@
 
 use std::sync::Once;
 
-/// Sets libgit2's process-wide switches: fsync for everything it writes, who may own a repository, and how much of packs
-/// may be mapped at a time.
+/// Sets libgit2's process-wide switches: fsync for everything it writes, who may own a repository, partial clones, and
+/// how much of packs may be mapped at a time.
 ///
 /// `verify_owner`: false for a repository that the user named.
 pub fn prepare_libgit2(verify_owner: bool) {
@@ -20,6 +20,8 @@ pub fn prepare_libgit2(verify_owner: bool) {
             // By default libgit2 looks up each object that goes into an index or a tree. Only checked ones go there.
             git2::opts::strict_object_creation(false);
             let _ = git2::opts::set_verify_owner_validation(verify_owner);
+            // libgit2 would not open a partial clone. What such a one lacks is asked for before libgit2 needs it.
+            let _ = git2::opts::set_extensions(&["partialclone"]);
             // By default libgit2 maps packs as a whole, up to 8 GB of them, and what is mapped counts as this process's
             // memory: fetching 200 MB came to 199 MB. With these it is 32 MB at most, whatever is fetched.
             let _ = git2::opts::set_mwindow_size(8 << 20);
@@ -34,26 +36,6 @@ pub(crate) fn search_path(level: git2::ConfigLevel) -> Vec<u8> {
     // crate sets them after libgit2's initialisation, which `prepare_libgit2` has done.
     let list = unsafe { git2::opts::get_search_path(level) };
     list.map(|list| list.as_bytes().to_vec()).unwrap_or_default()
-}
-
-/// Registers a transport with libgit2 for URLs that begin with `scheme://`, the first time it is called.
-///
-/// # Errors
-/// When libgit2 refuses, on the first call; later calls do nothing.
-pub(crate) fn register_transport<F>(scheme: &str, make: F) -> Result<(), git2::Error>
-where
-    F: Fn(&git2::Remote<'_>) -> Result<git2::transport::Transport, git2::Error> + Send + Sync + 'static,
-{
-    static ONCE: Once = Once::new();
-    let mut result = Ok(());
-    ONCE.call_once(|| {
-        // SAFETY: libgit2 keeps its transports in a list without a lock, so registering must not run at the same time as
-        // another registering, or as the making of a transport. `Once` keeps the first apart. As for the second: the
-        // list is also read whenever a remote of any kind connects; this crate connects through sessions alone, every
-        // session is opened after this call has returned, and `Once` makes it visible to that thread.
-        result = unsafe { git2::transport::register(scheme, make) };
-    });
-    result
 }
 
 /// Takes variables out of our environment and overwrites their values where `/proc/PID/environ` shows them.

@@ -12,7 +12,9 @@ pub mod checkout;
 pub mod commit;
 mod connectivity;
 mod conversion;
+mod delta;
 pub mod error;
+pub mod fetch;
 pub mod heal;
 pub mod history;
 mod identity;
@@ -26,11 +28,14 @@ pub mod let_go;
 mod locate;
 pub mod misplaced;
 pub mod named;
+mod negotiation;
 mod objects;
-mod odd;
 pub mod outside;
+pub mod pack;
+mod partial;
 pub mod pathspec;
 mod place;
+pub mod push;
 pub mod raw;
 mod ready;
 pub mod remote;
@@ -47,6 +52,7 @@ mod survey;
 pub mod tree_edit;
 mod tree_walk;
 pub mod upkeep;
+mod whole;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -58,6 +64,7 @@ pub use git2::Oid as CommitId;
 pub use self::heal::{aside, carry_over, damage};
 pub use self::identity::Identity;
 pub(crate) use self::identity::fit_to_sign;
+pub use self::incoming::History;
 pub use self::locate::{Place, find};
 pub(crate) use self::locate::{check_format, open_git};
 use crate::error::{Context, Error, Kind};
@@ -120,6 +127,8 @@ pub struct Repo {
     /// A second handle, for questions about history. The first one still believes in the shallow roots that it read
     /// before the full history was fetched.
     uncut: std::cell::OnceCell<git2::Repository>,
+    /// The pack of this pass's push, if it is large.
+    packed: std::cell::RefCell<Option<push::Packed>>,
     /// Whether this pass has already warned that a follow does not apply some attributes.
     said_unapplied: std::cell::Cell<bool>,
     /// The commit that this pass last found fit to be checked out here.
@@ -218,6 +227,7 @@ impl Repo {
             scratch: None.into(),
             assumed_tip: None.into(),
             uncut: std::cell::OnceCell::new(),
+            packed: None.into(),
             said_unapplied: false.into(),
             found_fit: None.into(),
         };
@@ -252,14 +262,6 @@ impl Repo {
     /// [`Kind::Corrupt`] for a reference that can't be read.
     pub fn last_seen(&self) -> Result<Option<CommitId>, Error> {
         self.tip_of(&self.tracking_ref())
-    }
-
-    /// To call once the full history was fetched into a shallow clone: from here on [`Repo::history`] sees all of it.
-    fn see_whole_history(&self) -> Result<(), Error> {
-        let fresh = self.beside()?;
-        // It is set already only if an earlier fetch did this, and then nothing has changed since.
-        let _ = self.uncut.set(fresh);
-        Ok(())
     }
 
     /// The handle that sees history as it is now.

@@ -155,6 +155,11 @@ fn open(pass: &mut Pass<'_>, place: &Place, held: &Held) -> Result<Repo, Error> 
         pass.url_secret = secret;
         if stored.as_deref() == Some(wanted) {
             tracing::warn!("a token was found in the remote's stored URL and removed; give it by --token-file");
+        } else if remote::TokenHost::of_url(wanted) != remote::TokenHost::Nowhere {
+            tracing::info!(
+                "the secret in the remote's URL is not stored; the next passes take it from GIT_SYNC_REMOTE_URL (the whole URL), \
+                 GIT_SYNC_TOKEN or --token-file"
+            );
         }
     }
     let clean = absolute(&clean);

@@ -6,7 +6,7 @@
 use crate::cli::OnDivergence;
 use crate::clock::now;
 use crate::error::{Error, Kind};
-use crate::git::{CommitId, Heads, Relation, Repo};
+use crate::git::{CommitId, Heads, History, Relation, Repo};
 use crate::outcome::Command;
 use crate::pass::Pass;
 use crate::plan::{RemoteTip, View};
@@ -72,10 +72,22 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
     // A branch that is gone is treated differently from one that was mistyped, except in init-sync.
     let is_known = local.is_some() && before.is_some() && command != Command::InitSync;
     let create_branch = pass.settings.create_branch;
+    let history = match pass.settings.depth {
+        // Of a clone alone: later fetches get what is new.
+        Some(depth) if command == Command::InitSync && local.is_none() && before.is_none() => History::Depth(depth),
+        _ => History::New,
+    };
     // One session for both, so that the fetch uses the tip just received.
     let found = pass.with_remote(repo, "the remote", |remote| match remote.tip()? {
-        Some(tip) if Some(tip) != local && !is_whole(tip)? && dry_run => remote.fetch_beside(),
-        Some(tip) if Some(tip) != local && !is_whole(tip)? => remote.fetch(),
+        Some(tip) if Some(tip) != local => match (is_whole(tip)?, dry_run) {
+            (true, true) => Ok(Some(tip)),
+            (false, true) => remote.fetch_beside(history),
+            (is_whole, false) => {
+                let tip = if is_whole { Some(tip) } else { remote.fetch(history)? };
+                tip.map_or(Ok(()), |tip| remote.fill(tip))?;
+                Ok(tip)
+            }
+        },
         None if !is_known => remote.check_may_be_missing(create_branch).map(|()| None),
         tip => Ok(tip),
     });
@@ -197,9 +209,9 @@ fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) 
     }
     tracing::info!(branch = %repo.names.branch, "this is a shallow clone: fetching the history that the comparison needs");
     if pass.settings.dry_run {
-        pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole_beside())?;
+        pass.with_remote(repo, "the fetch", |remote| remote.fetch_beside(History::Whole))?;
     } else {
-        pass.with_remote(repo, "the fetch", |remote| remote.fetch_whole())?;
+        pass.with_remote(repo, "the fetch", |remote| remote.fetch(History::Whole))?;
     }
     let relation = repo.relation(ours, theirs)?;
     let diverged = !relation.local_is_ancestor && !relation.remote_is_ancestor;

@@ -17,6 +17,7 @@ use crate::process::job::{self, Ended, Job, Program};
 use crate::publish::Site;
 use crate::remote::TokenHost;
 use crate::state::marker::{self, Cleared};
+use crate::state::old_server;
 use crate::state::token_host::{self, Recording};
 use crate::watchdog;
 use crate::watchdog::Watch;
@@ -53,6 +54,8 @@ pub struct Pass<'a> {
     /// The environment variables that the transports use.
     pub network: remote::Env,
     network_left: Duration,
+    /// The connections to remotes, kept for all of the pass.
+    sessions: remote::Sessions,
     /// The host that tokens may be sent to.
     token_host: TokenHost,
     /// The user and the secret from the given URL, or from a stored URL that init-sync has removed them from.
@@ -84,6 +87,7 @@ impl<'a> Pass<'a> {
             outcome: Outcome::new(command, clock::now()),
             network,
             network_left: settings.network_timeout,
+            sessions: remote::Sessions::default(),
             token_host: TokenHost::Nowhere,
             url_secret: None,
             site: None,
@@ -183,8 +187,12 @@ impl<'a> Pass<'a> {
         let settings = self.settings;
         let env = self.network.clone();
         let (url_secret, token_host) = (self.url_secret.clone(), self.token_host.clone());
-        self.in_network_time(phrase, |ends| {
+        let sessions = std::mem::take(&mut self.sessions);
+        let url = repo.destination().map(|to| to.url).unwrap_or_default();
+        let v2 = !old_server::is_known(&repo.private, &url, clock::now());
+        let done = self.in_network_time(phrase, |ends| {
             let options = remote::Options {
+                remote: Some(settings.remote.clone()),
                 deadline: ends,
                 idle: IDLE,
                 token_file: settings.token_file.clone(),
@@ -192,11 +200,28 @@ impl<'a> Pass<'a> {
                 token_host,
                 env,
                 allow_insecure_http: settings.allow_insecure_http,
+                ssh: remote::SshFiles {
+                    key: settings.ssh_key_file.clone(),
+                    known_hosts: settings.ssh_known_hosts_file.clone(),
+                },
                 relative_to: repo.place.work_dir.clone(),
                 progress: report::progress(settings),
+                v2,
             };
-            repo.remote(&options).and_then(|remote| what(&remote))
-        })
+            let remote = repo.remote(&options, &sessions)?;
+            let done = what(&remote);
+            // A dry run writes nothing.
+            if remote.rest()
+                && v2
+                && !settings.dry_run
+                && let Err(error) = old_server::record(&repo.private, &url, clock::now())
+            {
+                tracing::warn!("recording that the server does not answer git's protocol v2: {error}");
+            }
+            done
+        });
+        self.sessions = sessions;
+        done
     }
 
     /// Runs `what` within what is left of the pass's time for the network. `what` gets the time when that ends.

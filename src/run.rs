@@ -384,13 +384,13 @@ fn set_aside_misplaced(private: &PrivateDir) -> Result<(), Error> {
         "begun",
         "putting-aside",
         "token-host",
+        "old-server",
         "force-push-pending",
         site::SITE_STALE,
         site::SITE_OURS,
         upkeep::GC_FAILED,
     ];
-    let folders =
-        ["broken", "damaged-refs", "empty-objects", "staging", "staging-old", "site-staging", "beside", "reading"];
+    let folders = ["broken", "damaged-refs", "empty-objects", "staging", "staging-old", "site-staging", "reading"];
     let stamp = clock::now().format("%Y%m%dT%H%M%SZ").to_string();
     let moved = private.set_aside_misplaced(&files, &folders, &stamp);
     for (from, to) in

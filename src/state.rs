@@ -4,5 +4,6 @@ pub mod dir;
 pub mod job_mark;
 pub mod lock;
 pub mod marker;
+pub mod old_server;
 pub mod record;
 pub mod token_host;

@@ -7,7 +7,7 @@ use crate::act;
 use crate::cli::OnDivergence;
 use crate::clock::now;
 use crate::error::{Error, Kind};
-use crate::git::remote::Push as How;
+use crate::git::push::Push as How;
 use crate::git::{CommitId, Repo};
 use crate::outcome::Word;
 use crate::pass::Pass;

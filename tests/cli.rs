@@ -112,9 +112,9 @@ mod help {
     fn lists_what_means_something_to_the_subcommand_and_nothing_else() {
         let everywhere = "--repo --remote --branch --alpha --lock-wait --network-timeout --build-timeout --output \
                           --log-format --verbose --quiet --help";
-        let passes = "--create-branch --token-file --token-host --allow-insecure-http --public-dir --replace-public-dir --build-command --publish --dry-run --metrics-file";
+        let passes = "--create-branch --token-file --token-host --allow-insecure-http --ssh-key-file --ssh-known-hosts-file --public-dir --replace-public-dir --build-command --publish --dry-run --metrics-file";
         for (subcommand, own) in [
-            ("init-sync", format!("{passes} --remote-url --keep-rescues")),
+            ("init-sync", format!("{passes} --remote-url --depth --keep-rescues")),
             ("sync", format!("{passes} --on-divergence")),
             (
                 "tick",

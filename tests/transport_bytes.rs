@@ -4,7 +4,11 @@
 use std::io::Read;
 use std::path::Path;
 
-use gitsync::remote::pktline::{Packets, Sifted, ValidUtf8, encode, read_advertisement, read_ls_refs};
+use gitsync::remote::pktline::{Bad, Packets, encode};
+use gitsync::remote::protocol::fetch::{self, Channel, Haves, Wanted};
+use gitsync::remote::protocol::push::read_report;
+use gitsync::remote::protocol::refs::{read_greeting, read_ls_refs};
+use gitsync::remote::protocol::{Capabilities, Sideband};
 use gitsync::remote::{Remote, redact, refusal, split_url_secret};
 use proptest::prelude::*;
 
@@ -27,31 +31,91 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
             out
         }),
         Just(b"000cERR no!\n".to_vec()),
+        prop_oneof![
+            Just("packfile\n".to_owned()),
+            Just("acknowledgments\n".to_owned()),
+            Just("shallow-info\n".to_owned()),
+            Just("NAK\n".to_owned()),
+            Just("ready\n".to_owned()),
+            Just(format!("ACK {id}\n")),
+            Just(format!("ACK {id} common\n")),
+            Just(format!("ACK {id} ready\n")),
+            Just(format!("shallow {id}\n")),
+            Just(format!("unshallow {id}\n")),
+            Just("version 2\n".to_owned()),
+            Just("version 1\n".to_owned()),
+            Just("unpack ok\n".to_owned()),
+            Just("ok refs/heads/main\n".to_owned()),
+            Just("ng refs/heads/main no\n".to_owned()),
+            Just("\u{1}PACK".to_owned()),
+            Just("\u{2}words".to_owned()),
+            Just("\u{3}fatal".to_owned()),
+        ]
+        .prop_map(|line| {
+            let mut out = Vec::new();
+            encode(&mut out, line.as_bytes());
+            out
+        }),
     ];
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+/// A server that answers every request with the same bytes.
+struct Parrot<'b>(&'b [u8], bool);
+
+impl Channel for Parrot<'_> {
+    fn ask(&mut self, _: &[u8]) -> Result<Packets<&mut dyn Read>, Bad> {
+        let stream: &'static mut dyn Read = Box::leak(Box::new(std::io::Cursor::new(self.0.to_vec())));
+        Ok(Packets::new(stream))
+    }
+
+    fn is_stateless(&self) -> bool {
+        self.1
+    }
+}
+
+/// Some commits that are here.
+struct Some3(u8);
+
+impl Haves for Some3 {
+    fn next(&mut self) -> Option<git2::Oid> {
+        self.0 += 1;
+        (self.0 < 40).then(|| git2::Oid::from_bytes(&[self.0; 20]).unwrap())
+    }
+
+    fn is_common(&mut self, _: git2::Oid) {}
 }
 
 proptest! {
     #[test]
     fn lists_of_refs(bytes in packets()) {
         let _ = read_ls_refs(&mut Packets::new(&bytes[..]), &["refs/heads/main"]);
-        let _ = read_advertisement(&mut Packets::new(&bytes[..]), &["refs/heads/main"], true);
-        let _ = read_advertisement(&mut Packets::new(&bytes[..]), &["refs/heads/main"], false);
+        let mut ids = 0;
+        let _ = read_greeting(&mut Packets::new(&bytes[..]), &["refs/heads/main", "refs/heads/"], &mut |_| ids += 1);
     }
 
     #[test]
-    fn mending_keeps_the_length_and_makes_packets_valid(bytes in packets()) {
-        let mut mended = Vec::new();
-        ValidUtf8::new(&bytes[..]).read_to_end(&mut mended).unwrap();
-        prop_assert_eq!(mended.len(), bytes.len());
-        prop_assert!(bytes.iter().zip(&mended).all(|(was, is)| was == is || (*is == b'?' && !was.is_ascii())));
+    fn answers_to_a_fetch(bytes in packets(), stateless in any::<bool>(), depth in any::<bool>(), bands in any::<bool>()) {
+        let id = git2::Oid::from_bytes(&[1; 20]).unwrap();
+        let depth = depth.then_some(3);
+        let wanted = Wanted { ids: &[id], shallow: &[], depth, thin: true, quiet: true };
+        let mut pack = Vec::new();
+        let _ = fetch::v2(&mut Parrot(&bytes, stateless), &wanted, &mut Some3(0), &mut pack);
+        let words: &[u8] = if bands { b"multi_ack_detailed side-band-64k shallow" } else { b"shallow" };
+        let capabilities = Capabilities::parse(words);
+        let _ = fetch::v0(&mut Parrot(&bytes, stateless), &capabilities, &wanted, &mut Some3(0), &mut pack);
+        prop_assert!(pack.len() <= bytes.len() * 100, "no more comes out than went in");
     }
 
     #[test]
-    fn sifting(bytes in packets(), over_http in any::<bool>(), one in any::<bool>()) {
-        let wanted = one.then(|| vec!["refs/heads/main".to_owned()]);
-        let mut sifted = Vec::new();
-        Sifted::new(&bytes[..], wanted, over_http).read_to_end(&mut sifted).unwrap();
+    fn bands_and_reports(bytes in packets()) {
+        let mut packets = Packets::new(&bytes[..]);
+        let mut payload = Vec::new();
+        let _ = Sideband::new(&mut packets).read_to_end(&mut payload);
+        prop_assert!(payload.len() <= bytes.len());
+        for words in [&b"report-status"[..], b"report-status-v2 side-band-64k", b""] {
+            let _ = read_report(&mut Packets::new(&bytes[..]), &Capabilities::parse(words), "refs/heads/main");
+        }
     }
 
     #[test]

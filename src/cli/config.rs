@@ -44,6 +44,11 @@ pub struct Config {
     /// pushed. In the environment: true, 1, yes or on.
     #[arg(long, env = "GIT_SYNC_CREATE_BRANCH", action = ArgAction::SetTrue, value_parser = values::switch)]
     pub create_branch: bool,
+    /// Clone only so many commits of history
+    ///
+    /// Later passes fetch what is new, and the rest where a comparison needs it.
+    #[arg(long, value_name = "N", env = "GIT_SYNC_DEPTH", value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+    pub depth: Option<u32>,
     /// On divergence, this instance wins
     ///
     /// By default the remote wins. Either way the commits of the losing side are kept under refs/gitsync/rescue/. In the
@@ -77,6 +82,16 @@ pub struct Config {
     #[arg(long, env = "GIT_SYNC_ALLOW_INSECURE_HTTP", hide_short_help = true)]
     #[arg(action = ArgAction::SetTrue, value_parser = values::switch)]
     pub allow_insecure_http: bool,
+    /// The key for ssh, instead of ssh's own
+    ///
+    /// It is the only key that is offered, and must need no passphrase.
+    #[arg(long, value_name = "PATH", env = "GIT_SYNC_SSH_KEY_FILE", hide_short_help = true)]
+    pub ssh_key_file: Option<PathBuf>,
+    /// The known hosts for ssh, instead of ssh's own
+    ///
+    /// A host whose key is not in this file (or in the system's /etc/ssh/ssh_known_hosts) is refused.
+    #[arg(long, value_name = "PATH", env = "GIT_SYNC_SSH_KNOWN_HOSTS_FILE", hide_short_help = true)]
+    pub ssh_known_hosts_file: Option<PathBuf>,
 
     /// The job, a command line for `sh -c`
     ///

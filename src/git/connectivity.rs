@@ -14,8 +14,8 @@ use std::rc::Rc;
 
 use git2::{ObjectType, Odb};
 
-use super::{CommitId, Repo, error};
-use crate::error::{Context, Error, Kind};
+use super::{CommitId, error};
+use crate::error::{Error, Kind};
 
 /// The most bytes of trees kept in memory, to compare the next commit with them.
 const MOST_KEPT: usize = 32 << 20;
@@ -60,7 +60,7 @@ impl std::fmt::Display for Fault {
 pub(super) struct Commit {
     pub(super) tree: CommitId,
     pub(super) parents: Vec<CommitId>,
-    time: i64,
+    pub(super) time: i64,
 }
 
 /// Which files are read in full. Of the others only presence and kind are checked. Commits and trees are always read.
@@ -80,12 +80,14 @@ pub(super) struct Inspection<'o> {
     /// Commits that a shallow clone has without their parents.
     shallow: HashSet<CommitId>,
     depth: Depth,
+    /// Trees and files that are missing are on the remote, which has promised to give them.
+    promised: bool,
     /// Trees that were checked together with everything below them.
     whole: HashSet<CommitId>,
     kept: HashMap<CommitId, Rc<[u8]>>,
     kept_size: usize,
-    /// Every object seen since the caller last took this list, if the caller wants it.
-    pub(super) seen: Option<Vec<CommitId>>,
+    /// Every object seen since the caller last took this list, if the caller wants it, with what was at its path before.
+    pub(super) seen: Option<Vec<(CommitId, Option<CommitId>)>>,
 }
 
 /// The commits that some tips reach and others do not; each as read, or why it can't be.
@@ -97,8 +99,9 @@ pub(super) fn check(
     tips: &[CommitId],
     known: &[CommitId],
     shallow: HashSet<CommitId>,
+    promised: bool,
 ) -> Result<(), Fault> {
-    let mut inspection = Inspection::new(odb, shallow, Depth::Header);
+    let mut inspection = Inspection::new(odb, shallow, Depth::Header).promised(promised);
     let mut commits = HashMap::new();
     for (id, commit) in inspection.commits(tips, known)? {
         commits.insert(id, commit?);
@@ -138,40 +141,6 @@ pub(super) fn reaches(
     Ok(false)
 }
 
-impl Repo {
-    /// Checks that everything a commit needs is here and can be read: every commit before it, its trees, its files.
-    ///
-    /// Loose files, which are the newest, are read in full. Of packed files only the header is read: a pack has a
-    /// checksum of its own.
-    ///
-    /// # Errors
-    /// [`Kind::Corrupt`], which names the object; the system's error if it denies reading.
-    pub fn check_whole(&self, commit: CommitId) -> Result<(), Error> {
-        let ours = self.git.commondir();
-        let doing = format!("checking the history of {commit}");
-        // This tells a commit that git can't parse from one that can't be read.
-        self.raw_commit(commit)?;
-        let odb = self.git.odb().context(&doing)?;
-        let mut inspection = Inspection::new(&odb, shallow_roots(ours), Depth::Loose(ours.join("objects")));
-        inspection.history_and_files(commit).map_err(|fault| fault.ours(doing))
-    }
-
-    /// Checks that every commit reachable from a reference can be read.
-    ///
-    /// # Errors
-    /// As for [`Repo::check_whole`].
-    pub(super) fn check_histories(&self) -> Result<(), Error> {
-        let doing = "checking the history of all references";
-        let odb = self.git.odb().context(doing)?;
-        let tips = self.ref_tips()?;
-        let inspection = Inspection::new(&odb, shallow_roots(self.git.commondir()), Depth::Header);
-        for (_, commit) in inspection.beyond(&tips, &HashSet::new()) {
-            commit.map_err(|fault| fault.ours(doing))?;
-        }
-        Ok(())
-    }
-}
-
 /// The shallow roots that a repository's `shallow` file lists.
 pub(super) fn shallow_roots(git_dir: &Path) -> HashSet<CommitId> {
     let text = crate::fs::files::read_to_string(&git_dir.join("shallow")).unwrap_or_default();
@@ -199,7 +168,12 @@ pub(super) fn parents_first(commits: &HashMap<CommitId, Commit>, tips: &[CommitI
 impl<'o> Inspection<'o> {
     pub(super) fn new(odb: &'o Odb<'o>, shallow: HashSet<CommitId>, depth: Depth) -> Self {
         let (whole, kept) = (HashSet::new(), HashMap::new());
-        Self { odb, shallow, depth, whole, kept, kept_size: 0, seen: None }
+        Self { odb, shallow, depth, promised: false, whole, kept, kept_size: 0, seen: None }
+    }
+
+    /// In a partial clone, trees and files that are missing are no fault.
+    pub(super) fn promised(self, promised: bool) -> Self {
+        Self { promised, ..self }
     }
 
     /// The commits that `tips` reach and `known` do not. One that can't be read is included with its fault. Where
@@ -299,8 +273,11 @@ impl<'o> Inspection<'o> {
                 continue;
             }
             added.push(id);
-            let bytes = self.tree_bytes(id)?;
-            self.note(id);
+            let bytes = match self.tree_bytes(id) {
+                Err(Fault::Missing(..)) if self.promised => continue,
+                bytes => bytes?,
+            };
+            self.note(id, olds.first());
             let olds: Vec<Rc<[u8]>> = olds.into_iter().filter_map(|old| self.tree_bytes(old).ok()).collect();
             let mut olds: Vec<_> = olds.iter().map(|old| Entries(old).peekable()).collect();
             for entry in Entries(&bytes) {
@@ -313,14 +290,14 @@ impl<'o> Inspection<'o> {
                     ObjectType::Tree => todo.push((entry.id, before)),
                     // A submodule's commit is in another repository.
                     ObjectType::Commit => {}
-                    _ => self.blob(entry.id)?,
+                    _ => self.blob(entry.id, before.first())?,
                 }
             }
         }
         Ok(())
     }
 
-    fn blob(&mut self, id: CommitId) -> Result<(), Fault> {
+    fn blob(&mut self, id: CommitId, before: Option<&CommitId>) -> Result<(), Fault> {
         let read = match &self.depth {
             Depth::Header => false,
             Depth::Loose(objects) => {
@@ -336,10 +313,11 @@ impl<'o> Inspection<'o> {
         };
         match kind {
             Ok(ObjectType::Blob) => {
-                self.note(id);
+                self.note(id, before);
                 Ok(())
             }
             Ok(_) => Err(Fault::Malformed(ObjectType::Blob, id)),
+            Err(error) if self.promised && error.code() == git2::ErrorCode::NotFound => Ok(()),
             Err(error) => Err(fault(ObjectType::Blob, id, error)),
         }
     }
@@ -377,9 +355,9 @@ impl<'o> Inspection<'o> {
         Ok(bytes)
     }
 
-    fn note(&mut self, id: CommitId) {
+    fn note(&mut self, id: CommitId, before: Option<&CommitId>) {
         if let Some(seen) = &mut self.seen {
-            seen.push(id);
+            seen.push((id, before.copied()));
         }
     }
 }

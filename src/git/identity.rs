@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::Repo;
 use crate::error::{Error, Kind};
+use crate::remote;
 
 /// The identity that the environment gives.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +26,7 @@ impl Repo {
         when: DateTime<Utc>,
     ) -> Result<(git2::Signature<'static>, git2::Signature<'static>), Error> {
         let config = self.config()?;
-        let configured = |key: &str| config.get_string(key).ok().and_then(|value| fit_to_sign(&value));
+        let configured = |key: &str| remote::configured(&config, key).and_then(|value| fit_to_sign(&value));
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let who = &self.names.identity;
         let name = configured("user.name").unwrap_or_else(|| "gitsync".into());

@@ -12,9 +12,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::connectivity::{self, Fault};
-use super::{CommitId, Place, Repo};
+use super::{CommitId, Place, Repo, raw};
 use crate::error::{Context, Error, Kind};
 use crate::fs::files;
+use crate::remote::protocol::fetch::Boundary;
 use crate::state::dir::{remove_if_there, sync_dir};
 
 /// `git prune` removes an old folder of this name, as it does its own.
@@ -25,21 +26,13 @@ pub(crate) struct Incoming {
     pub(super) git: git2::Repository,
     folder: Folder,
     /// The commits that the repository's references point to.
-    known: Vec<CommitId>,
+    pub(super) known: Vec<CommitId>,
     /// The shallow roots of the repository.
-    shallow: HashSet<CommitId>,
-    /// More shallow roots, for libgit2's walk only: [`Walk::Short`].
-    cut_short: HashSet<CommitId>,
-}
-
-/// How far libgit2 walks our history to tell the server what is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Walk {
-    /// To the end of history.
-    Full,
-    /// Up to the first commit that git can read and libgit2 can't: a malformed author or date would end the fetch. The
-    /// server then sends more than is needed.
-    Short,
+    pub(super) shallow: HashSet<CommitId>,
+    /// Those after the fetch.
+    cut: HashSet<CommitId>,
+    /// The repository is a partial clone.
+    pub(super) partial: bool,
 }
 
 /// A folder that is removed when this is dropped.
@@ -75,9 +68,11 @@ impl Drop for Folder {
 
 /// How much history a fetch asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum History {
+pub enum History {
     /// What is new.
     New,
+    /// So many commits at most.
+    Depth(u32),
     /// Also what a shallow clone left out.
     Whole,
 }
@@ -96,61 +91,60 @@ impl Incoming {
     ///
     /// # Errors
     /// If the file system fails.
-    pub(super) fn inside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
+    pub(super) fn inside(repo: &Repo) -> Result<Self, Error> {
         clear(&repo.place)?;
         let folder = repo.place.git_dir.join(NAME);
         files::make_folders(&repo.place.git_dir.join("objects")).context("making the folder of objects")?;
         fs::DirBuilder::new().mode(0o700).create(&folder).context(format!("making {}", folder.display()))?;
-        Self::make(repo, Folder(folder), walk)
+        Self::make(repo, Folder(folder))
     }
 
     /// Makes one outside the repository, which stays unchanged: for dry runs.
     ///
     /// # Errors
     /// If the file system fails.
-    pub(super) fn outside(repo: &Repo, walk: Walk) -> Result<Self, Error> {
-        Self::make(repo, Folder::temporary()?, walk)
+    pub(super) fn outside(repo: &Repo) -> Result<Self, Error> {
+        Self::make(repo, Folder::temporary()?)
     }
 
-    /// Its references tell the server what need not be sent again, and `shallow` where history is cut off.
     #[allow(clippy::disallowed_methods)]
-    fn make(repo: &Repo, folder: Folder, walk: Walk) -> Result<Self, Error> {
+    fn make(repo: &Repo, folder: Folder) -> Result<Self, Error> {
         let doing = "making a repository to fetch into";
-        let (mut known, mut refs) = (Vec::new(), String::from("# pack-refs with: sorted\n"));
-        let mut named = Vec::new();
-        for reference in repo.git.references().context("reading the references")? {
-            let reference = reference.context("reading the references")?;
-            match (reference.name(), reference.peel_to_commit()) {
-                (Ok(name), Ok(commit)) => {
-                    named.push((name.to_owned(), commit.id()));
-                    known.push(commit.id());
-                }
-                _ => known.extend(reference.target().filter(|target| repo.has_commit(*target))),
-            }
-        }
-        named.sort();
-        for (name, commit) in named {
-            refs.push_str(&format!("{commit} {name}\n"));
-        }
         let (at, ours) = (&folder.0, repo.git.commondir());
         for name in ["objects/pack", "refs"] {
             files::make_folders(&at.join(name)).context(doing)?;
         }
         fs::write(at.join("HEAD"), "ref: refs/heads/none\n").context(doing)?;
-        fs::write(at.join("packed-refs"), refs).context(doing)?;
-        let shallow = connectivity::shallow_roots(ours);
-        let cut_short: HashSet<CommitId> = match walk {
-            Walk::Full => HashSet::new(),
-            Walk::Short => repo.children_of_odd(known.iter().copied())?.into_iter().collect(),
-        };
-        write_cut(&at.join("shallow"), shallow.union(&cut_short)).context(doing)?;
-        // open_bare would not read the shallow roots.
         let flags = git2::RepositoryOpenFlags::BARE | git2::RepositoryOpenFlags::NO_SEARCH;
         let git = git2::Repository::open_ext(at, flags, std::iter::empty::<&std::ffi::OsStr>()).context(doing)?;
         let odb = git.odb().context(doing)?;
         odb.add_disk_alternate(&ours.join("objects").to_string_lossy()).context(doing)?;
         drop(odb);
-        Ok(Self { git, folder, known, shallow, cut_short })
+        let shallow = connectivity::shallow_roots(ours);
+        let partial = super::partial::is_partial(ours);
+        Ok(Self { git, folder, known: repo.ref_tips()?, cut: shallow.clone(), shallow, partial })
+    }
+
+    /// Takes in where the server cuts history off.
+    ///
+    /// # Errors
+    /// If the file system fails.
+    pub(super) fn cut_at(&mut self, repo: &Repo, boundary: &Boundary, history: History) -> Result<(), Error> {
+        let doing = "noting where history is cut";
+        let (ours, all) = (repo.git.odb().context(doing)?, self.git.odb().context(doing)?);
+        for id in &boundary.unshallow {
+            self.cut.remove(id);
+        }
+        for id in &boundary.shallow {
+            // A remote that is shallow itself lists where, whether we have more of its history or not.
+            let is_ours = history == History::New && ours.exists(*id);
+            let parents = all.read(*id).ok().and_then(|object| raw::commit(object.data())).map(|commit| commit.parents);
+            let lacks = |parents: Vec<CommitId>| parents.iter().any(|parent| !all.exists(*parent));
+            if !is_ours && parents.is_some_and(|parents| history != History::New || lacks(parents)) {
+                self.cut.insert(*id);
+            }
+        }
+        write_cut(&self.folder.0.join("shallow"), self.cut.iter()).context(doing)
     }
 
     /// Returns whether a commit is here with everything it needs, even if no reference reaches it: a fetch that was
@@ -171,16 +165,15 @@ impl Incoming {
     /// If the objects can't be read at all.
     pub(super) fn check(&self, tip: CommitId, history: History) -> Result<Result<(), Fault>, Error> {
         let odb = self.git.odb().context("reading what was fetched")?;
-        let shallow = self.shallow_now();
         let mut tips = vec![tip];
         let known = match history {
-            History::New => self.known.as_slice(),
+            History::New | History::Depth(_) => self.known.as_slice(),
             History::Whole => {
-                tips.extend(self.shallow.difference(&shallow));
+                tips.extend(self.shallow.difference(&self.cut));
                 &[]
             }
         };
-        Ok(connectivity::check(&odb, &tips, known, shallow))
+        Ok(connectivity::check(&odb, &tips, known, self.cut.clone(), self.partial))
     }
 
     /// Moves the fetched objects into the repository's, durably.
@@ -196,6 +189,11 @@ impl Incoming {
         // A pack exists for git once its index is there, so the index goes last.
         packs.sort_by_key(|file| file.extension().is_some_and(|kind| kind == "idx"));
         for file in &packs {
+            if self.partial && file.extension().is_some_and(|kind| kind == "pack") {
+                // git then knows that the remote has what these objects refer to.
+                fs::write(to.join(file.with_extension("promisor").file_name().unwrap_or_default()), "")
+                    .context(doing)?;
+            }
             if let Some(name) = file.file_name() {
                 fs::rename(file, to.join(name)).context(doing)?;
             }
@@ -207,17 +205,10 @@ impl Incoming {
         repo.git.odb().and_then(|odb| odb.refresh()).context(doing)
     }
 
-    /// The shallow roots of the repository after the fetch.
-    fn shallow_now(&self) -> HashSet<CommitId> {
-        let mut roots = connectivity::shallow_roots(&self.folder.0);
-        roots.retain(|root| self.shallow.contains(root) || !self.cut_short.contains(root));
-        roots
-    }
-
     /// Writes the shallow roots to the repository if the fetch has changed them. The objects are already on disk.
     fn move_cut(&self, ours: &Path) -> io::Result<()> {
-        let now = self.shallow_now();
-        if now == self.shallow {
+        let now = &self.cut;
+        if *now == self.shallow {
             return Ok(());
         }
         let (from, to) = (self.folder.0.join("shallow-now"), ours.join("shallow"));

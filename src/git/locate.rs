@@ -151,6 +151,7 @@ pub(crate) fn check_format(git_dir: &Path) -> Result<(), Error> {
         "extensions.noop"
         | "extensions.worktreeconfig"
         | "extensions.preciousobjects"
+        | "extensions.partialclone"
         | "extensions.relativeworktrees" => false,
         "extensions.objectformat" => !value.eq_ignore_ascii_case("sha1"),
         "extensions.refstorage" => !value.eq_ignore_ascii_case("files"),

@@ -1,40 +1,25 @@
-//! The remote: reading its tip, fetching, and pushing under a lease.
-//!
-//! libgit2's success is not trusted. A fetch whose branch vanished returns Ok, a refused push returns Ok, a forced push
-//! that lost a race returns Ok. So the tip is read first, the server's answer for our reference is checked, and what
-//! the server advertises in that very push is compared with what we mean to overwrite.
+//! The remote: its configuration, and reading its tip.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::rc::Rc;
 
 use chrono::{DateTime, Utc};
 
-use super::connectivity::Fault;
-use super::error::is_systems;
-use super::incoming::{History, Incoming, Walk, incomplete, not_well_formed};
-use super::odd::{Beside, is_odd};
 use super::{CommitId, Names, Repo};
 use crate::error::{Context, Error, Kind};
-use crate::remote::{self, Session};
+use crate::remote::{self, Session, Sessions};
 use crate::rescued::RescueKind;
 use crate::state::marker::Destination;
 
-/// The most bytes kept of what a server says during a push.
-const MOST_SAID: usize = 16 * 1024;
-
 /// The remote of a repository, for one pass.
 pub struct Remote<'r> {
-    repo: &'r Repo,
-    fetch: Session,
-    push: Option<Session>,
-}
-
-/// What a fetch found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Push {
-    /// Move it forward only.
-    FastForward,
-    /// Overwrite the exact tip that was judged, if it still is the tip.
-    Overwrite,
+    pub(super) repo: &'r Repo,
+    pub(super) fetch: Rc<Session>,
+    pub(super) push: Option<Rc<Session>>,
+    /// The tip that was just read, for the fetch that follows: it fetches what was judged.
+    pub(super) asked: Cell<Option<Option<CommitId>>>,
+    /// Refuses to push where the push URL is another repository's.
+    pub(super) push_url: Result<(), Error>,
 }
 
 impl Repo {
@@ -58,7 +43,7 @@ impl Repo {
     ///
     /// # Errors
     /// [`Kind::NotReady`] if there is no such remote; otherwise the transport's objection to its URL.
-    pub fn remote(&self, options: &remote::Options) -> Result<Remote<'_>, Error> {
+    pub fn remote(&self, options: &remote::Options, sessions: &Sessions) -> Result<Remote<'_>, Error> {
         let name = &self.names.remote;
         let remote = self.git.find_remote(name).map_err(|error| {
             let next = format!("`git remote add {name} URL`, or run `gitsync init-sync --remote-url URL`");
@@ -70,20 +55,22 @@ impl Repo {
             Error::new(Kind::NotReady, what, next)
         })?;
         let config = self.config()?;
-        let open = |url: &str| Session::open(url, &config, options.clone());
+        let open = |url: &str| sessions.open(url, &config, options);
         let url = remote.url().map_err(|_| {
             Error::new(Kind::NotReady, format!("the URL of remote '{name}' is not UTF-8"), "`git remote set-url` it")
         })?;
         let push = remote.pushurl().ok().flatten();
         let Some(rewriting) = options.env.rewriting(&config) else {
+            let push_url = remote::check_push_url(name, url, push, &self.place.work_dir);
             let push = push.filter(|push| *push != url).map(open).transpose()?;
-            return Ok(Remote { repo: self, fetch: open(url)?, push });
+            return Ok(Remote { repo: self, fetch: open(url)?, push, asked: Cell::new(None), push_url });
         };
         // libgit2 has applied only the rewriting that it knows, which is not all of it.
         let stored = |key: &str| config.get_string(&format!("remote.{name}.{key}")).ok();
         let (url, push) = rewriting.apply(&stored("url").unwrap_or_default(), stored("pushurl").as_deref());
+        let push_url = remote::check_push_url(name, &url, push.as_deref(), &self.place.work_dir);
         let push = push.filter(|push| *push != url).map(|push| open(&push)).transpose()?;
-        Ok(Remote { repo: self, fetch: open(&url)?, push })
+        Ok(Remote { repo: self, fetch: open(&url)?, push, asked: Cell::new(None), push_url })
     }
 
     /// The remote's URL as configured; `None` if there is no such remote.
@@ -240,7 +227,7 @@ impl Remote<'_> {
         let more = match more {
             0 => String::new(),
             // The list was cut off.
-            _ if branches.len() + 2 >= remote::pktline::MOST_LISTED => " and many more".to_owned(),
+            _ if branches.len() + 2 >= remote::protocol::refs::MOST_LISTED => " and many more".to_owned(),
             more => format!(" and {more} more"),
         };
         let tag = if is_tag { " (it is a tag)" } else { "" };
@@ -258,279 +245,15 @@ impl Remote<'_> {
     /// # Errors
     /// [`Kind::Unreachable`] or [`Kind::Refused`].
     pub fn tip(&self) -> Result<Option<CommitId>, Error> {
-        self.fetch.tip(&self.repo.branch_ref())
+        let tip = self.fetch.tip(&self.repo.branch_ref())?;
+        self.asked.set(Some(tip));
+        Ok(tip)
     }
 
-    /// Fetches the branch with its whole history, checks that nothing of it is missing, and records the tip.
-    ///
-    /// # Errors
-    /// [`Kind::Unreachable`] or [`Kind::Refused`]; also if the repository can't be written. Nothing has changed then.
-    pub fn fetch(&self) -> Result<Option<CommitId>, Error> {
-        self.fetch_deep(History::New)
+    /// Ends the conversations that are waiting for more. Returns whether the remote left a request in protocol v2
+    /// unanswered, and answered an older one.
+    pub fn rest(&self) -> bool {
+        let sessions = std::iter::once(&self.fetch).chain(&self.push);
+        sessions.inspect(|session| session.rest()).filter(|session| session.is_silent_to_v2()).count() > 0
     }
-
-    /// Like [`Remote::fetch`], and also fetches all history that a shallow clone left out.
-    ///
-    /// # Errors
-    /// As for [`Remote::fetch`].
-    pub fn fetch_whole(&self) -> Result<Option<CommitId>, Error> {
-        self.fetch_deep(History::Whole)
-    }
-
-    fn fetch_deep(&self, history: History) -> Result<Option<CommitId>, Error> {
-        let make = |walk| Incoming::inside(self.repo, walk);
-        let Some((incoming, tip)) = self.download(make, history)? else { return Ok(None) };
-        incoming.join(self.repo)?;
-        if history == History::Whole {
-            self.repo.see_whole_history()?;
-        }
-        Ok(Some(tip))
-    }
-
-    /// Fetches the branch for a dry run, without writing to the repository: into a scratch repository whose objects
-    /// only this process then sees as if they were the repository's.
-    ///
-    /// # Errors
-    /// As for [`Remote::fetch`].
-    pub fn fetch_beside(&self) -> Result<Option<CommitId>, Error> {
-        self.fetch_beside_deep(History::New)
-    }
-
-    /// Like [`Remote::fetch_beside`], and also fetches all history that a shallow clone left out.
-    ///
-    /// # Errors
-    /// As for [`Remote::fetch`].
-    pub fn fetch_whole_beside(&self) -> Result<Option<CommitId>, Error> {
-        self.fetch_beside_deep(History::Whole)
-    }
-
-    fn fetch_beside_deep(&self, history: History) -> Result<Option<CommitId>, Error> {
-        let make = |walk| Incoming::outside(self.repo, walk);
-        let Some((incoming, tip)) = self.download(make, history)? else { return Ok(None) };
-        incoming.lend(self.repo)?;
-        if history == History::Whole {
-            // It is set already only if an earlier fetch did this, and then nothing has changed since.
-            let _ = self.repo.uncut.set(incoming.opened_again()?);
-        }
-        // Read it while the scratch repository exists: libgit2 then keeps its packs open, and objects it has read.
-        self.repo.raw_commit(tip)?;
-        *self.repo.scratch.borrow_mut() = Some(incoming);
-        Ok(Some(tip))
-    }
-
-    /// Downloads the branch's tip and everything it needs, and checks them.
-    fn download(
-        &self,
-        make: impl Fn(Walk) -> Result<Incoming, Error>,
-        history: History,
-    ) -> Result<Option<(Incoming, CommitId)>, Error> {
-        let doing = format!("fetching {} from {}", self.repo.names.branch, self.display_url());
-        // All references tell the server what is here already.
-        super::special::check_all_refs(&self.repo.place)?;
-        let mut incoming = make(Walk::Full)?;
-        let mut transferred = self.transfer(&incoming, history);
-        if transferred.as_ref().is_err_and(is_odd) {
-            // Its folder must be removed before the next one takes the same path.
-            drop(incoming);
-            incoming = make(Walk::Short)?;
-            transferred = self.transfer(&incoming, history);
-        }
-        let Some(tip) = transferred.map_err(|error| self.fetch_failed(&doing, &error))? else { return Ok(None) };
-        match incoming.check(tip, history)? {
-            Ok(()) => Ok(Some((incoming, tip))),
-            Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
-            Err(fault) => Err(self.not_ours().err().unwrap_or_else(|| match fault {
-                Fault::Malformed(..) => not_well_formed(&doing, fault),
-                Fault::Missing(..) | Fault::Unreadable(..) => incomplete(&doing, fault),
-            })),
-        }
-    }
-
-    /// Downloads what is new into `incoming`.
-    fn transfer(&self, incoming: &Incoming, history: History) -> Result<Option<CommitId>, git2::Error> {
-        let branch = self.repo.branch_ref();
-        let mut remote = incoming.git.remote_anonymous(self.fetch.libgit2_url())?;
-        let mut connection = remote.connect_auth(git2::Direction::Fetch, None, None)?;
-        let tip = connection.list()?.iter().find(|head| head.name() == branch).map(git2::RemoteHead::oid);
-        let Some(tip) = tip else { return Ok(None) };
-        if history == History::New && incoming.has_whole(tip) {
-            return Ok(Some(tip));
-        }
-        let mut options = git2::FetchOptions::new();
-        options.download_tags(git2::AutotagOption::None).update_fetchhead(false);
-        if history == History::Whole || incoming.has(tip) {
-            // GIT_FETCH_DEPTH_UNSHALLOW. Without it libgit2 does not request a commit that is here, whatever it lacks.
-            options.depth(i32::MAX);
-        }
-        let mut callbacks = git2::RemoteCallbacks::new();
-        callbacks.transfer_progress(|progress| {
-            self.fetch.objects(progress.received_objects(), progress.total_objects());
-            true
-        });
-        options.remote_callbacks(callbacks);
-        let refspec = format!("+{branch}:refs/heads/fetched");
-        connection.remote().download(&[refspec.as_str()], Some(&mut options))?;
-        Ok(Some(tip))
-    }
-
-    fn fetch_failed(&self, doing: &str, error: &git2::Error) -> Error {
-        let class = error.class();
-        let of_objects = matches!(
-            class,
-            git2::ErrorClass::Odb | git2::ErrorClass::Object | git2::ErrorClass::Zlib | git2::ErrorClass::Indexer
-        );
-        match self.fetch.take_error() {
-            Some(error) => error,
-            None if of_objects => self.not_ours().err().unwrap_or_else(|| incomplete(doing, error.message())),
-            None => session_error(&self.fetch, doing, error),
-        }
-    }
-
-    /// Checks our own objects before the server is blamed: one that can't be read during a fetch may be damaged here.
-    fn not_ours(&self) -> Result<(), Error> {
-        for tip in [self.repo.local_tip()?, self.repo.last_seen()?].into_iter().flatten() {
-            self.repo.check_whole(tip)?;
-        }
-        // libgit2 and our own check both walk from all references.
-        self.repo.check_histories()
-    }
-
-    /// Pushes `commit` to the branch, if the remote's tip is still `expected`.
-    ///
-    /// Returns Ok only if the server has confirmed this reference, or was seen to hold the commit.
-    ///
-    /// # Errors
-    /// [`Kind::LostRace`] if the tip has changed, [`Kind::Refused`] with the server's words, and [`Kind::Unreachable`]
-    /// if the result of the push is unknown.
-    pub fn push(&self, commit: CommitId, expected: Option<CommitId>, how: Push) -> Result<(), Error> {
-        let session = self.push.as_ref().unwrap_or(&self.fetch);
-        let branch = self.repo.branch_ref();
-        let doing = format!("pushing to {}", session.display_url());
-        let advertised: RefCell<Option<Option<CommitId>>> = RefCell::new(None);
-        let answer: RefCell<Option<Option<String>>> = RefCell::new(None);
-        // The output of the server's hooks; GitHub and GitLab give the reason for a refusal there.
-        let said: RefCell<Vec<u8>> = RefCell::new(Vec::new());
-        let push = |git: &git2::Repository, how: Push| -> Result<(), git2::Error> {
-            let mut callbacks = git2::RemoteCallbacks::new();
-            callbacks.push_negotiation(|updates| {
-                for update in updates {
-                    // `src` is the remote's tip as advertised in this connection; zero means that there is none.
-                    let there = Some(update.src()).filter(|id| !id.is_zero());
-                    *advertised.borrow_mut() = Some(there);
-                    if there != expected {
-                        return Err(git2::Error::from_str("the remote has moved"));
-                    }
-                }
-                Ok(())
-            });
-            callbacks.sideband_progress(|text| {
-                let mut said = said.borrow_mut();
-                let room = MOST_SAID.saturating_sub(said.len());
-                said.extend_from_slice(&text[..text.len().min(room)]);
-                true
-            });
-            callbacks.push_transfer_progress(|done, total, _| session.objects(done, total));
-            callbacks.push_update_reference(|_, status| {
-                *answer.borrow_mut() = Some(status.map(str::to_owned));
-                Ok(())
-            });
-            let mut options = git2::PushOptions::new();
-            options.remote_callbacks(callbacks);
-            let force = match how {
-                Push::FastForward => "",
-                Push::Overwrite => "+",
-            };
-            let refspec = format!("{force}{commit}:{branch}");
-            let remote = git.remote_anonymous(session.libgit2_url());
-            remote.and_then(|mut remote| push_with(&mut remote, &refspec, &mut options))
-        };
-        let pushed = match push(&self.repo.git, how) {
-            Err(error) if is_odd(&error) && (how == Push::Overwrite || self.is_forward(commit, expected)?) => {
-                let beside = Beside::to_push(self.repo, commit, expected)?;
-                // Forced: libgit2's own check would look for the remote's commit there. `is_forward` has checked.
-                push(&beside.git, Push::Overwrite)
-            }
-            pushed => pushed,
-        };
-        let moved = || {
-            let what = format!("{doing}: the remote's '{}' moved in the meantime", self.repo.names.branch);
-            Error::new(Kind::LostRace, what, "the next pass looks again and decides")
-        };
-        let advertised = advertised.into_inner();
-        if advertised.is_some_and(|there| there != expected && there != Some(commit)) {
-            return Err(moved());
-        }
-        if advertised == Some(Some(commit)) {
-            // Somebody else has pushed it, perhaps the job: the server itself advertises it.
-            return Ok(());
-        }
-        match (pushed, answer.into_inner()) {
-            (Ok(()), Some(None)) => Ok(()),
-            (_, Some(Some(words))) => Err(refused(&doing, &words, &String::from_utf8_lossy(&said.borrow()))),
-            (Err(error), _) if error.code() == git2::ErrorCode::NotFastForward => Err(moved()),
-            (Err(error), _) => {
-                let trouble = session_error(session, &doing, &error);
-                self.look_up(session, commit, expected, trouble, moved)
-            }
-            // The server reported nothing for our reference: it had the commit already, or it does not report.
-            (Ok(()), None) => {
-                let what = format!("{doing}: the server did not say whether it took the commit");
-                let trouble = Error::new(Kind::Unreachable, what, "the next pass looks and pushes again");
-                self.look_up(session, commit, expected, trouble, moved)
-            }
-        }
-    }
-
-    /// Returns whether a push of `commit` is a fast-forward of the remote's branch.
-    fn is_forward(&self, commit: CommitId, expected: Option<CommitId>) -> Result<bool, Error> {
-        expected.map_or(Ok(true), |expected| Ok(expected == commit || self.repo.descends(commit, expected)?))
-    }
-
-    /// Reads the remote's tip after a push whose answer did not arrive.
-    fn look_up(
-        &self,
-        session: &Session,
-        commit: CommitId,
-        expected: Option<CommitId>,
-        trouble: Error,
-        moved: impl Fn() -> Error,
-    ) -> Result<(), Error> {
-        match session.tip(&self.repo.branch_ref()) {
-            Ok(tip) if tip == Some(commit) => {
-                tracing::info!(commit = %commit, "the answer to the push was lost; the remote has the commit");
-                Ok(())
-            }
-            Ok(tip) if tip == expected => Err(trouble),
-            Ok(_) => Err(moved()),
-            Err(_) => Err(trouble),
-        }
-    }
-}
-
-/// The only place that pushes.
-#[allow(clippy::disallowed_methods)]
-fn push_with(
-    remote: &mut git2::Remote<'_>,
-    refspec: &str,
-    options: &mut git2::PushOptions<'_>,
-) -> Result<(), git2::Error> {
-    remote.push(&[refspec], Some(options))
-}
-
-fn session_error(session: &Session, doing: &str, error: &git2::Error) -> Error {
-    match session.take_error() {
-        Some(error) => error,
-        None if matches!(error.class(), git2::ErrorClass::Net | git2::ErrorClass::Http | git2::ErrorClass::Ssh) => {
-            session.explain(error)
-        }
-        None => Error::git(doing, error),
-    }
-}
-
-/// The error for the server's answer about one reference. `said` is what it said besides.
-fn refused(doing: &str, words: &str, said: &str) -> Error {
-    let refusal = remote::refusal(words, said);
-    let said = remote::redact::text(said.as_bytes());
-    let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-    Error { what: format!("{doing}: the server refused: {}{said}", refusal.what), ..refusal }
 }

@@ -12,8 +12,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use super::err_packet::ErrWatch;
 use super::programs::{self, GRACE, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES};
+use super::progress::Meter;
 use super::ssh::SshCommand;
 use super::url::{GitUrl, SshUrl};
 use super::{Limits, answers, redact};
@@ -32,6 +33,9 @@ use crate::watchdog::STACK;
 const MOST_AHEAD: usize = 8 << 20;
 /// The most that is kept of a program's error output: its end.
 const MOST_SAID: usize = 8 << 10;
+/// What is read at a time where less is asked for.
+const AT_ONCE: usize = 16 << 10;
+
 /// How a repository that is no http remote is reached.
 #[derive(Debug)]
 pub(crate) enum Endpoint {
@@ -91,6 +95,7 @@ pub(crate) struct Connection {
     ended: bool,
     /// The program may have work to do after it has answered.
     patient: bool,
+    meter: Option<Arc<Meter>>,
 }
 
 impl Connection {
@@ -108,6 +113,12 @@ impl Connection {
 
     fn patient(mut self, service: &str) -> Connection {
         self.patient = service == "receive-pack";
+        self
+    }
+
+    /// Counts what comes and goes from here on.
+    pub fn metered(mut self, meter: Arc<Meter>) -> Connection {
+        self.meter = Some(meter);
         self
     }
 
@@ -164,6 +175,7 @@ impl Connection {
             url,
             ended: false,
             patient: false,
+            meter: None,
         })
     }
 
@@ -175,7 +187,10 @@ impl Connection {
         while !bytes.is_empty() {
             let Some(to) = &self.to else { return Err(self.hung_up()) };
             match rustix::io::write(to, bytes) {
-                Ok(n) => bytes = &bytes[n..],
+                Ok(n) => {
+                    bytes = bytes.get(n..).unwrap_or_default();
+                    self.meter.iter().for_each(|meter| meter.sent(n));
+                }
                 Err(Errno::AGAIN) => self.wait(true)?,
                 Err(Errno::INTR) => {}
                 Err(_) => return Err(self.hung_up()),
@@ -192,14 +207,25 @@ impl Connection {
         if !self.ahead.is_empty() {
             return Ok(self.ahead.read(buffer).unwrap_or(0));
         }
+        let mut some = [0; AT_ONCE];
         loop {
             if self.ended || buffer.is_empty() {
                 return Ok(0);
             }
-            match rustix::io::read(&self.from, &mut *buffer) {
+            // Packets are asked for in small pieces: one system call for each would be most of the work.
+            let (read, ahead) = match buffer.len() < AT_ONCE {
+                true => (rustix::io::read(&self.from, &mut some), true),
+                false => (rustix::io::read(&self.from, &mut *buffer), false),
+            };
+            match read {
                 Ok(n) => {
                     self.ended = n == 0;
-                    return Ok(n);
+                    self.meter.iter().for_each(|meter| meter.received(n));
+                    if !ahead {
+                        return Ok(n);
+                    }
+                    self.ahead.extend(some.get(..n).unwrap_or_default());
+                    return Ok(self.ahead.read(buffer).unwrap_or(0));
                 }
                 Err(Errno::AGAIN) => self.wait(false)?,
                 Err(Errno::INTR) => {}
@@ -259,7 +285,10 @@ impl Connection {
                 let mut some = [0; 8192];
                 match rustix::io::read(&self.from, &mut some) {
                     Ok(0) => self.ended = true,
-                    Ok(n) => self.ahead.extend(&some[..n]),
+                    Ok(n) => {
+                        self.meter.iter().for_each(|meter| meter.received(n));
+                        self.ahead.extend(some.get(..n).unwrap_or_default());
+                    }
                     Err(Errno::AGAIN | Errno::INTR) => {}
                     Err(_) => self.ended = true,
                 }
@@ -300,6 +329,13 @@ impl Connection {
             self.hear();
         }
         redact::text(&self.said)
+    }
+
+    /// How the program ended, once it has or a moment has passed.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        let running = self.running.as_mut()?;
+        running.ended_by(self.limits.until().min(Instant::now() + GRACE));
+        running.child.try_wait().ok().flatten()
     }
 
     /// The error for a conversation the other side ended too early. What it said last may not have been read yet.

@@ -14,15 +14,15 @@
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::GitConfig;
 use super::connection::Connection;
 use super::programs;
 use super::url::{HttpUrl, Origin, Remote, TOKEN_USER};
-use super::{Env, Limits, Options, TokenHost, encoding, redact};
-use crate::clock::instant;
+use super::{Env, Limits, Options, TokenHost, answers, cookies, encoding, redact};
+use crate::clock::{self, instant};
 use crate::error::{Error, Kind};
 use crate::fs::files;
 
@@ -83,6 +83,10 @@ pub(crate) struct Credentials {
     allow_insecure_http: bool,
     config: GitConfig,
     limits: Limits,
+    /// What programs that may know a secret failed with.
+    failures: Mutex<Vec<String>>,
+    /// The `Cookie` header, read once.
+    cookies: OnceLock<Option<String>>,
 }
 
 impl Credentials {
@@ -96,12 +100,19 @@ impl Credentials {
             allow_insecure_http: options.allow_insecure_http,
             config: config.clone(),
             limits,
+            failures: Mutex::default(),
+            cookies: OnceLock::new(),
         }
     }
 
     /// The origin the secrets are bound to.
     pub fn home(&self) -> &Origin {
         &self.url.origin
+    }
+
+    /// The remote's URL, which git's configuration is asked for.
+    pub fn url(&self) -> &HttpUrl {
+        &self.url
     }
 
     /// May a secret go there as far as the wire is concerned?
@@ -160,6 +171,10 @@ impl Credentials {
         if let Some(withheld) = self.withheld() {
             return withheld;
         }
+        let failures = self.failures();
+        if !failures.is_empty() {
+            return failures.join("; ");
+        }
         if !self.is_safe() {
             return format!(
                 "no credentials were sent because {origin} is plain http; use https://, or --allow-insecure-http if it must be"
@@ -171,18 +186,50 @@ impl Credentials {
         }
     }
 
-    /// The header lines git was told to add (`http.extraheader`), the `Authorization` among them left out.
+    fn failures(&self) -> MutexGuard<'_, Vec<String>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What to do where there were no credentials.
+    pub fn what_next(&self) -> String {
+        if self.withheld().is_some() {
+            return self.remedy();
+        }
+        if !self.failures().is_empty() {
+            return "see that the program runs for the user that runs gitsync, and that it knows this host; or set \
+                    GIT_SYNC_TOKEN or --token-file"
+                .to_owned();
+        }
+        format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS)
+    }
+
+    /// The header lines git was told to add (`http.extraheader`, `http.cookieFile`), the `Authorization` among them left out.
     ///
     /// A line that looks secret goes over plain http no more than a token does.
     pub fn extra_headers(&self) -> Vec<(String, String)> {
+        let cookies = self.cookies.get_or_init(|| self.read_cookies()).clone();
+        let cookies = cookies.map(|cookies| ("Cookie".to_owned(), cookies));
         self.extra_header_lines()
             .into_iter()
+            .chain(cookies)
             .filter(|(name, _)| {
                 let name = name.to_ascii_lowercase();
                 let secret = ["auth", "cookie", "token", "key", "secret"].iter().any(|word| name.contains(word));
                 name != "authorization" && (!secret || self.is_safe())
             })
             .collect()
+    }
+
+    fn read_cookies(&self) -> Option<String> {
+        let path = self.config.path("http", "cookiefile", &self.url, &self.env)?;
+        match files::read(&path) {
+            Ok(file) => cookies::for_url(&String::from_utf8_lossy(&file), &self.url, clock::now().timestamp()),
+            Err(error) => {
+                let what = format!("the file {} of http.cookieFile can't be read: {error}", path.display());
+                warn_once(&what, "see that the file is there and that this user may read it");
+                None
+            }
+        }
     }
 
     fn extra_header_lines(&self) -> Vec<(String, String)> {
@@ -340,14 +387,14 @@ impl Credentials {
         Ok(ask(question)?.map(|secret| Authorization::basic(&user, &secret, source)))
     }
 
-    /// Runs a program that may know a secret; one that fails knows none.
+    /// Runs a program that may know a secret; one that fails knows none, and is named if no other knows one.
     fn run(&self, mut command: Command, input: &str, source: &str) -> Result<Option<String>, Error> {
         // Nobody is there to answer.
         command.env("GIT_TERMINAL_PROMPT", "0").env("GCM_INTERACTIVE", "never");
         let mut connection = match Connection::talk(command, self.limits.clone(), source, "git") {
             Ok(connection) => connection,
             Err(e) => {
-                tracing::warn!(helper = source, error = e.what, next = e.next, "a credential helper could not be run");
+                self.failures().push(format!("{source} could not be run: {}", e.what));
                 return Ok(None);
             }
         };
@@ -365,10 +412,16 @@ impl Credentials {
                 break;
             }
         }
-        if answer.is_empty() {
-            tracing::debug!(helper = source, said = connection.last_words(), "a credential helper knows nothing");
+        let answer = String::from_utf8(answer).unwrap_or_default();
+        // A helper that has a secret may go on for a while: `git credential-cache` leaves its daemon behind.
+        let knows = if input.is_empty() { !answer.is_empty() } else { answer.contains("password=") };
+        if let Some(status) = (!knows).then(|| connection.exit_status()).flatten().filter(|status| !status.success()) {
+            let said = connection.last_words();
+            let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+            let how = status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"));
+            self.failures().push(format!("{source} failed with {how}{said}"));
         }
-        Ok(String::from_utf8(answer).ok().filter(|a| !a.is_empty()))
+        Ok(Some(answer).filter(|answer| !answer.is_empty()))
     }
 }
 
@@ -396,7 +449,7 @@ impl fmt::Display for TokenSource<'_> {
 }
 
 /// A pass opens several sessions; it says this once for each host.
-fn warn_once(what: &str, next: &str) {
+pub(super) fn warn_once(what: &str, next: &str) {
     static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if !said.iter().any(|known| known == what) {

@@ -36,6 +36,11 @@ impl Env {
         "SSL_CERT_DIR",
         "GIT_SSL_CAINFO",
         "GIT_SSL_CAPATH",
+        "GIT_SSL_CERT",
+        "GIT_SSL_KEY",
+        "GIT_SSL_NO_VERIFY",
+        "GIT_HTTP_USER_AGENT",
+        "HOME",
     ];
 
     /// Looks each of [`Env::NAMES`] up. The secrets among them are masked in every text from here on.

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 
 use super::config::{PREFIXES, Rewriting};
 use super::credentials::register_header_line;
+use super::include_if;
 
 /// The entries in their order, or why git would refuse them.
 #[derive(Clone, Default)]
@@ -47,9 +48,10 @@ impl EnvConfig {
         read
     }
 
-    /// What a remote's URL becomes by these entries and by those of `config`, if these rewrite any; else libgit2 knows.
+    /// What a remote's URL becomes by these entries and by those of `config`, if there may be some that libgit2 does not know.
     pub fn rewriting(&self, config: &git2::Config) -> Option<Rewriting> {
-        if !self.entries.iter().any(|(key, _)| key.starts_with("url.")) {
+        // What libgit2 knows nothing of.
+        if !self.entries.iter().any(|(key, _)| key.starts_with("url.")) && !include_if::has_any(config) {
             return None;
         }
         let mut rewriting = Rewriting::read(config);

@@ -1,35 +1,35 @@
 //! Smart HTTP on ureq and rustls.
 //!
-//! One exchange at a time over a kept connection, streaming both ways: a push is sent as it is packed, a fetch is
+//! One exchange at a time over a kept connection, streaming both ways: a large push is sent from a file, a fetch is
 //! indexed as it comes, and neither is ever held whole. Redirects are followed here and not by the client, because
 //! what may be sent to the next URL depends on what it is: a secret goes to the origin it is bound to and nowhere else.
 
 mod answer;
 mod client;
+mod client_cert;
 mod failure;
-mod fetch;
+mod forward;
 mod proxy;
 mod push;
 mod redirect;
 mod refs;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ureq::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use ureq::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use ureq::{Agent, SendBody};
 
 pub(crate) use self::answer::Incoming;
 pub use self::answer::{EndsLater, end_answers_later};
 use self::answer::{Tail, drain, words_of};
 use self::failure::{broken, explain, lasting};
-pub(crate) use self::fetch::FetchStep;
-use self::push::Pieces;
-pub(crate) use self::push::Push;
 use super::config::GitConfig;
 use super::credentials::{Authorization, Credentials};
 use super::progress::Meter;
+use super::protocol::refs::Listing;
+use super::spool::Spool;
 use super::url::{HttpUrl, Origin};
 use super::{Env, Limits, Options, answers, redact};
 use crate::error::Error;
@@ -43,6 +43,8 @@ const MOST_REDIRECTS: usize = 5;
 pub(crate) struct Http {
     credentials: Credentials,
     env: Env,
+    /// The remote's name.
+    remote: Option<String>,
     config: GitConfig,
     limits: Limits,
     meter: Arc<Meter>,
@@ -62,9 +64,15 @@ struct State {
     asked: bool,
     /// A request with what is now in `authorization` was answered well.
     proven: bool,
-    /// Does the server answer protocol v2? Unknown until asked.
+    /// Whether the server answers protocol v2. Unknown until asked.
     speaks_v2: Option<bool>,
+    /// It left a request in protocol v2 unanswered, and answered an older one.
+    silent: bool,
+    /// What a server without v2 has listed.
+    listing: Option<Listing>,
     agent: Option<(Origin, Agent)>,
+    /// The proxy that this agent goes through, fit to be printed.
+    proxy: Option<String>,
     /// The folders of authorities are read too.
     every_authority: bool,
 }
@@ -72,10 +80,9 @@ struct State {
 /// What to send.
 enum Body<'a> {
     Nothing,
-    /// Can be sent again after a redirect or a 401.
     Whole(&'a [u8]),
-    /// Can be sent once.
-    Stream(Pieces),
+    /// A command and its pack.
+    Push(&'a [u8], &'a Spool),
 }
 
 /// One thing asked of the server.
@@ -88,13 +95,24 @@ struct Request<'a> {
     expects: &'a str,
     v2: bool,
     gzip: bool,
+    /// How long the answer may take to begin.
+    patience: Option<Duration>,
 }
 
 impl Http {
-    pub fn new(url: HttpUrl, config: &GitConfig, options: &Options, limits: Limits, meter: Arc<Meter>) -> Http {
+    /// `v2`: false where it is known that the server has no protocol v2.
+    pub fn new(
+        url: HttpUrl,
+        config: &GitConfig,
+        options: &Options,
+        limits: Limits,
+        meter: Arc<Meter>,
+        v2: bool,
+    ) -> Http {
         Http {
             credentials: Credentials::new(&url, config, options, limits.clone()),
             env: options.env.clone(),
+            remote: options.remote.clone(),
             config: config.clone(),
             limits,
             meter,
@@ -104,8 +122,11 @@ impl Http {
                 looked: false,
                 asked: false,
                 proven: false,
-                speaks_v2: None,
+                speaks_v2: (!v2).then_some(false),
+                silent: false,
+                listing: None,
                 agent: None,
+                proxy: None,
                 every_authority: false,
             }),
             tail: Arc::default(),
@@ -116,9 +137,14 @@ impl Http {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Did the server answer v2 in this pass?
-    pub fn speaks_v2(&self) -> bool {
-        self.state().speaks_v2 == Some(true)
+    /// Returns whether the server left a request in protocol v2 unanswered, and answered an older one.
+    pub fn is_silent_to_v2(&self) -> bool {
+        self.state().silent
+    }
+
+    /// A URL with the proxy through which it is asked, for a sentence.
+    fn through(&self, url: &str) -> String {
+        failure::through(url, self.state().proxy.as_deref())
     }
 
     fn broken(&self, e: io::Error, url: &str) -> Error {
@@ -126,7 +152,7 @@ impl Http {
     }
 
     /// Sends a request, with the credentials that are for it, along the redirects that may be followed.
-    fn exchange(&self, request: &Request<'_>, mut body: Body<'_>) -> Result<Incoming, Failed> {
+    fn exchange(&self, request: &Request<'_>, body: &Body<'_>) -> Result<Incoming, Failed> {
         let mut redirects = 0;
         loop {
             let base = self.state().base.clone();
@@ -134,16 +160,14 @@ impl Http {
             let shown = redact::url(&base.clean());
             let at_home = base.origin == *self.credentials.home();
             let authorization = if at_home { self.authorization()? } else { None };
-            let response =
-                self.send(&base.origin, &url, request, authorization.as_ref(), at_home, &mut body, &shown)?;
+            let response = self.send(&base.origin, &url, request, authorization.as_ref(), at_home, body, &shown)?;
             let status = response.status().as_u16();
-            let repeatable = !matches!(body, Body::Stream(_));
             match status {
                 200..=299 => {
                     self.state().proven = true;
                     return self.accept(request, response, shown);
                 }
-                301 | 302 | 303 | 307 | 308 if repeatable => {
+                301 | 302 | 303 | 307 | 308 => {
                     redirects += 1;
                     let location = response.headers().get(LOCATION).map(|l| l.as_bytes().to_vec()).unwrap_or_default();
                     if redirects > MOST_REDIRECTS {
@@ -155,7 +179,7 @@ impl Http {
                     let next = self.redirected(&base, request.below, &location, authorization.as_ref(), &shown)?;
                     self.state().base = next;
                 }
-                401 if repeatable && authorization.is_none() && at_home && !self.state().asked => {
+                401 if authorization.is_none() && at_home && !self.state().asked => {
                     drain(response);
                     self.state().asked = true;
                     let found = self.credentials.when_asked()?;
@@ -165,6 +189,7 @@ impl Http {
                     self.state().authorization = found;
                 }
                 401 if authorization.is_none() && at_home => return Err(self.refused_without_secret(&shown).into()),
+                401 if at_home && self.has_new_secret(authorization.as_ref())? => drain(response),
                 401 if !at_home => {
                     let home = self.credentials.home();
                     let what = format!(
@@ -177,24 +202,23 @@ impl Http {
                         || response.headers().get("x-ratelimit-remaining").is_some_and(|v| v.as_bytes() == b"0");
                     let said = words_of(response);
                     let source = authorization.as_ref().map(|a| a.source.as_str());
-                    let failure = answers::HttpFailure { status, url: &shown, said: &said, source, throttled };
+                    let url = self.through(&shown);
+                    let failure = answers::HttpFailure { status, url: &url, said: &said, source, throttled };
                     let mut error = answers::http_status(&failure);
                     if source.is_none() && matches!(status, 403 | 404) {
                         self.name_withheld(&mut error);
                     }
                     let final_word = throttled || (matches!(status, 401 | 403) && source.is_some());
-                    return Err(Failed { error, status: Some(status), not_git: false, final_word });
+                    return Err(Failed { error, status: Some(status), not_git: false, silent: false, final_word });
                 }
             }
         }
     }
 
     fn refused_without_secret(&self, url: &str) -> Error {
-        let next = match self.credentials.withheld() {
-            Some(_) => self.credentials.remedy(),
-            None => format!("set GIT_SYNC_TOKEN or --token-file to a token for it; {}", answers::RIGHTS),
-        };
-        lasting(format!("{url} asks for credentials, and {}", self.credentials.why_none()), &next)
+        let url = self.through(url);
+        let why = self.credentials.why_none();
+        lasting(format!("{url} asks for credentials, and {why}"), &self.credentials.what_next())
     }
 
     /// A server that refuses us may do so for want of the token that was not sent.
@@ -214,6 +238,21 @@ impl Http {
         Ok(state.authorization.clone())
     }
 
+    /// Returns whether the secret has been replaced since it was last accepted, as where a token file is written anew
+    /// during a long job. It is then used from here on.
+    fn has_new_secret(&self, refused: Option<&Authorization>) -> Result<bool, Error> {
+        if !self.state().proven {
+            return Ok(false);
+        }
+        let now = self.credentials.at_once()?;
+        let is_new = now.is_some() && now.as_ref().map(|now| &now.header) != refused.map(|refused| &refused.header);
+        if is_new {
+            let mut state = self.state();
+            (state.authorization, state.proven) = (now, false);
+        }
+        Ok(is_new)
+    }
+
     #[allow(clippy::too_many_arguments, reason = "one call, whose parts all differ from try to try")]
     fn send(
         &self,
@@ -222,9 +261,9 @@ impl Http {
         request: &Request<'_>,
         authorization: Option<&Authorization>,
         at_home: bool,
-        body: &mut Body<'_>,
+        body: &Body<'_>,
         shown: &str,
-    ) -> Result<ureq::http::Response<ureq::Body>, Error> {
+    ) -> Result<ureq::http::Response<ureq::Body>, Failed> {
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(tail) = tail {
             tail.read_out();
@@ -244,7 +283,14 @@ impl Http {
             match self.attempt(&agent, url, request, &headers, left, body) {
                 // Nothing of the body is sent before the connection is secure.
                 Err(e) if self.knows_more_authorities(&e) => self.state().agent = None,
-                result => return result.map_err(|e| explain(&e, shown, &self.limits)),
+                Err(e) => {
+                    let silent =
+                        request.patience.is_some() && matches!(e, ureq::Error::Timeout(ureq::Timeout::RecvResponse));
+                    let e = client::alert_behind(&agent, url, &e, left).unwrap_or(e);
+                    let error = explain(&e, shown, &self.limits, self.state().proxy.as_deref());
+                    return Err(Failed { silent, ..error.into() });
+                }
+                Ok(response) => return Ok(response),
             }
         }
     }
@@ -256,7 +302,7 @@ impl Http {
         request: &Request<'_>,
         headers: &[(&str, String)],
         left: Duration,
-        body: &mut Body<'_>,
+        body: &Body<'_>,
     ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
         match request.content_type {
             None => {
@@ -268,7 +314,11 @@ impl Http {
                 get.call()
             }
             Some(content_type) => {
-                let mut post = agent.post(url).config().timeout_global(Some(left)).build();
+                let post = agent.post(url).config().timeout_global(Some(left));
+                let mut post = match request.patience {
+                    Some(patience) => post.timeout_recv_response(Some(patience)).build(),
+                    None => post.build(),
+                };
                 post = post.header(CONTENT_TYPE, content_type);
                 for (name, value) in headers {
                     post = post.header(*name, value);
@@ -279,7 +329,11 @@ impl Http {
                         Some(small) => post.header("Content-Encoding", "gzip").send(&small[..]),
                         None => post.send(*bytes),
                     },
-                    Body::Stream(pieces) => post.send(SendBody::from_reader(pieces)),
+                    Body::Push(command, pack) => {
+                        let length = command.len() as u64 + pack.length();
+                        let mut reader = Counted(command.chain(pack.reader()), &self.meter);
+                        post.header(CONTENT_LENGTH, length).send(SendBody::from_reader(&mut reader))
+                    }
                 }
             }
         }
@@ -298,7 +352,7 @@ impl Http {
                 format!("{url} answered `{}`, not as a git server does", redact::text(content_type.as_bytes())),
                 "see that the remote's URL is that of a git repository, and that no login page stands before it",
             );
-            return Err(Failed { error, status: None, not_git: true, final_word: false });
+            return Err(Failed { not_git: true, ..error.into() });
         }
         Ok(Incoming {
             reader: Some(response.into_body().into_reader()),
@@ -308,6 +362,17 @@ impl Http {
             url,
             over: false,
         })
+    }
+}
+
+/// Counts what is sent.
+struct Counted<'m, R>(R, &'m Meter);
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.0.read(buffer)?;
+        self.1.sent(n);
+        Ok(n)
     }
 }
 
@@ -325,12 +390,14 @@ struct Failed {
     error: Error,
     status: Option<u16>,
     not_git: bool,
+    /// It took the request and did not begin an answer in the time that it had for that.
+    silent: bool,
     /// Asking another way gets no other answer.
     final_word: bool,
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Failed {
-        Failed { error, status: None, not_git: false, final_word: false }
+        Failed { error, status: None, not_git: false, silent: false, final_word: false }
     }
 }

@@ -42,6 +42,7 @@ pub const SECRET_VARIABLES: &[&str] = &["GIT_SYNC_TOKEN", "GIT_SYNC_TOKEN_FILE",
 
 /// Starts a program that a remote is reached through; `package` has it.
 pub(super) fn start(command: &mut Command, package: &str) -> Result<Running, Error> {
+    in_english(command);
     match Running::start(command) {
         Ok(Some(running)) => Ok(running),
         Ok(None) => Err(Error::new(Kind::Unreachable, "gitsync is being ended", "nothing: the next pass tries again")),
@@ -61,6 +62,12 @@ pub(super) fn start(command: &mut Command, package: &str) -> Result<Running, Err
             })
         }
     }
+}
+
+/// Has a program say its errors in English, which [`super::refusals`] reads: git and ssh translate them.
+fn in_english(command: &mut Command) {
+    // LC_ALL would win over LC_MESSAGES. What it says of the encoding is as good as always UTF-8.
+    command.env_remove("LC_ALL").env("LC_MESSAGES", "C").env("LC_CTYPE", "C.UTF-8");
 }
 
 /// A command line for a shell, with one more word.

@@ -1,11 +1,51 @@
 //! Which ssh is run, and with which words: as git chooses it.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Env;
 use super::url::SshUrl;
+use crate::error::{Error, Kind};
+
+/// The files that ssh is to use instead of its own.
+#[derive(Clone, Debug, Default)]
+pub struct SshFiles {
+    /// `--ssh-key-file`: the one key that is offered.
+    pub key: Option<PathBuf>,
+    /// `--ssh-known-hosts-file`: the hosts' keys.
+    pub known_hosts: Option<PathBuf>,
+}
+
+impl SshFiles {
+    /// `-o KEY=VALUE` for each, once it is known that they can be read: ssh itself would go on without them.
+    fn options(&self, dialect: Dialect) -> Result<Vec<String>, Error> {
+        let mut options = Vec::new();
+        let key = ("--ssh-key-file", "IdentityFile", &self.key);
+        for (flag, option, path) in [key, ("--ssh-known-hosts-file", "UserKnownHostsFile", &self.known_hosts)] {
+            let Some(path) = path else { continue };
+            let refused = |what: String, next: &str| Error::new(Kind::Refused, what, next);
+            File::open(path).map_err(|error| {
+                let what = format!("the file {} of {flag} can't be read: {error}", path.display());
+                refused(what, "see that the file is there and that this user may read it")
+            })?;
+            if dialect != Dialect::OpenSsh {
+                let what = format!("{flag} is for OpenSSH, and another program is set to be used as ssh");
+                return Err(refused(what, "set GIT_SSH_VARIANT or ssh.variant to ssh if it takes OpenSSH's options"));
+            }
+            let path = path.to_str().filter(|path| !path.contains(['"', '\n'])).ok_or_else(|| {
+                refused(format!("ssh can't be told of the file {}", path.display()), "give the file a plainer name")
+            })?;
+            // ssh expands what begins with a percent sign, and splits at blanks.
+            options.push(format!("{option}=\"{}\"", path.replace('%', "%%")));
+        }
+        if self.key.is_some() {
+            options.push("IdentitiesOnly=yes".to_owned());
+        }
+        Ok(options)
+    }
+}
 
 /// Which ssh to run.
 #[derive(Clone, Debug)]
@@ -14,6 +54,8 @@ pub(crate) struct SshCommand {
     program: OsString,
     shell: bool,
     dialect: Dialect,
+    /// The values of `-o` for OpenSSH.
+    options: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +67,15 @@ enum Dialect {
 
 impl SshCommand {
     /// In git's order: GIT_SSH_COMMAND, core.sshCommand (both for a shell), GIT_SSH (a program), `ssh`.
-    pub fn choose(env: &Env, configured: Option<&str>, variant: Option<&str>) -> SshCommand {
+    ///
+    /// # Errors
+    /// If one of the files can't be read, or the program does not take them.
+    pub fn choose(
+        env: &Env,
+        files: &SshFiles,
+        configured: Option<&str>,
+        variant: Option<&str>,
+    ) -> Result<SshCommand, Error> {
         let (program, shell) = match (env.get("GIT_SSH_COMMAND"), configured, env.get("GIT_SSH")) {
             (Some(command), _, _) => (command.to_owned(), true),
             (None, Some(command), _) if !command.trim().is_empty() => (OsString::from(command), true),
@@ -43,7 +93,8 @@ impl SshCommand {
                 if name == "ssh" { Dialect::OpenSsh } else { Dialect::Simple }
             }
         };
-        SshCommand { program, shell, dialect }
+        let options = files.options(dialect)?;
+        Ok(SshCommand { program, shell, dialect, options })
     }
 
     pub(super) fn command(&self, url: &SshUrl, service: &str, v2: bool) -> Command {
@@ -61,6 +112,9 @@ impl SshCommand {
             // says otherwise (StrictHostKeyChecking accept-new in an alias).
             Dialect::OpenSsh => {
                 command.args(["-o", "BatchMode=yes"]);
+                self.options.iter().for_each(|option| {
+                    command.args(["-o", option]);
+                });
                 if v2 {
                     command.args(["-o", "SendEnv=GIT_PROTOCOL"]);
                 }
@@ -103,6 +157,10 @@ mod tests {
         Env::read(&move |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v)))
     }
 
+    fn choose(env: &Env, configured: Option<&str>, variant: Option<&str>) -> SshCommand {
+        SshCommand::choose(env, &SshFiles::default(), configured, variant).unwrap()
+    }
+
     fn line(ssh: &SshCommand) -> Vec<String> {
         let url = SshUrl { user: Some("u".into()), host: "h".into(), port: Some(22), path: "it's/r".into() };
         let command = ssh.command(&url, "git-upload-pack", true);
@@ -115,15 +173,12 @@ mod tests {
     #[test]
     fn ssh_is_chosen_as_git_chooses_it() {
         let last = r"git-upload-pack 'it'\''s/r'";
-        let plain = line(&SshCommand::choose(&env(&[]), None, None));
+        let plain = line(&choose(&env(&[]), None, None));
         assert_eq!(plain, ["ssh", "-o", "BatchMode=yes", "-o", "SendEnv=GIT_PROTOCOL", "-p", "22", "u@h", last]);
-        let command = SshCommand::choose(&env(&[("GIT_SSH_COMMAND", "A=b ssh -F /x")]), Some("other"), None);
+        let command = choose(&env(&[("GIT_SSH_COMMAND", "A=b ssh -F /x")]), Some("other"), None);
         assert_eq!(command.dialect, Dialect::OpenSsh);
         assert_eq!(line(&command)[..3], ["sh", "-c", "A=b ssh -F /x \"$@\""]);
-        assert_eq!(
-            SshCommand::choose(&env(&[("GIT_SSH_COMMAND", "")]), Some("wrap ssh"), None).dialect,
-            Dialect::Simple
-        );
-        assert_eq!(SshCommand::choose(&env(&[("GIT_SSH", "/opt/x")]), None, Some("ssh")).dialect, Dialect::OpenSsh);
+        assert_eq!(choose(&env(&[("GIT_SSH_COMMAND", "")]), Some("wrap ssh"), None).dialect, Dialect::Simple);
+        assert_eq!(choose(&env(&[("GIT_SSH", "/opt/x")]), None, Some("ssh")).dialect, Dialect::OpenSsh);
     }
 }

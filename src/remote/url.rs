@@ -236,7 +236,14 @@ fn parse_without_scheme(url: &str, relative_to: &Path) -> Result<Remote, Error> 
         return Err(bad(url, "names a remote helper, which gitsync does not run"));
     }
     if !before_slash.contains(':') {
-        return Ok(Remote::Path(relative_to.join(url)));
+        let path = relative_to.join(url);
+        if looks_like_host(before_slash) && url.contains('/') && !path.exists() {
+            let what = format!("the remote's URL {} is a path, and there is no such folder", redact::url(url));
+            let next =
+                format!("did you mean https://{}? (a path that is not there yet begins with ./)", redact::url(url));
+            return Err(Error::new(Kind::Refused, what, next));
+        }
+        return Ok(Remote::Path(path));
     }
     // user@host:path, user@[::1]:path, [user@host:port]:path
     let (authority, path) = match url.find('[') {
@@ -262,6 +269,14 @@ fn parse_without_scheme(url: &str, relative_to: &Path) -> Result<Remote, Error> 
         _ => (host, None),
     };
     ssh(url, user, host, port, path.to_owned()).map(Remote::Ssh)
+}
+
+/// Whether a path's first name is one that a host has: `github.com`, `git.example.org`.
+fn looks_like_host(name: &str) -> bool {
+    let labels: Vec<&str> = name.split('.').collect();
+    let fits = |label: &&str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let top = labels.last().is_some_and(|top| top.len() >= 2 && top.bytes().all(|b| b.is_ascii_alphabetic()));
+    labels.len() > 1 && labels.iter().all(fits) && top && !name.to_ascii_lowercase().ends_with(".git")
 }
 
 fn parse_http(url: &str, scheme: Scheme, rest: &str) -> Result<HttpUrl, Error> {
@@ -406,119 +421,5 @@ fn is_unreserved(b: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use super::*;
-
-    fn parse(url: &str) -> Remote {
-        Remote::parse(url, Path::new("/work tree")).unwrap()
-    }
-
-    fn http(url: &str) -> HttpUrl {
-        match parse(url) {
-            Remote::Http(http) => http,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn each_form_is_read() {
-        assert_eq!(parse("/srv/a.git"), Remote::Path("/srv/a.git".into()));
-        assert_eq!(parse("../a.git"), Remote::Path("/work tree/../a.git".into()));
-        assert_eq!(parse("./a:b"), Remote::Path("/work tree/./a:b".into()));
-        assert_eq!(parse("file:///srv/a%20b.git"), Remote::Path("/srv/a b.git".into()));
-        assert_eq!(parse("file://localhost/srv/a"), Remote::Path("/srv/a".into()));
-        let ssh = |user: Option<&str>, host: &str, port, path: &str| {
-            Remote::Ssh(SshUrl { user: user.map(str::to_owned), host: host.into(), port, path: path.into() })
-        };
-        assert_eq!(parse("git@github.com:o/r.git"), ssh(Some("git"), "github.com", None, "o/r.git"));
-        assert_eq!(parse("alias:~/r.git"), ssh(None, "alias", None, "~/r.git"));
-        assert_eq!(parse("u@[::1]:/r"), ssh(Some("u"), "::1", None, "/r"));
-        assert_eq!(parse("[u@h:2222]:r"), ssh(Some("u"), "h", Some(2222), "r"));
-        assert_eq!(parse("ssh://u@h:22/r%20s"), ssh(Some("u"), "h", Some(22), "/r s"));
-        assert_eq!(parse("ssh://u:secretsecret@[::1]/~me/r"), ssh(Some("u"), "::1", None, "~me/r"));
-        let git = Remote::Git(GitUrl { host: "h".into(), port: 9418, path: "/r".into() });
-        assert_eq!(parse("git://h/r"), git);
-    }
-
-    #[test]
-    fn http_urls_keep_the_secret_apart() {
-        let url = http("https://me:p%40ss@Example.com/o/r.git/");
-        assert_eq!(url.origin.to_string(), "https://example.com");
-        assert_eq!((url.user.as_deref(), url.secret.as_deref()), (Some("me"), Some("p@ss")));
-        assert_eq!(url.join("info/refs"), "https://example.com/o/r.git/info/refs");
-        assert_eq!(http("http://[::1]:8080/r").origin.to_string(), "http://[::1]:8080");
-        for (host, here) in [
-            ("[::1]:8080", true),
-            ("[0:0:0:0:0:0:0:1]", true),
-            ("127.0.0.1", true),
-            ("127.8.9.10", true),
-            ("LocalHost", true),
-            ("localhost.example", false),
-            ("127.0.0.1.example.com", false),
-            ("127.0.0.1:1@example.com", false),
-            ("0.0.0.0", false),
-            ("[::]", false),
-            ("[::2]", false),
-            ("10.0.0.1", false),
-        ] {
-            assert_eq!(http(&format!("http://{host}/r")).origin.is_loopback(), here, "{host}");
-        }
-        assert_eq!(http("https://h/ä b").path, "/%C3%A4%20b");
-    }
-
-    #[test]
-    fn reading_a_url_leaves_the_redactor_as_it_is() {
-        for url in ["https://me:only-read-http@h/r", "ssh://me:only-read-ssh@h/r"] {
-            parse(url);
-        }
-        assert_eq!(redact::text(b"only-read-http, only-read-ssh"), "only-read-http, only-read-ssh");
-        split_url_secret("https://me:taken-out-http@h/r");
-        split_url_secret("ssh://me:taken-out-ssh@h/r");
-        assert_eq!(redact::text(b"taken-out-http, taken-out-ssh"), "***, ***");
-    }
-
-    #[test]
-    fn a_secret_is_taken_out_of_a_url() {
-        let split = |url: &str| {
-            let (clean, found) = split_url_secret(url);
-            (clean, found.map(|(u, s)| format!("{u}={s}")).unwrap_or_default())
-        };
-        let is = |clean: &str, found: &str| (clean.to_owned(), found.to_owned());
-        assert_eq!(split("https://x-access-token:tok123@h/o/r.git"), is("https://h/o/r.git", "x-access-token=tok123"));
-        assert_eq!(split("https://ghp_abcdef@h/r"), is("https://h/r", "x-access-token=ghp_abcdef"));
-        assert_eq!(split("https://oldtoken:x-oauth-basic@h/r"), is("https://h/r", "x-access-token=oldtoken"));
-        assert_eq!(split("https://alice@h/r"), is("https://alice@h/r", ""));
-        assert_eq!(split("ssh://git:pw1234@h:2/r"), is("ssh://git@h:2/r", "git=pw1234"));
-        assert_eq!(split("git@h:r"), is("git@h:r", ""));
-    }
-
-    #[test]
-    fn what_would_be_an_option_or_a_program_is_refused() {
-        for url in [
-            "ssh://-oProxyCommand=x/r",
-            "-oProxyCommand=x:r",
-            "ssh://-u@h/r",
-            "h:-r",
-            "ext::sh -c x",
-            "ssh:///r",
-            "https://",
-            "https:///r",
-            "https://h:0/r",
-            "https://h:99999/r",
-            "https://h/r?x",
-            "https://h h/r",
-            "ftp://h/r",
-            "",
-            "a\nb",
-            "file://other/r",
-            "ssh://h/%00",
-            "git://h",
-            "https://[::1/r",
-            "https://a\u{202e}b/r",
-        ] {
-            let refused = Remote::parse(url, Path::new("/"));
-            assert!(refused.is_err(), "{url:?} gave {refused:?}");
-        }
-    }
-}
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

@@ -8,10 +8,15 @@ use std::process::{Command, Stdio};
 
 /// What a test may need that is a program, with the Debian package that has it.
 const PROGRAMS: &[(&str, &str)] = &[
+    ("apache2", "apache2-bin"),
+    ("dulwich", "python3-dulwich"),
+    ("fcgiwrap", "fcgiwrap"),
+    ("gitolite", "gitolite3"),
     ("nginx", "nginx-light"),
     ("perl", "perl"),
     ("python3", "python3"),
     ("shellcheck", "shellcheck"),
+    ("squid", "squid"),
     ("sshd", "openssh-server"),
     ("supercronic", "supercronic, from Debian testing"),
     ("supervisord", "supervisor"),

@@ -76,17 +76,13 @@ fn over_http() {
         })
     });
     shown(&open(&server.url()).tip(MAIN).unwrap_err());
-    // To a fetch, by what was told in v2 or not.
-    for asked in [true, false] {
-        let session = open(&server.url());
-        server.when(|_, _| None);
-        if asked {
-            session.tip(MAIN).unwrap();
-        }
-        server.when(|seen, _| {
-            (seen.short() == "POST git-upload-pack").then(|| answer("upload-pack", "result", packet(&err())))
+    // To a fetch, in v2 and not.
+    for old in [true, false] {
+        server.when(move |seen, _| match (seen.is_fetch(), old) {
+            (true, _) => Some(answer("upload-pack", "result", packet(&err()))),
+            (false, old) => old.then_some(Fault::OldProtocol),
         });
-        shown(&Local::new().fetch(&session).unwrap_err());
+        shown(&Local::new().fetch(&open(&server.url())).unwrap_err());
     }
     // To a push: its list of refs, and its report.
     for below in ["GET info/refs git-receive-pack", "POST git-receive-pack"] {

@@ -51,21 +51,21 @@ fn a_fetch_after_a_poll_is_two_requests_on_one_connection() {
     let server = HttpServer::plain(&upstream);
     let session = open(&server.url());
     let local = Local::new();
-    session.tip(MAIN).unwrap();
     assert_eq!(local.fetch(&session).unwrap(), upstream.tip());
     assert_eq!(server.log(), ["POST git-upload-pack", "POST git-upload-pack"]);
     assert!(server.seen().iter().all(|s| s.connection == 0), "{:?}", server.seen());
-    // Again, with something in common to negotiate about, and without asking first: the session asks for itself.
+    // Again, with something in common to negotiate about.
     let next = upstream.commit("second.txt", "second\n");
     assert_eq!(local.fetch(&session).unwrap(), Some(next));
 }
 
 #[test]
-fn a_fetch_without_a_poll_reads_the_advertisement() {
+fn a_fetch_from_a_server_without_v2_reads_its_list_once() {
     let upstream = Upstream::new();
     let server = HttpServer::plain(&upstream);
+    server.always(Fault::OldProtocol);
     assert_eq!(Local::new().fetch(&open(&server.url())).unwrap(), upstream.tip());
-    assert_eq!(server.log(), ["GET info/refs git-upload-pack", "POST git-upload-pack"]);
+    assert_eq!(server.log(), ["POST git-upload-pack", "GET info/refs git-upload-pack", "POST git-upload-pack"]);
 }
 
 #[test]
@@ -74,16 +74,17 @@ fn a_long_history_is_negotiated() {
     let server = HttpServer::plain(&upstream);
     let session = open(&server.url());
     let local = Local::new();
-    session.tip(MAIN).unwrap();
     local.fetch(&session).unwrap();
     // More of our own than goes into one step of the negotiation, so that several requests are made.
     for i in 0..300 {
         local.commit("ours.txt", format!("{i}").as_bytes());
     }
+    // What both have is found behind those alone.
+    local.repo.find_reference("refs/remotes/origin/main").unwrap().delete().unwrap();
     let theirs = upstream.commit("theirs.txt", "theirs");
     server.forget();
-    session.tip(MAIN).unwrap();
     assert_eq!(local.fetch(&session).unwrap(), Some(theirs));
+    assert!(server.log().len() > 3, "{:?}", server.log());
     assert!(server.seen().iter().any(|s| s.header("content-encoding") == Some("gzip")), "{:?}", server.log());
 }
 
@@ -93,7 +94,6 @@ fn a_push_is_seen_on_the_other_side() {
     let server = HttpServer::plain(&upstream);
     let session = open(&server.url());
     let local = Local::new();
-    session.tip(MAIN).unwrap();
     local.fetch(&session).unwrap();
     let ours = local.commit("ours.txt", b"ours");
     server.forget();
@@ -134,7 +134,8 @@ fn a_large_push_is_streamed() {
     assert_eq!(local.push(&session).unwrap(), None);
     assert_eq!(upstream.tip(), Some(ours));
     let push = server.seen().pop().unwrap();
-    assert_eq!(push.header("transfer-encoding"), Some("chunked"));
+    // Some servers take no body without its length.
+    assert!(push.header("transfer-encoding").is_none() && push.header("content-length").is_some(), "{push:?}");
     // And back.
     let other = Local::new();
     assert_eq!(other.fetch(&session).unwrap(), Some(ours));
@@ -167,7 +168,7 @@ fn a_hook_s_refusal_is_data_even_in_latin_1() {
     let local = Local::new();
     local.fetch(&session).unwrap();
     local.commit("ours.txt", b"ours");
-    assert_eq!(local.push(&session).unwrap().as_deref(), Some("?ook declined"));
+    assert_eq!(local.push(&session).unwrap().as_deref(), Some("\u{fffd}ook declined"));
 }
 
 #[test]
@@ -178,7 +179,7 @@ fn a_hundred_thousand_refs_cost_a_poll_and_a_fetch_nothing() {
     let session = open(&server.url());
     assert_eq!(session.tip(MAIN).unwrap(), upstream.tip());
     let local = Local::new();
-    assert_eq!(local.fetch(&session).unwrap(), upstream.tip());
+    local.fetch_tip(&session, upstream.tip().unwrap()).unwrap();
     assert_eq!(server.log(), ["POST git-upload-pack", "POST git-upload-pack"]);
     // A push cannot but read them.
     let ours = local.commit("ours.txt", b"ours");
@@ -253,25 +254,26 @@ fn no_server_holds_us_beyond_the_idle_time_or_the_deadline() {
         (20_000, 500, vec![Fault::Drip(Duration::from_millis(20))]),
     ] {
         for fault in faults {
-            // In the poll, in the advertisement, in the pack.
-            for short in ["POST git-upload-pack", "GET info/refs git-upload-pack"] {
-                server.on(short, fault.clone());
+            // In the poll; in the list of a server without v2; in the pack.
+            for at in ["poll", "list", "pack"] {
+                if at != "pack" && matches!(fault, Fault::StallAfter(2000)) {
+                    continue; // They are shorter than that.
+                }
+                let fault_here = fault.clone();
+                server.when(move |seen, _| match (at, seen.short().as_str()) {
+                    ("list", "POST git-upload-pack") => Some(Fault::status(404)),
+                    ("poll", _) | ("list", _) => Some(fault_here.clone()),
+                    _ => seen.is_fetch().then(|| fault_here.clone()),
+                });
                 let session = quick(idle, deadline);
                 let start = Instant::now();
-                let result = if short.starts_with("POST") && !matches!(fault, Fault::StallAfter(2000)) {
-                    session.tip(MAIN).map(|_| ())
-                } else {
-                    Local::new().fetch(&session).map(|_| ())
-                };
-                if short.starts_with("GET") && matches!(fault, Fault::StallAfter(2000)) {
-                    continue; // The advertisement is shorter than that.
-                }
-                let e = result.expect_err(&format!("{fault:?} in {short}"));
-                assert!(start.elapsed() < Duration::from_secs(3), "{fault:?} in {short}: {:?}", start.elapsed());
+                let result = Local::new().fetch(&session);
+                let e = result.expect_err(&format!("{fault:?} in {at}"));
+                assert!(start.elapsed() < Duration::from_secs(3), "{fault:?} in {at}: {:?}", start.elapsed());
                 decent(&e);
                 assert_eq!(e.kind, Kind::Unreachable, "{e:?}");
                 let why = if idle < deadline { "sent nothing for 200ms" } else { "time for the network was up" };
-                assert!(e.what.contains(why), "{fault:?} in {short}: {e:?}");
+                assert!(e.what.contains(why), "{fault:?} in {at}: {e:?}");
             }
         }
     }
@@ -324,7 +326,7 @@ fn no_server_that_does_not_listen_holds_a_push() {
         })
         .collect();
     local.commit("large.bin", &noise);
-    server.when(|seen, _| (seen.header("transfer-encoding") == Some("chunked")).then_some(Fault::Deaf));
+    server.when(|seen, _| (seen.header("content-length").is_some_and(|l| l.len() > 6)).then_some(Fault::Deaf));
     for (idle, deadline, why) in [(500, 60_000, "sent nothing for 500ms"), (30_000, 4_000, "time for the network")] {
         let mut options = options(&[]);
         options.idle = Duration::from_millis(idle);
@@ -422,11 +424,6 @@ fn a_branch_whose_name_is_no_utf_8_does_no_harm() {
                 assert_eq!(session.tip(MAIN).unwrap(), upstream.tip());
             }
             let local = Local::new();
-            let mut remote = local.repo.remote_anonymous(session.libgit2_url()).unwrap();
-            let connection = remote.connect_auth(git2::Direction::Fetch, None, None).unwrap();
-            let names: Vec<String> = connection.list().unwrap().iter().map(|h| h.name().to_owned()).collect();
-            assert_eq!(names.contains(&"HEAD".to_owned()), !ask_first, "{names:?}");
-            drop(connection);
             assert_eq!(local.fetch(&session).unwrap(), upstream.tip());
             let ours = local.commit("ours.txt", format!("{url}{ask_first}").as_bytes());
             assert_eq!(local.push(&session).unwrap(), None);

@@ -223,7 +223,7 @@ fn a_fetch_cut_anywhere_is_made_good_by_the_next_pass() {
     for cut in [0, 1, 30, 90, 200] {
         scene.rival_pushes(&format!("cut-{cut}.txt"));
         // The poll is answered; the pack is cut.
-        server.when(move |seen, _| seen.header("git-protocol").is_none().then_some(Fault::CutAfter(cut)));
+        server.when(move |seen, _| seen.is_fetch().then_some(Fault::CutAfter(cut)));
         scene.sync().exits(75);
         server.when(|_, _| None);
         scene.sync().exits(0).says("behind").ours_equals_upstream().fsck();
@@ -258,7 +258,7 @@ fn a_refusal_is_told_whatever_bytes_it_is_made_of() {
             answer
         }),
     );
-    scene.tick().exits(1).says("push-failed").logs("?ook declined");
+    scene.tick().exits(1).says("push-failed").logs("\u{fffd}ook declined");
     std::fs::remove_file(scene.upstream().join("hooks/update")).unwrap();
     server.when(|_, _| None);
     scene.tick().exits(0).says("pushed").ours_equals_upstream();
@@ -376,8 +376,7 @@ fn the_system_s_authorities_hold_beside_those_that_are_named() {
     scene.run_this(pass).exits(1).logs("certificate");
 }
 
-/// libgit2 asks a stream that has ended for more, for ever: a server that dies in the middle must not cost the pass all its
-/// time, nor a core.
+/// A server that dies in the middle must not cost the pass all its time, nor a core.
 #[test]
 #[allow(clippy::disallowed_methods)]
 fn a_server_that_dies_in_the_middle_of_an_answer_ends_the_pass_at_once() {

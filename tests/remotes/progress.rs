@@ -31,7 +31,7 @@ fn served() -> (Scene, HttpServer) {
 fn drips(server: &HttpServer) -> Arc<AtomicBool> {
     let enough = Arc::new(AtomicBool::new(false));
     let drip = Fault::DripUntil(enough.clone());
-    server.when(move |seen, _| seen.header("git-protocol").is_none().then(|| drip.clone()));
+    server.when(move |seen, _| seen.is_fetch().then(|| drip.clone()));
     enough
 }
 

@@ -61,7 +61,7 @@ fn a_token_in_the_url_is_used_and_not_shown() {
     let session = open(&url);
     assert_eq!(session.tip(MAIN).unwrap(), upstream.tip());
     assert_eq!(session.display_url(), server.url().replace("//", "//x-access-token@"));
-    assert!(!format!("{session:?} {}", session.libgit2_url()).contains(CANARY));
+    assert!(!format!("{session:?}").contains(CANARY));
     assert_eq!(split_url_secret(&url), (server.url(), Some(("x-access-token".into(), CANARY.into()))));
     assert!(!server.seen()[0].target.contains(CANARY));
 }
@@ -178,6 +178,33 @@ fn git_s_own_store_and_askpass_are_asked() {
     let (_dir, ask) = script(&format!("case \"$1\" in Username*) echo x-access-token;; *) echo {CANARY};; esac"));
     let asked = options(&[("GIT_ASKPASS", &ask)]);
     assert_eq!(open_with(&server.url(), asked, "").tip(MAIN).unwrap(), upstream.tip());
+}
+
+#[test]
+fn a_helper_or_askpass_that_fails_is_named() {
+    let (_upstream, server) = guarded();
+    gitsync::remote::redact::register_secret(CANARY);
+    let fails = format!("echo no luck with {CANARY} >&2; exit 7");
+    let (_dir, program) = script(&fails);
+    let helper = format!("[credential]\n\thelper = {program}\n");
+    for (given, config, who) in [
+        (
+            options(&[]),
+            helper.as_str(),
+            format!("the credential helper {program} failed with exit code 7: no luck with ***"),
+        ),
+        (options(&[("GIT_ASKPASS", &program)]), "", "GIT_ASKPASS failed with exit code 7: no luck with ***".to_owned()),
+        (options(&[("GIT_ASKPASS", "/no/such/askpass")]), "", "GIT_ASKPASS could not be run".to_owned()),
+        (options(&[]), "[credential]\n\thelper = no-such-one\n", "the credential helper no-such-one failed".to_owned()),
+    ] {
+        let e = open_with(&server.url(), given, config).tip(MAIN).unwrap_err();
+        decent(&e);
+        assert!(e.kind == Kind::Refused && e.what.contains(&who), "{who}: {e:?}");
+        assert!(e.next.contains("see that the program runs"), "{e:?}");
+    }
+    // One that knows nothing has not failed.
+    let e = open_with(&server.url(), options(&[]), "[credential]\n\thelper = !true\n").tip(MAIN).unwrap_err();
+    assert!(e.what.contains("no credentials are set"), "{e:?}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! https, with an authority made in the test.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::servers::http::{Fault, HttpServer};
-use crate::servers::{CANARY, Local, Upstream, decent, open_with, options};
+use crate::servers::{CANARY, Local, Upstream, decent, open, open_with, options};
 use gitsync::error::Kind;
 use gitsync::remote::Options;
 
@@ -78,7 +79,24 @@ fn a_certificate_that_is_not_trusted_is_lasting_and_gets_no_secret() {
 }
 
 #[test]
-fn a_plain_server_behind_an_https_url_passes_without_a_panic() {
+fn a_plain_server_behind_an_https_url_is_named_as_such() {
+    // Servers answer this as a request that they don't understand, at once or when nothing more comes.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1000]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let e = open(&format!("https://{address}/repo.git")).tip(MAIN).unwrap_err();
+    decent(&e);
+    assert!(
+        e.kind == Kind::Unreachable && e.what.contains("does not speak TLS") && e.next.contains("http://"),
+        "{e:?}"
+    );
+    // One that says nothing is passing trouble.
     let upstream = Upstream::new();
     let server = HttpServer::plain(&upstream);
     let given = Options { idle: Duration::from_millis(300), ..options(&[]) };

@@ -27,6 +27,23 @@ impl Seen {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
+    /// The target from its path on: a proxy is asked for a whole URL.
+    fn local(&self) -> &str {
+        match self.target.split_once("://") {
+            Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
+            None => &self.target,
+        }
+    }
+
+    /// Whether it asks for a pack, in any version of the protocol: a question for the tip of a branch is shorter.
+    pub fn is_fetch(&self) -> bool {
+        self.short() == "POST git-upload-pack"
+            && self
+                .header("content-length")
+                .and_then(|length| length.parse().ok())
+                .is_some_and(|length: u64| length > 110)
+    }
+
     /// `GET info/refs git-upload-pack`, `POST git-receive-pack`, …
     pub fn short(&self) -> String {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
@@ -141,7 +158,22 @@ impl HttpServer {
     }
 
     fn start(root: &Path, ip: &str, names: Option<&[&str]>, lean: bool) -> HttpServer {
-        let (authority, tls) = names.map(certificates).unzip();
+        HttpServer::serve(root, ip, names.map(certificates), lean)
+    }
+
+    /// One that lets nobody in without a certificate.
+    pub fn tls_for_clients(upstream: &Upstream) -> (HttpServer, ClientFiles) {
+        let (authority, tls, files) = certificates_for_clients(&["127.0.0.1", "localhost"]);
+        (HttpServer::serve(upstream.root(), "127.0.0.1", Some((authority, tls)), false), files)
+    }
+
+    fn serve(
+        root: &Path,
+        ip: &str,
+        tls: Option<(tempfile::NamedTempFile, Arc<rustls::ServerConfig>)>,
+        lean: bool,
+    ) -> HttpServer {
+        let (authority, tls) = tls.unzip();
         let ip: std::net::IpAddr = ip.parse().unwrap();
         assert!(ip.is_loopback());
         let listener = TcpListener::bind((ip, 0)).unwrap();
@@ -272,7 +304,72 @@ pub fn base64(text: &str) -> String {
     out
 }
 
+/// What a client of [`HttpServer::tls_for_clients`] has: files in PEM form, in one folder.
+pub struct ClientFiles {
+    folder: tempfile::TempDir,
+}
+
+impl ClientFiles {
+    /// `cert.pem`, `key.pem`, or both in `both.pem`; of a stranger, `other-cert.pem` and `other-key.pem`.
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+}
+
+/// A server's certificates, and a client's that are signed by the same authority.
+fn certificates_for_clients(names: &[&str]) -> (tempfile::NamedTempFile, Arc<rustls::ServerConfig>, ClientFiles) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    let authority_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "an authority for clients");
+    let authority = params.self_signed(&authority_key).unwrap();
+    let issuer = Issuer::new(params, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let mut client = CertificateParams::new(vec!["client".to_owned()]).unwrap();
+    client.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let cert = client.clone().signed_by(&key, &issuer).unwrap();
+    write("cert.pem", cert.pem());
+    write("key.pem", key.serialize_pem());
+    write("both.pem", cert.pem() + &key.serialize_pem());
+    let other = KeyPair::generate().unwrap();
+    write("other-cert.pem", client.self_signed(&other).unwrap().pem());
+    write("other-key.pem", other.serialize_pem());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let (file, chain, key) = server_certificate(names);
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(chain, key)
+        .unwrap();
+    (file, Arc::new(config), ClientFiles { folder })
+}
+
 fn certificates(names: &[&str]) -> (tempfile::NamedTempFile, Arc<rustls::ServerConfig>) {
+    let (file, chain, key) = server_certificate(names);
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    (file, Arc::new(config))
+}
+
+type ServerCertificate = (
+    tempfile::NamedTempFile,
+    Vec<rustls::pki_types::CertificateDer<'static>>,
+    rustls::pki_types::PrivateKeyDer<'static>,
+);
+
+/// The authority's certificate, and what a server shows.
+fn server_certificate(names: &[&str]) -> ServerCertificate {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let authority_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -284,15 +381,9 @@ fn certificates(names: &[&str]) -> (tempfile::NamedTempFile, Arc<rustls::ServerC
     let key = KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
     let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
-        .unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), authority.pem()).unwrap();
-    (file, Arc::new(config))
+    (file, vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
 }
 
 trait Both: Read + Write + Send {}
@@ -429,7 +520,7 @@ fn lean(server: &Shared, stream: &mut BufReader<Box<dyn Both>>, seen: &Seen) -> 
         body = plain;
     }
     let asks = seen.method == "GET";
-    let path = seen.target.split(['?']).next().unwrap().trim_start_matches('/');
+    let path = seen.local().split(['?']).next().unwrap().trim_start_matches('/');
     let repo = path.strip_suffix(if asks { "/info/refs" } else { "/git-upload-pack" }).unwrap();
     let mut command = Command::new("git");
     isolated(&mut command).args(["upload-pack", "--stateless-rpc"]);
@@ -494,7 +585,7 @@ fn backend(
     fault: Option<Fault>,
     ended: &Mutex<Receiver<()>>,
 ) -> io::Result<()> {
-    let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
+    let (path, query) = seen.local().split_once('?').unwrap_or((seen.local(), ""));
     // By its own path, as web servers are set up with it: `git http-backend` would be one more process a request.
     static PROGRAM: LazyLock<PathBuf> =
         LazyLock::new(|| PathBuf::from(super::git(Path::new("/"), &["--exec-path"])).join("git-http-backend"));
@@ -688,8 +779,13 @@ impl Proxy {
                         head.push(byte[0]);
                     }
                     kept.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
-                    stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
                     let mut server = TcpStream::connect(target)?;
+                    if head.starts_with(b"CONNECT ") {
+                        stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n")?;
+                    } else {
+                        // The server takes a request with a whole URL, too.
+                        server.write_all(&head)?;
+                    }
                     let (mut back, mut to_client) = (server.try_clone()?, stream.try_clone()?);
                     std::thread::spawn(move || io::copy(&mut back, &mut to_client));
                     io::copy(&mut stream, &mut server)?;

@@ -8,13 +8,20 @@
 
 pub mod http;
 pub mod inetd;
+pub mod socks;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use gitsync::error::Error;
-use gitsync::remote::{Env, Options, Progress, Session, TokenHost};
+use gitsync::git::fetch::{Failed, download};
+use gitsync::git::pack::pack;
+use gitsync::git::push::is_commit_here;
+use gitsync::remote::protocol::fetch::Wanted;
+use gitsync::remote::{Env, Options, Progress, Session, SshFiles, TokenHost};
+
+const MAIN: &str = "refs/heads/main";
 
 /// No output, no file and no request to another host may ever hold this.
 pub const CANARY: &str = "canary-7f3a9c51e2";
@@ -144,36 +151,35 @@ impl Local {
         commit_to(&self.repo, "refs/heads/main", path, content)
     }
 
-    /// Fetches `main`; the tracking ref afterwards.
+    /// Asks for `main` and fetches it; the tracking ref afterwards.
     pub fn fetch(&self, session: &Session) -> Result<Option<git2::Oid>, Error> {
-        let mut remote = self.repo.remote_anonymous(session.libgit2_url()).unwrap();
-        let mut options = git2::FetchOptions::new();
-        options.download_tags(git2::AutotagOption::None);
-        remote
-            .fetch(&["+refs/heads/main:refs/remotes/origin/main"], Some(&mut options), Some("fetch"))
-            .map_err(|e| session.explain(&e))?;
-        Ok(self.repo.refname_to_id("refs/remotes/origin/main").ok())
+        match session.tip(MAIN)? {
+            Some(tip) => self.fetch_tip(session, tip).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Fetches `main`, which was seen to be at `tip`.
+    pub fn fetch_tip(&self, session: &Session, tip: git2::Oid) -> Result<git2::Oid, Error> {
+        let known: Vec<_> = self.repo.references().unwrap().filter_map(|r| r.unwrap().target()).collect();
+        let wanted = Wanted { ids: &[tip], shallow: &[], depth: None, thin: true, quiet: true };
+        download(session, &self.repo, &wanted, &known).map_err(|failed| match failed {
+            Failed::Remote(error) => error,
+            Failed::Pack(error) => Error::git("taking the pack in", &error),
+        })?;
+        self.repo.reference("refs/remotes/origin/main", tip, true, "fetch").unwrap();
+        Ok(tip)
     }
 
     /// Pushes `main`; the server's refusal of the ref, if it refused it.
     pub fn push(&self, session: &Session) -> Result<Option<String>, Error> {
-        self.push_spec(session, "refs/heads/main:refs/heads/main")
-    }
-
-    pub fn push_spec(&self, session: &Session, spec: &str) -> Result<Option<String>, Error> {
-        let mut remote = self.repo.remote_anonymous(session.libgit2_url()).unwrap();
-        let mut answer = None;
-        {
-            let mut callbacks = git2::RemoteCallbacks::new();
-            callbacks.push_update_reference(|_, status| {
-                answer = Some(status.map(str::to_owned));
-                Ok(())
-            });
-            let mut options = git2::PushOptions::new();
-            options.remote_callbacks(callbacks);
-            remote.push(&[spec], Some(&mut options)).map_err(|e| session.explain(&e))?;
-        }
-        Ok(answer.expect("the server answered for the ref"))
+        let ours = self.repo.refname_to_id(MAIN).unwrap();
+        let odb = self.repo.odb().unwrap();
+        let receiver = session.receiver(MAIN, &|id| is_commit_here(&odb, id))?;
+        let theirs = (receiver.theirs.as_slice(), receiver.takes_thin());
+        let pack = pack(&self.repo, ours, theirs, self.dir.path().join("pack.new"), &|_, _| {})?;
+        let report = receiver.send(ours, &pack)?;
+        Ok(report.update.expect("the server answered for the ref").err())
     }
 }
 
@@ -181,6 +187,7 @@ impl Local {
 pub fn options(variables: &[(&str, &str)]) -> Options {
     let variables: Vec<(String, String)> = variables.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
     Options {
+        remote: Some("origin".to_owned()),
         deadline: Instant::now() + Duration::from_secs(60),
         idle: Duration::from_secs(20),
         token_file: None,
@@ -188,8 +195,10 @@ pub fn options(variables: &[(&str, &str)]) -> Options {
         token_host: TokenHost::Nowhere,
         env: Env::read(&|name| variables.iter().find(|(n, _)| n == name).map(|(_, v)| v.into())),
         allow_insecure_http: false,
+        ssh: SshFiles::default(),
         relative_to: PathBuf::from("/"),
         progress: Progress::Quiet,
+        v2: true,
     }
 }
 

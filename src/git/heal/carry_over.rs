@@ -75,7 +75,7 @@ impl Repo {
         let held = copy.kept;
         let here = self.git.odb().context(doing)?;
         let cut = connectivity::shallow_roots(self.git.commondir());
-        if let Err(fault) = connectivity::check(&here, &held, &ours.tips, cut) {
+        if let Err(fault) = connectivity::check(&here, &held, &ours.tips, cut, false) {
             tracing::warn!("what was carried over is incomplete: {fault}; the next init-sync tries again");
             complete = false;
         }
@@ -93,7 +93,7 @@ impl Repo {
         let odb = self.git.odb().context(doing)?;
         let cut = connectivity::shallow_roots(self.git.commondir());
         let mut tips = self.ref_tips()?;
-        let is_whole = |tips: &[CommitId]| match connectivity::check(&odb, tips, &[], cut.clone()) {
+        let is_whole = |tips: &[CommitId]| match connectivity::check(&odb, tips, &[], cut.clone(), false) {
             Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),
             checked => Ok(checked.is_ok()),
         };
@@ -185,7 +185,7 @@ impl Copy<'_> {
                 continue;
             }
             whole.insert(id);
-            for object in std::iter::once(id).chain(seen) {
+            for object in std::iter::once(id).chain(seen.into_iter().map(|(object, _)| object)) {
                 self.pack.insert_object(object, None).context(doing)?;
             }
             for parent in &commit.parents {

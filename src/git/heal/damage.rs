@@ -52,6 +52,8 @@ struct Reader<'o> {
     cut: HashSet<CommitId>,
     seen: HashSet<git2::Oid>,
     reading: Reading,
+    /// What is missing of trees and files is on the remote, which has promised to give it.
+    partial: bool,
 }
 
 impl Reader<'_> {
@@ -97,7 +99,10 @@ impl Reader<'_> {
             if !self.seen.insert(id) {
                 continue;
             }
-            let object = self.read(id, "tree")?;
+            let object = match self.read(id, "tree") {
+                Err(unread) if self.is_promised(&unread) => continue,
+                object => object?,
+            };
             let (mut folders, mut files) = (Vec::new(), Vec::new());
             for entry in raw::tree(object.data()).unwrap_or_default().iter().filter(|entry| !entry.is_submodule()) {
                 if entry.is_folder() { folders.push(entry.id) } else { files.push(entry.id) }
@@ -117,11 +122,16 @@ impl Reader<'_> {
             return Ok(());
         }
         let unread = |error| Unread { id, kind: "file", error };
-        if self.reading == Reading::Full || loose_path(&self.objects, id).exists() {
+        let read = if self.reading == Reading::Full || loose_path(&self.objects, id).exists() {
             self.odb.read(id).map(drop).map_err(unread)
         } else {
             self.odb.read_header(id).map(drop).map_err(unread)
-        }
+        };
+        read.or_else(|unread| if self.is_promised(&unread) { Ok(()) } else { Err(unread) })
+    }
+
+    fn is_promised(&self, unread: &Unread) -> bool {
+        self.partial && unread.error.code() == git2::ErrorCode::NotFound
     }
 }
 
@@ -152,7 +162,9 @@ pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Da
         odb.add_disk_alternate(&store.to_string_lossy()).context(doing)?;
     }
     let cut = cut_commits(&place.git_dir)?;
-    let mut reader = Reader { odb: &odb, objects: stores.own().to_owned(), cut, seen: HashSet::new(), reading };
+    let partial = crate::git::partial::is_partial(&place.git_dir);
+    let objects = stores.own().to_owned();
+    let mut reader = Reader { odb: &odb, objects, cut, seen: HashSet::new(), reading, partial };
     let mut trees_of = BTreeSet::from(["HEAD".to_owned(), format!("refs/heads/{}", names.branch)]);
     trees_of.insert(format!("refs/remotes/{}/{}", names.remote, names.branch));
     // A fetch walks the history of every reference; files are read only for our own.

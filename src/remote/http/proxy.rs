@@ -7,12 +7,21 @@ use ureq::ProxyProtocol;
 use super::Http;
 use super::failure::lasting;
 use crate::error::Error;
+use crate::remote::encoding::decoded;
 use crate::remote::redact;
 use crate::remote::url::{Origin, Scheme};
 
+/// The proxy for a host.
+pub(super) struct Through {
+    pub proxy: ureq::Proxy,
+    /// Its URL, fit to be printed.
+    pub shown: String,
+}
+
 impl Http {
-    /// The proxy: git's configuration, else the environment, as curl reads it; never for this machine itself.
-    pub(super) fn proxy(&self, origin: &Origin) -> Result<Option<ureq::Proxy>, Error> {
+    /// The proxy: `remote.<name>.proxy`, else `http.proxy`, else the environment, as curl reads it; never for this machine
+    /// itself.
+    pub(super) fn proxy(&self, origin: &Origin) -> Result<Option<Through>, Error> {
         if origin.is_loopback() {
             return Ok(None);
         }
@@ -23,7 +32,9 @@ impl Http {
             Scheme::Http => named(&["http_proxy", "all_proxy", "ALL_PROXY"]),
             Scheme::Https => named(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
         };
-        let proxy = match self.config.one("http", "proxy", &base) {
+        let of_remote = self.remote.as_deref().and_then(|remote| self.config.remote_proxy(remote));
+        let configured = of_remote.or_else(|| self.config.one("http", "proxy", &base));
+        let proxy = match configured {
             // Git reads an empty one as "none".
             Some("") => return Ok(None),
             Some(proxy) => proxy.to_owned(),
@@ -39,24 +50,35 @@ impl Http {
             && let Some((_, secret)) = userinfo.rsplit_once(':')
         {
             redact::register_secret(secret);
+            redact::register_secret(&decoded(secret));
         }
-        let none = || {
+        let shown = redact::url(&proxy);
+        let through = usable(&proxy).map(|proxy| Some(Through { proxy, shown: shown.clone() }));
+        through.ok_or_else(|| {
             lasting(
-                format!("the proxy {} is none that gitsync can use", redact::url(&proxy)),
-                "set HTTPS_PROXY or http.proxy to http://host:port",
+                format!("the proxy {shown} is none that gitsync can use"),
+                "set remote.<name>.proxy, http.proxy or HTTPS_PROXY to http://host:port, https://host:port or \
+                 socks5h://host:port",
             )
-        };
-        let usable = ureq::Proxy::new(&proxy).map_err(|_| none())?;
-        // The client would go there directly instead.
-        match usable.protocol() {
-            ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(usable)),
-            _ => Err(lasting(
-                format!("the proxy {} is a SOCKS proxy, which gitsync can't use for http", redact::url(&proxy)),
-                "set HTTPS_PROXY or http.proxy to an http:// proxy, name the host in NO_PROXY, or use an ssh:// URL whose \
-                 ssh goes through the proxy (ProxyCommand)",
-            )),
-        }
+        })
     }
+}
+
+/// The proxy that a URL names, as curl reads it: `socks://` is SOCKS 4, and the port is 1080 unless it is named.
+fn usable(url: &str) -> Option<ureq::Proxy> {
+    let url = url.strip_prefix("socks://").map_or_else(|| url.to_owned(), |rest| format!("socks4://{rest}"));
+    let proxy = ureq::Proxy::new(&url).ok()?;
+    if proxy.uri().port_u16().is_some() || proxy.protocol() == ProxyProtocol::Https {
+        return Some(proxy);
+    }
+    let mut named = ureq::Proxy::builder(proxy.protocol()).host(proxy.host()).port(1080);
+    if let Some(user) = proxy.username() {
+        named = named.username(user);
+    }
+    if let Some(secret) = proxy.password() {
+        named = named.password(secret);
+    }
+    named.build().ok()
 }
 
 /// Is the host on a NO_PROXY list? `*`; a name, or a domain's end, with or without its dot; an address, in whatever way it
