@@ -16,7 +16,6 @@ mod credentials;
 mod encoding;
 mod env;
 mod env_config;
-mod err_packet;
 mod http;
 pub mod pktline;
 mod programs;
