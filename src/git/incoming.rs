@@ -121,7 +121,7 @@ impl Incoming {
         odb.add_disk_alternate(&ours.join("objects").to_string_lossy()).context(doing)?;
         drop(odb);
         let shallow = connectivity::shallow_roots(ours);
-        let partial = super::partial::is_partial(ours);
+        let partial = super::whole::is_partial(ours);
         Ok(Self { git, folder, known: repo.ref_tips()?, cut: shallow.clone(), shallow, partial })
     }
 
