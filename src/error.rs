@@ -145,8 +145,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // git2 makes a C string of a stream's error text, and panics on a NUL.
-        f.write_str(&format!("{}; {}", self.what, self.next).replace('\0', "\u{fffd}"))
+        write!(f, "{}; {}", self.what, self.next)
     }
 }
 

@@ -17,7 +17,6 @@ mod credentials;
 mod encoding;
 mod env;
 mod env_config;
-mod err_packet;
 mod http;
 mod include_if;
 pub mod pktline;

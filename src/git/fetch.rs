@@ -116,7 +116,7 @@ impl Remote<'_> {
             Failed::Remote(error) => error,
             Failed::Pack(error) => self.not_taken(&doing, &error),
         })?;
-        incoming.cut_at(self.repo, &boundary, history)?;
+        incoming.cut_at(&boundary, history)?;
         match incoming.check(tip, history)? {
             Ok(()) => Ok(Some((incoming, tip))),
             Err(Fault::Unreadable(_, _, error)) if is_systems(&error) => Err(Error::git(doing, &error)),

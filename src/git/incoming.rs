@@ -121,7 +121,7 @@ impl Incoming {
         odb.add_disk_alternate(&ours.join("objects").to_string_lossy()).context(doing)?;
         drop(odb);
         let shallow = connectivity::shallow_roots(ours);
-        let partial = super::partial::is_partial(ours);
+        let partial = super::whole::is_partial(ours);
         Ok(Self { git, folder, known: repo.ref_tips()?, cut: shallow.clone(), shallow, partial })
     }
 
@@ -129,18 +129,18 @@ impl Incoming {
     ///
     /// # Errors
     /// If the file system fails.
-    pub(super) fn cut_at(&mut self, repo: &Repo, boundary: &Boundary, history: History) -> Result<(), Error> {
+    pub(super) fn cut_at(&mut self, boundary: &Boundary, history: History) -> Result<(), Error> {
         let doing = "noting where history is cut";
-        let (ours, all) = (repo.git.odb().context(doing)?, self.git.odb().context(doing)?);
+        let odb = self.git.odb().context(doing)?;
         for id in &boundary.unshallow {
             self.cut.remove(id);
         }
         for id in &boundary.shallow {
-            // A remote that is shallow itself lists where, whether we have more of its history or not.
-            let is_ours = history == History::New && ours.exists(*id);
-            let parents = all.read(*id).ok().and_then(|object| raw::commit(object.data())).map(|commit| commit.parents);
-            let lacks = |parents: Vec<CommitId>| parents.iter().any(|parent| !all.exists(*parent));
-            if !is_ours && parents.is_some_and(|parents| history != History::New || lacks(parents)) {
+            let parents = odb.read(*id).ok().and_then(|object| raw::commit(object.data())).map(|commit| commit.parents);
+            let lacks = |parents: &Vec<CommitId>| parents.iter().any(|parent| !odb.exists(*parent));
+            // A remote that is shallow itself lists where, whether we have more of its history or not. What we have must not be
+            // cut off: git would then delete it.
+            if parents.is_some_and(|parents| matches!(history, History::Depth(_)) || lacks(&parents)) {
                 self.cut.insert(*id);
             }
         }

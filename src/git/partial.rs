@@ -1,31 +1,19 @@
 //! Partial clones: what was left out is known to be on the remote, and is fetched by its id once a pass needs it.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use git2::{ErrorCode, ObjectType};
 
 use super::fetch::{Failed, download};
 use super::incoming::Incoming;
 use super::remote::Remote;
+use super::whole::is_partial;
 use super::{CommitId, Repo, raw};
 use crate::error::{Context, Error};
-use crate::fs::files;
 use crate::remote::protocol::fetch::Wanted;
 
 /// What is missing at most so many times in turn: a tree, the trees in it, and so on.
 const ROUNDS: usize = 100;
-
-/// Returns whether the repository may lack objects that its remote has promised.
-pub(super) fn is_partial(git_dir: &Path) -> bool {
-    let config = git2::Config::open(&git_dir.join("config"));
-    let promises = |config: git2::Config| {
-        let has = |pattern: &str| config.entries(Some(pattern)).is_ok_and(|mut found| found.next().is_some());
-        has(r"^extensions\.partialclone$") || has(r"^remote\..*\.promisor$")
-    };
-    let is_mark = |file: &files::Entry| Path::new(file.name()).extension().is_some_and(|end| end == "promisor");
-    config.is_ok_and(promises) || files::entries_if_any(&git_dir.join("objects/pack")).iter().any(is_mark)
-}
 
 impl Remote<'_> {
     /// Fetches the files of a commit that are not here, if this is a partial clone.

@@ -1,11 +1,23 @@
-//! Whether what the repository's own commits need is here.
+//! Whether what the repository's own commits need is here, and whether it may be missing.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use super::connectivity::{Depth, Inspection, shallow_roots};
-use super::partial::is_partial;
 use super::{CommitId, Repo};
 use crate::error::{Context, Error};
+use crate::fs::files;
+
+/// Returns whether the repository may lack objects that its remote has promised.
+pub(super) fn is_partial(git_dir: &Path) -> bool {
+    let config = git2::Config::open(&git_dir.join("config"));
+    let promises = |config: git2::Config| {
+        let has = |pattern: &str| config.entries(Some(pattern)).is_ok_and(|mut found| found.next().is_some());
+        has(r"^extensions\.partialclone$") || has(r"^remote\..*\.promisor$")
+    };
+    let is_mark = |file: &files::Entry| Path::new(file.name()).extension().is_some_and(|end| end == "promisor");
+    config.is_ok_and(promises) || files::entries_if_any(&git_dir.join("objects/pack")).iter().any(is_mark)
+}
 
 impl Repo {
     /// Checks that everything a commit needs is here and can be read: every commit before it, its trees, its files.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::err_packet::ErrWatch;
+use super::pktline::{Bad, Packet, Packets, refusal};
 use super::programs::{self, GRACE, OWN_VARIABLES, REPOSITORY_VARIABLES, SECRET_VARIABLES};
 use super::progress::Meter;
 use super::ssh::SshCommand;
@@ -341,7 +341,6 @@ impl Connection {
     /// The error for a conversation the other side ended too early. What it said last may not have been read yet.
     pub fn hung_up(&mut self) -> Error {
         let words = self.last_words();
-        let mut watch = ErrWatch::default();
         let mut some = [0; 8192];
         // Nothing is waited for: it has gone.
         while self.ahead.len() < MOST_SAID
@@ -349,10 +348,14 @@ impl Connection {
         {
             self.ahead.extend(some.iter().take(n));
         }
-        if watch.see(self.ahead.make_contiguous())
-            && let Some(words) = watch.words()
-        {
-            return answers::server_said(&self.url, &words);
+        // What was read so far ended with a packet.
+        let mut packets = Packets::new(&mut self.ahead);
+        while let Ok(Some(packet)) = packets.packet() {
+            if let Packet::Data(line) = packet
+                && let Err(Bad::Refused(words)) = refusal(line)
+            {
+                return answers::server_said(&self.url, &words);
+            }
         }
         // ssh says who closed the connection, git that it "could not read from remote repository": the cause is before.
         answers::server_said(&self.url, &words)

@@ -43,8 +43,9 @@ impl Spool {
 impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.file.is_none() && self.memory.len() + bytes.len() > IN_MEMORY {
-            let file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+            // A killed push may have left its file. No link that somebody has put there is followed.
+            let _ = std::fs::remove_file(&self.path);
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path)?;
             std::fs::remove_file(&self.path)?;
             file.write_all_at(&self.memory, 0)?;
             self.memory = Vec::new();

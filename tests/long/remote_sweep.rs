@@ -13,6 +13,7 @@ use crate::sweep::passes::*;
 use needs::needs;
 
 const INIT: &[&str] = &["init-sync"];
+const SHALLOW: &[&str] = &["init-sync", "--depth", "1"];
 
 /// Who serves the scene's upstream.
 enum Server {
@@ -122,6 +123,21 @@ fn to_push() -> Scene {
     s
 }
 
+/// More than a push holds in memory.
+fn to_push_much() -> Scene {
+    let s = to_push();
+    let mut seed = 1u64;
+    let noise: Vec<u8> = (0..2 << 20)
+        .map(|_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 56) as u8
+        })
+        .collect();
+    fs::create_dir_all(s.ours().join("state")).unwrap();
+    fs::write(s.ours().join("state/much"), noise).unwrap();
+    s
+}
+
 fn to_overwrite() -> Scene {
     let s = two_versions();
     second_version(&s);
@@ -152,6 +168,13 @@ const CLONES: Served<'_> = Served {
     comes_to: &clean,
 };
 
+const CLONES_SHALLOW: Served<'_> = Served {
+    name: "init-sync --depth, fresh",
+    pass: SHALLOW,
+    recoveries: &[[SHALLOW, SHALLOW], [INIT, TICK]],
+    ..CLONES
+};
+
 const BEHIND: Served<'_> = Served {
     name: "sync, behind",
     make: behind,
@@ -173,6 +196,8 @@ const PUSHES: Served<'_> = Served {
     alpha: false,
     comes_to: &same_as_upstream,
 };
+
+const PUSHES_MUCH: Served<'_> = Served { name: "tick, much", make: to_push_much, ..PUSHES };
 
 const OVERWRITES: Served<'_> = Served { name: "tick, alpha, diverged", make: to_overwrite, alpha: true, ..PUSHES };
 
@@ -264,4 +289,22 @@ fn ssh_tick_alpha_overwrites() {
 #[test]
 fn ssh_tick_loses_a_race() {
     LOSES_A_RACE.over_ssh();
+}
+
+#[needs(strace)]
+#[test]
+fn http_init_sync_clones_with_a_depth() {
+    CLONES_SHALLOW.over_http();
+}
+
+#[needs(strace)]
+#[test]
+fn http_tick_pushes_much() {
+    PUSHES_MUCH.over_http();
+}
+
+#[needs(sshd, strace)]
+#[test]
+fn ssh_tick_pushes_much() {
+    PUSHES_MUCH.over_ssh();
 }

@@ -185,6 +185,24 @@ fn a_whole_clone_of_a_remote_that_became_shallow_stays_whole() {
 }
 
 #[test]
+fn a_shallow_remote_takes_no_history_from_a_clone_that_has_more() {
+    let (scene, server) = upstream();
+    for n in 0..5 {
+        scene.rival_pushes(&format!("{n}.txt"));
+    }
+    scene.run(&["init-sync", "--depth", "3", "--remote-url", &url(&server)]).exits(0).says("cloned");
+    let before = scene.git_ours(&["rev-list", "HEAD"]);
+    // The remote has less now, and another tip: all of its history is asked for.
+    let cut = scene.git_upstream(&["rev-parse", "main~1"]);
+    scene.git_in(&scene.rival(), &["commit", "-q", "--amend", "-m", "another"]);
+    scene.git_in(&scene.rival(), &["push", "-q", "--force", "origin", "main"]);
+    write(&scene.upstream().join("shallow"), &format!("{cut}\n"));
+    scene.we_commit("ours.txt").sync();
+    assert_eq!(scene.git_ours(&["rev-list", &before[..40]]), before, "{}", scene.last());
+    scene.fsck();
+}
+
+#[test]
 fn a_clone_of_some_depth_and_the_passes_on_it() {
     each_way(|scene, url| {
         for n in 0..5 {

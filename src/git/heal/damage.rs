@@ -162,7 +162,7 @@ pub fn prove(place: &Place, names: &Names, reading: Reading) -> Result<Option<Da
         odb.add_disk_alternate(&store.to_string_lossy()).context(doing)?;
     }
     let cut = cut_commits(&place.git_dir)?;
-    let partial = crate::git::partial::is_partial(&place.git_dir);
+    let partial = crate::git::whole::is_partial(&place.git_dir);
     let objects = stores.own().to_owned();
     let mut reader = Reader { odb: &odb, objects, cut, seen: HashSet::new(), reading, partial };
     let mut trees_of = BTreeSet::from(["HEAD".to_owned(), format!("refs/heads/{}", names.branch)]);
