@@ -89,7 +89,7 @@ for file in "${files[@]}"; do
     out=$work/results/${file//\//-}/mutants.out
     count() { cat "$@" 2>/dev/null | wc -l; }
     # Caught in an earlier stage: caught, or not to be built.
-    left=$(comm -23 <(named "$out/missed.txt") <(grep -v '^#' tests/mutants.equivalent | sed 's/ | .*//' | sort))
+    left=$(comm -23 <(named "$out/missed.txt") <(grep -v '^#' tests/mutants.equivalent | sed 's/\(.*\) | .*/\1/' | sort))
     printf '%s: %d caught or unviable, %d timed out, %d missed, %d of them not listed\n' "$file" \
         "$(count "$out"/{previously_caught,caught,unviable}.txt)" "$(count "$out/timeout.txt")" "$(count "$out/missed.txt")" \
         "$(printf '%s' "$left" | grep -c . || true)"
