@@ -569,6 +569,41 @@ mod what_is_left_out {
         s.upstream_file("state/sub/x", "x\n");
     }
 
+    #[needs(root)]
+    #[test]
+    fn a_device() {
+        let s = Scene::new();
+        left_out(&s, "null", "mknod state/null c 1 3", "is a device");
+    }
+
+    #[needs(perl)]
+    #[test]
+    fn what_is_ignored_or_not_named_is_no_error_whatever_it_is() {
+        let s = Scene::new();
+        s.we_write(".git/info/exclude", "*.run\ncache/\n");
+        let odd = "mkfifo state/a.run state/cache/fifo state/other; git init -q state/cache/clone
+                   perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => $_, Listen => 1) for qw(state/b.run state/c)' ";
+        let null = "mknod state/d.run c 1 3 2>/dev/null; mknod state/e c 1 3 2>/dev/null";
+        let job = format!("mkdir -p state/cache; {odd}; {null}; date >state/named.json");
+        s.run(&["tick", "--path", "state/*.json", "--path", "audit/", "--", "sh", "-c", &job]).exits(0).says("pushed");
+        assert_eq!(changed(&s, "HEAD"), ["state/named.json"]);
+        // Where they are named, those that are not ignored are said; those that are ignored are not.
+        s.tick_with("true").exits(1).logs("state/other was left out").logs("state/c was left out");
+        for ignored in [".run", "cache"] {
+            s.logs_not(ignored);
+        }
+    }
+
+    #[test]
+    fn a_submodule_is_nobodys_repository_of_its_own() {
+        let s = Scene::new();
+        s.git_ours(&["-c", "protocol.file.allow=always", "submodule", "add", "-q", "../upstream.git", "state/sub"]);
+        s.git_ours(&["commit", "-qm", "a submodule"]);
+        s.tick_with("echo inside >state/sub/index.html; echo new >state/b").exits(0).says("pushed");
+        assert_eq!(changed(&s, "HEAD"), ["state/b"]);
+        s.logs_not("left out");
+    }
+
     #[test]
     fn a_terminal_is_not_disturbed_by_a_name() {
         let s = Scene::new();
