@@ -775,3 +775,19 @@ fn the_index_of_before_is_kept_until_the_new_one_is_on_disk() {
         s.sync().exits(0).ours_equals_upstream();
     }
 }
+
+/// What somebody builds from it need not be built again.
+#[test]
+fn a_file_that_already_has_what_the_remote_brings_is_not_touched() {
+    let s = Scene::new();
+    s.rival_writes(".gitattributes", "*.txt text eol=crlf\n").rival_writes("a.txt", "one\n").rival_writes("b", "one\n");
+    push(&s, "one is converted");
+    s.sync().exits(0).our_file("a.txt", "one\r\n");
+    s.rival_writes("a.txt", "two\n").rival_writes("b", "two\n").we_write("a.txt", "two\r\n").we_write("b", "two\n");
+    push(&s, "another line");
+    let identity = |name: &str| fs::metadata(s.ours().join(name)).map(|meta| (meta.ino(), meta.mtime_nsec())).unwrap();
+    let before = ["a.txt", "b"].map(identity);
+    s.sync().exits(0).says("behind").ours_equals_upstream().our_file("a.txt", "two\r\n").our_file("b", "two\n");
+    assert_eq!(["a.txt", "b"].map(identity), before);
+    assert!(s.rescues("").is_empty(), "{:?}", s.rescues(""));
+}

@@ -162,3 +162,37 @@ fn a_reference_in_the_place_of_the_rescues_folder_is_an_error_and_drops_nothing(
     assert_eq!(s.our_tip(), ours);
     s.init_sync().exits(0).is_kept(&ours).sync().exits(0);
 }
+
+/// git has no tree for an index with a conflict. Its sides are commits, and the file is kept.
+#[test]
+fn a_conflict_in_the_index_holds_up_no_follow() {
+    let s = Scene::new();
+    let blob = s.rev(&s.ours(), "HEAD:index.html");
+    let other = s.rev(&s.ours(), "HEAD:gone.txt");
+    let sides = s.root().join("sides");
+    fs::write(
+        &sides,
+        format!("0 {0} 0\tindex.html\n100644 {blob} 2\tindex.html\n100644 {other} 3\tindex.html\n", "0".repeat(40)),
+    )
+    .unwrap();
+    let mut git = s.git_command(&s.ours());
+    git.args(["update-index", "--index-info"]).stdin(fs::File::open(sides).unwrap());
+    assert!(git.status().unwrap().success());
+    s.we_write("index.html", "<<<<<<< mine\n").rival_pushes("index.html");
+    s.sync().exits(0).says("behind").ours_equals_upstream().fsck();
+    assert_eq!(s.git_ours(&["show", &format!("{}:index.html", s.rescues("worktree")[0])]), "<<<<<<< mine");
+    assert_eq!(s.git_ours(&["ls-files", "--unmerged"]), "");
+}
+
+/// What is staged can't be kept, so it must not be dropped.
+#[test]
+fn what_is_staged_and_cannot_be_read_is_not_dropped() {
+    let s = Scene::new();
+    let gone = "0123456789012345678901234567890123456789";
+    s.git_ours(&["update-index", "--add", "--cacheinfo", &format!("100644,{gone},staged")]);
+    let ours = s.our_tip();
+    s.rival_pushes("news.txt").sync().says("error").logs("looking at what is staged");
+    assert_ne!(s.last().code, Some(0));
+    assert_eq!(s.our_tip(), ours);
+    assert!(s.git_ours(&["ls-files", "--stage", "staged"]).contains(gone));
+}
