@@ -791,3 +791,28 @@ fn a_file_that_already_has_what_the_remote_brings_is_not_touched() {
     assert_eq!(["a.txt", "b"].map(identity), before);
     assert!(s.rescues("").is_empty(), "{:?}", s.rescues(""));
 }
+
+/// Old trees have modes that git has no more: the index has git's, and what it knows of files that did not change.
+#[test]
+fn outdated_modes_are_followed_from_version_to_version() {
+    let s = Scene::new();
+    let version = |text: &str| {
+        let entries = [("changed", text), ("same", "the same\n")].map(|(name, text)| {
+            let id = bytes(&raw(&s, "blob", text.as_bytes()));
+            [format!("100664 {name}\0").into_bytes(), id].concat()
+        });
+        let tree = raw(&s, "tree", &entries.concat());
+        let commit = s.git_upstream(&["commit-tree", "-p", "main", "-m", text.trim(), &tree]);
+        s.git_upstream(&["update-ref", "refs/heads/main", &commit]);
+        s.sync().exits(0).says("behind").our_file("changed", text).ours_equals_upstream();
+        let entries = s.git_ours(&["ls-files", "--debug"]);
+        assert!(entries.contains("size: 9") && !entries.contains("size: 0"), "{entries}");
+        assert_eq!(
+            s.git_ours(&["ls-files", "--stage", "changed"]).split(' ').nth(1),
+            Some(&*raw(&s, "blob", text.as_bytes()))
+        );
+    };
+    version("version 1\n");
+    version("another, longer version 2\n");
+    assert_eq!(s.git_ours(&["status", "--porcelain"]), "");
+}

@@ -71,6 +71,13 @@ mod what_is_committed {
     }
 
     #[test]
+    fn a_mode_that_is_staged_already() {
+        let s = Scene::new();
+        s.tick_with("chmod +x state/a; git add state/a").exits(0).says("pushed").ours_equals_upstream();
+        assert!(s.git_ours(&["ls-tree", "HEAD", "state/a"]).starts_with("100755"), "{}", s.last());
+    }
+
+    #[test]
     fn ignored_files_are_not_and_tracked_ones_that_are_ignored_are() {
         let s = Scene::without_ours();
         s.rival_writes(".gitignore", "*.tmp\nstate/cache/\n").rival_writes("state/kept.tmp", "1\n");
@@ -569,6 +576,31 @@ mod what_is_left_out {
         s.upstream_file("state/sub/x", "x\n");
     }
 
+    /// What can't be looked at may be there all the same, so its deletion must not be committed.
+    #[needs(root)]
+    #[test]
+    fn a_folder_that_this_user_may_not_read() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+        const NOBODY: u32 = 65534;
+        let s = Scene::new();
+        s.tick_with("mkdir state/locked; echo 1 >state/locked/a").exits(0).says("pushed");
+        fs::set_permissions(s.root(), fs::Permissions::from_mode(0o755)).unwrap();
+        // Where the program was built others may not get to.
+        let program = s.root().join("gitsync");
+        assert!(s.isolated("cp").arg(env!("CARGO_BIN_EXE_gitsync")).arg(&program).status().unwrap().success());
+        assert!(
+            s.isolated("chown").args(["-R", "65534:65534", "ours", "upstream.git", "home"]).status().unwrap().success()
+        );
+        write(&s.root().join("home/.gitconfig"), "[safe]\n\tdirectory = *\n");
+        fs::set_permissions(s.ours().join("state/locked"), fs::Permissions::from_mode(0)).unwrap();
+        let mut command = s.isolated(&program);
+        command.args(["tick", "--", "sh", "-c", "echo good >state/z"]).env("GIT_SYNC_REPO", s.ours());
+        command.uid(NOBODY).gid(NOBODY);
+        s.run_this(command).exits(1).says("pushed").logs("state/locked was left out of the commit: it can't be read");
+        assert_eq!(changed(&s, "HEAD"), ["state/z"]);
+    }
+
     #[needs(root)]
     #[test]
     fn a_device() {
@@ -598,6 +630,12 @@ mod what_is_left_out {
     fn a_submodule_is_nobodys_repository_of_its_own() {
         let s = Scene::new();
         s.git_ours(&["-c", "protocol.file.allow=always", "submodule", "add", "-q", "../upstream.git", "state/sub"]);
+        // One that is only staged is named and stays staged.
+        s.tick_with("echo new >state/c").exits(1).says("pushed").logs("state/sub was left out");
+        assert_eq!(
+            (changed(&s, "HEAD"), s.git_ours(&["diff", "--cached", "--name-only"])),
+            (vec!["state/c".to_owned()], ".gitmodules\nstate/sub".to_owned())
+        );
         s.git_ours(&["commit", "-qm", "a submodule"]);
         s.tick_with("echo inside >state/sub/index.html; echo new >state/b").exits(0).says("pushed");
         assert_eq!(changed(&s, "HEAD"), ["state/b"]);

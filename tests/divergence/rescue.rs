@@ -179,24 +179,27 @@ fn a_conflict_in_the_index_holds_up_no_follow() {
     git.args(["update-index", "--index-info"]).stdin(fs::File::open(sides).unwrap());
     assert!(git.status().unwrap().success());
     s.we_write("index.html", "<<<<<<< mine\n").rival_pushes("index.html");
+    s.we_write("state/a", "staged\n").git_ours(&["add", "state/a"]);
+    s.we_write("state/a", "in the file\n");
     s.sync().exits(0).says("behind").ours_equals_upstream().fsck();
     assert_eq!(s.git_ours(&["show", &format!("{}:index.html", s.rescues("worktree")[0])]), "<<<<<<< mine");
+    assert_eq!(s.git_ours(&["show", &format!("{}:state/a", s.rescues("worktree")[0])]), "in the file");
     assert_eq!(s.git_ours(&["ls-files", "--unmerged"]), "");
 }
 
 /// git does not wait until what it adds is on disk, so a power loss can leave the index without it. The rest is kept.
 #[test]
 fn what_is_staged_and_has_no_object_holds_up_no_pass() {
-    let gone = "100644,0123456789012345678901234567890123456789,lost";
-    for also_staged in [false, true] {
+    for (path, also_staged) in [("lost", false), ("index.html", true)] {
         let s = Scene::new();
-        s.git_ours(&["update-index", "--add", "--cacheinfo", gone]);
+        let gone = format!("100644,0123456789012345678901234567890123456789,{path}");
+        s.git_ours(&["update-index", "--add", "--cacheinfo", &gone]);
         s.we_write("later", "").git_ours(&["add", "-N", "later"]);
         if also_staged {
             s.we_write("state/a", "staged\n").git_ours(&["add", "state/a"]);
             s.we_write("state/a", "in the file\n");
         }
-        s.rival_pushes("news.txt").sync().exits(0).says("behind").logs("can't be kept path=lost").fsck();
+        s.rival_pushes("news.txt").sync().exits(0).says("behind").logs(&format!("can't be kept path={path}")).fsck();
         assert_eq!(s.our_tip(), s.upstream_tip());
         assert_eq!(s.git_ours(&["status", "--porcelain"]), " A later");
         let rescues = s.rescues("worktree");
