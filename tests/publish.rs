@@ -360,6 +360,23 @@ fn a_link_is_replaced_where_it_leads_elsewhere_and_only_there() {
     assert_eq!(fs::read_link(bench.public().join("other")).unwrap(), Path::new("same"));
 }
 
+/// Its time of change is what browsers and mirrors go by.
+#[test]
+fn a_page_that_did_not_change_keeps_its_file_whatever_its_mode_and_links() {
+    let bench = Bench::new();
+    let site = bench.site(Way::FileByFile);
+    publish(&site, &[("closed", "same"), ("linked", "same")]);
+    let at = |name: &str| bench.public().join(name);
+    fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(at("linked"), bench.at("a mirror's")).unwrap();
+    let files =
+        || ["closed", "linked"].map(|name| fs::metadata(at(name)).map(|it| (it.ino(), it.mtime_nsec())).unwrap());
+    let before = files();
+    publish(&site, &[("closed", "same"), ("linked", "same")]);
+    assert_eq!(files(), before);
+    assert_eq!(tree(&bench.public()), expected(&[("closed", "file 644 same"), ("linked", "file 644 same")]));
+}
+
 /// Who has the old folder open still sees the old site, unless it is to be published file by file.
 #[test]
 fn a_whole_site_is_one_folder_put_in_the_place_of_another() {
@@ -948,7 +965,8 @@ fn role() {
             let shared = check(&base.join("sealed/shared"), &around, Way::InPlace).unwrap();
             write(&base.join("sealed/shared"), "index.html", "page");
             shared.publish(shared.stage().unwrap()).unwrap();
-            assert_eq!(tree(&base.join("sealed/shared")), expected(&[("index.html", "file 644 page")]));
+            let both = expected(&[("index.html", "file 644 page"), ("theirs", "dir 755")]);
+            assert_eq!(tree(&base.join("sealed/shared")), both);
             // What a failed build left locked is removed all the same.
             let staged = build(&site, &[("locked/deep/page.html", "x")]);
             for name in ["locked/deep", "locked"] {
@@ -1012,6 +1030,7 @@ fn a_publisher_without_rights_does_what_it_may() {
         fs::create_dir(bench.at(folder)).unwrap();
     }
     fs::set_permissions(bench.at("sealed/shared"), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::create_dir(bench.at("sealed/shared/theirs")).unwrap();
     for folder in [".", "repo", "repo/.git", "repo/.git/gitsync", "sealed/ours"] {
         std::os::unix::fs::chown(bench.at(folder), Some(NOBODY), Some(NOBODY)).unwrap();
     }
