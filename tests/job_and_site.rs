@@ -684,15 +684,16 @@ fn a_link_with_a_slash_behind_it_is_no_public_dir_either() {
 
 /// A pass under strace, which makes one system call fail.
 fn sync_without(s: &Scene, call: &str, error: &str) {
+    sync_under_strace(
+        s,
+        &["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:error={error}")],
+    );
+}
+
+fn sync_under_strace(s: &Scene, options: &[&str]) {
     let plain = s.gitsync(&["sync"]);
     let mut strace = s.isolated("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={call}"));
-    strace
-        .arg("-e")
-        .arg(format!("inject={call}:error={error}"))
-        .arg("--")
-        .arg(plain.get_program())
-        .args(plain.get_args());
+    strace.args(["-f", "-qq"]).args(options).arg("--").arg(plain.get_program()).args(plain.get_args());
     for (name, value) in plain.get_envs() {
         match value {
             Some(value) => strace.env(name, value),
@@ -730,4 +731,21 @@ fn an_exchange_that_fails_is_an_error_and_the_old_site_stays() {
     sync_without(&s, "renameat2", "EINVAL");
     s.exits(0).says("behind");
     assert_eq!(page(&s), "rival 3\n");
+}
+
+/// After a power loss a page has its name only if it has its bytes.
+#[needs(strace)]
+#[test]
+fn file_by_file_all_pages_are_on_disk_before_one_gets_its_name() {
+    let s = with_site("for page in 1 2 3; do cp index.html {public_dir}/$page.html; done");
+    s.env("GIT_SYNC_PUBLISH", "files").rival_pushes("index.html");
+    let trace = s.root().join("trace");
+    sync_under_strace(&s, &["-o", trace.to_str().unwrap(), "-e", "trace=renameat,renameat2,syncfs,fsync"]);
+    s.exits(0).says("behind");
+    let calls = fs::read_to_string(trace).unwrap();
+    let at = |call: &str, part: &str| calls.lines().position(|line| line.contains(call) && line.contains(part));
+    let (brought, named) = (at("renameat", "\"3.html\", "), at("renameat", "\"1\", "));
+    let synced =
+        calls.lines().skip(brought.unwrap()).position(|line| line.contains("syncfs(")).unwrap() + brought.unwrap();
+    assert!(synced < named.unwrap(), "{calls}");
 }
