@@ -377,6 +377,31 @@ fn a_page_that_did_not_change_keeps_its_file_whatever_its_mode_and_links() {
     assert_eq!(tree(&bench.public()), expected(&[("closed", "file 644 same"), ("linked", "file 644 same")]));
 }
 
+#[test]
+fn a_note_names_up_to_a_thousand_names() {
+    let bench = Bench::new();
+    let site = bench.site(Way::FileByFile);
+    let staged = site.stage().unwrap();
+    for (names, noted) in [(1000, 1000), (1001, 0)] {
+        for number in 0..names {
+            fs::write(staged.path().join(number.to_string()), "").unwrap();
+        }
+        let note = site.note(None, Some(&staged)).unwrap().unwrap();
+        assert_eq!(note.windows(2).filter(|two| two == b"\0n").count(), noted);
+    }
+}
+
+#[test]
+fn a_public_dir_that_became_a_file_is_named() {
+    let bench = Bench::new();
+    let site = bench.site(Way::Whole);
+    fs::remove_dir(bench.public()).unwrap();
+    fs::write(bench.public(), "").unwrap();
+    let refusal = site.foreign_name(None).unwrap_err();
+    let says = format!("the public dir {} can't be looked at: ", site.public_dir().display());
+    assert!(refusal.kind == Kind::Person && refusal.what.starts_with(&says), "{refusal:?}");
+}
+
 /// Who has the old folder open still sees the old site, unless it is to be published file by file.
 #[test]
 fn a_whole_site_is_one_folder_put_in_the_place_of_another() {
@@ -690,6 +715,7 @@ fn folders_that_hold_anything_else_are_refused() {
     for (path, says) in cases {
         let refusal = reason(&path);
         assert!(refusal.kind == Kind::Usage && refusal.what.contains(says), "{}: {refusal:?}", path.display());
+        assert!(refusal.what.starts_with(&format!("the public dir {} ", path.display())), "{refusal:?}");
     }
     let refusal = reason(&bench.at("round/deep/site"));
     assert!(refusal.kind == Kind::Person && refusal.what.contains("can't be looked at"), "{refusal:?}");
