@@ -662,6 +662,26 @@ fn a_tree_of_any_depth_is_removed_though_not_published() {
 }
 
 #[test]
+fn two_hundred_folders_deep_is_published_and_more_is_refused() {
+    for (depth, is_published) in [(200, true), (201, false), (450, false)] {
+        let bench = Bench::new();
+        let site = bench.site(Way::Whole);
+        let staged = site.stage().unwrap();
+        fs::create_dir_all(staged.path().join("d/".repeat(depth))).unwrap();
+        let done = site.publish(staged);
+        assert_eq!(done.is_ok(), is_published, "{depth}: {done:?}");
+        if let Err(error) = done {
+            assert!(error.what.contains("nested more than 200 deep"), "{error:?}");
+            assert_eq!(fs::read_dir(bench.private()).unwrap().count(), 0, "{depth}");
+        }
+        // Nothing of it is left, however deep.
+        site.empty().unwrap();
+        drop(site.stage().unwrap());
+        assert_eq!(fs::read_dir(bench.private()).unwrap().count(), 0, "{depth}");
+    }
+}
+
+#[test]
 fn in_place_the_build_has_its_old_output() {
     let bench = Bench::new();
     let site = bench.site(Way::InPlace);
