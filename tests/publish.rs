@@ -753,6 +753,12 @@ fn folders_that_hold_anything_else_are_refused() {
     assert!(refusal.kind == Kind::Usage && refusal.what.contains("is the home folder or holds it"), "{refusal:?}");
     let held = check(&bench.at("repo/a"), &around, Way::Whole).unwrap_err();
     assert!(held.kind == Kind::Usage && held.what.contains("holds a/b, which each tick commits"), "{held:?}");
+    // A git folder apart from the work tree, whose `.git` is a file or nothing.
+    let around = Surroundings { git_dir: &bench.at("apart.git"), ..around };
+    for path in [bench.at("apart.git/site"), bench.at("repo/.git/site")] {
+        let inside = check(&path, &around, Way::Whole).unwrap_err();
+        assert!(inside.what.contains("inside the repository's git folder"), "{inside:?}");
+    }
     // And those that may well be.
     for path in [bench.at("public"), bench.at("repo/site"), bench.at("alias/site"), bench.at("repo/state-of-things")] {
         bench.checked(&path, Way::Whole).unwrap();
