@@ -251,3 +251,22 @@ impl Site {
         format!("{what} in the public dir {}", self.public_dir.display())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_to_do_about_it() {
+        for (kind, says) in [
+            (io::ErrorKind::PermissionDenied, "let this user write there"),
+            (io::ErrorKind::StorageFull, "make room"),
+            (io::ErrorKind::QuotaExceeded, "make room"),
+            (io::ErrorKind::ReadOnlyFilesystem, "mount it writable"),
+            (io::ErrorKind::NotADirectory, "check what is there"),
+        ] {
+            let error = failed("open it")(io::Error::from(kind));
+            assert!(error.what.starts_with("could not open it: ") && error.next.starts_with(says), "{kind}: {error:?}");
+        }
+    }
+}

@@ -297,6 +297,19 @@ fn a_follow_goes_around_it() {
 }
 
 #[test]
+fn one_in_the_place_of_a_file_that_the_remote_removes_stays() {
+    use std::os::unix::fs::FileTypeExt;
+    let s = Scene::new();
+    let path = s.ours().join("gone.txt");
+    fs::remove_file(&path).unwrap();
+    fifo(&path);
+    fs::remove_file(s.rival().join("gone.txt")).unwrap();
+    s.rival_commits("removed").git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+    at_once(&s, &["sync"]).exits(0).says("behind").ours_equals_upstream();
+    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
+}
+
+#[test]
 fn what_is_staged_beside_it_is_rescued_and_holds_nobody() {
     let s = Scene::new();
     s.we_write("state/a", "staged\n");

@@ -9,9 +9,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use needs::needs;
 use scene::{Scene, write};
 
 /// Upstream and rival alone, with git configured for everybody in the scene.
@@ -315,6 +316,8 @@ fn an_untracked_folder_where_the_remote_has_a_file_is_kept_as_a_rescue() {
     s.we_write("thing/a", "mine a\n").we_write("thing/deep/b", "mine b\n");
     s.rival_pushes("thing");
     s.sync().exits(0).says("behind").ours_equals_upstream().our_file("thing", "rival 2\n").fsck();
+    let aside = fs::read_dir(s.private().join("aside")).unwrap().count();
+    assert_eq!(aside, 0, "the rescue keeps all of it, and it did not change\n{}", s.logs_not("moved aside").last());
     let rescues = s.rescues("worktree");
     assert_eq!(rescues.len(), 1);
     assert_eq!(s.git_ours(&["show", &format!("{}:thing/deep/b", rescues[0])]), "mine b");
@@ -654,4 +657,176 @@ fn what_is_staged_without_a_checksum_of_the_index_is_noticed() {
     s.sync().exits(0).says("behind").ours_equals_upstream();
     assert_eq!(s.git_ours(&["status", "--porcelain"]), "");
     assert_eq!(s.git_ours(&["show", &format!("{}:notes.md", s.rescues("worktree")[0])]), "staged");
+/// A reader, and whoever kills the pass, finds the old file or the new one.
+#[needs(strace)]
+#[test]
+fn a_changed_file_is_replaced_by_a_rename_and_never_removed() {
+    let s = Scene::new();
+    s.rival_pushes("index.html");
+    let plain = s.gitsync(&["sync"]);
+    let trace = s.root().join("trace");
+    let mut strace = s.isolated("strace");
+    strace.args(["-f", "-qq", "-e", "trace=unlink,unlinkat,rename,renameat,renameat2", "-o"]).arg(&trace).arg("--");
+    strace.arg(plain.get_program()).args(plain.get_args()).env("GIT_SYNC_REPO", s.ours());
+    s.run_this(strace).exits(0).says("behind").ours_equals_upstream();
+    let calls = fs::read_to_string(trace).unwrap();
+    let of_it: Vec<&str> = calls.lines().filter(|line| line.contains("\"index.html\"")).collect();
+    assert!(of_it.len() == 1 && of_it[0].contains("rename"), "{of_it:#?}");
+}
+
+#[test]
+fn new_folders_inherit_the_group_of_a_shared_work_tree() {
+    let s = Scene::new();
+    fs::set_permissions(s.ours(), fs::Permissions::from_mode(0o2775)).unwrap();
+    for number in 0..20 {
+        s.rival_writes(&format!("shared/deep/{number}"), "text\n");
+    }
+    push(&s, "many in a new folder");
+    s.sync().exits(0).says("behind").ours_equals_upstream();
+    for folder in ["shared", "shared/deep"] {
+        let mode = fs::metadata(s.ours().join(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o2000, 0o2000, "{folder}: {mode:o}");
+    }
+}
+
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn on(at: PathBuf) -> Self {
+        assert!(
+            Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "none"]).arg(&at).status().unwrap().success()
+        );
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(std::thread::panicking() || done.unwrap().success(), "still mounted: {}", self.0.display());
+    }
+}
+
+/// A rename does not get there.
+#[needs(mount)]
+#[test]
+fn a_volume_mounted_in_the_work_tree_is_followed_too() {
+    let s = Scene::new();
+    let _mounted = Mounted::on(s.ours().join("state"));
+    write(&s.ours().join("state/a"), "a 1\n");
+    write(&s.ours().join("state/own"), "nobody tracks it\n");
+    s.rival_writes("state/a", "a 2\n").rival_writes("state/run", "#!/bin/sh\n");
+    executable(&s.rival(), "state/run", true);
+    symlink("a", s.rival().join("state/link")).unwrap();
+    push(&s, "into the volume");
+    s.sync().exits(0).says("behind").ours_equals_upstream().our_file("state/own", "nobody tracks it\n");
+    for number in 0..20 {
+        s.rival_writes(&format!("state/new/{number}"), "text\n");
+    }
+    let commit = push(&s, "a folder in the volume");
+    s.sync().exits(0).says("behind").ours_equals_upstream();
+    fs::remove_file(s.ours().join("state/own")).unwrap();
+    assert_eq!(tree(&s.ours()), tree(&git_checks_out(&s, &commit)));
+    assert!(s.rescues("").is_empty(), "{:?}", s.rescues(""));
+}
+
+#[test]
+fn where_git_ignores_the_executable_bit_it_makes_no_edit() {
+    let s = Scene::new();
+    s.git_ours(&["config", "core.filemode", "false"]);
+    executable(&s.ours(), "index.html", true);
+    s.rival_pushes("index.html").sync().exits(0).says("behind").ours_equals_upstream();
+    assert!(s.rescues("").is_empty(), "{:?}", s.rescues(""));
+}
+
+#[test]
+fn a_mode_that_nobody_committed_goes_where_bytes_are_converted_too() {
+    let s = Scene::new();
+    s.rival_writes(".gitattributes", "*.txt text eol=crlf\n").rival_writes("a.txt", "one\n");
+    push(&s, "converted");
+    s.sync().exits(0).our_file("a.txt", "one\r\n");
+    executable(&s.ours(), "a.txt", true);
+    s.rival_pushes("news").sync().exits(0).says("behind").ours_equals_upstream().our_file("a.txt", "one\r\n");
+    let kept = s.git_ours(&["ls-tree", &s.rescues("worktree")[0], "a.txt"]);
+    assert!(kept.starts_with("100755"), "{kept}");
+}
+
+#[test]
+fn a_file_where_the_remote_removes_a_folder_stays_as_it_is() {
+    let s = Scene::new();
+    s.rival_pushes("dir/x").sync().exits(0);
+    fs::remove_dir_all(s.ours().join("dir")).unwrap();
+    s.we_write("dir", "mine\n");
+    fs::remove_dir_all(s.rival().join("dir")).unwrap();
+    push(&s, "no folder any more");
+    s.sync().exits(0).says("behind").our_file("dir", "mine\n");
+    assert_eq!(s.our_tip(), s.upstream_tip());
+    assert!(s.rescues("").is_empty(), "nothing takes its place: {:?}", s.rescues(""));
+}
+
+/// Not every file system has hard links: then the index of before is copied.
+#[needs(strace)]
+#[test]
+fn the_index_of_before_is_kept_until_the_new_one_is_on_disk() {
+    for links in [true, false] {
+        let s = Scene::new();
+        let before = fs::read(s.ours().join(".git/index")).unwrap();
+        s.rival_pushes("index.html");
+        let plain = s.gitsync(&["sync"]);
+        let mut strace = s.isolated("strace");
+        strace.args(["-f", "-qq", "-e", "trace=link,linkat,unlink,rename", "-o"]).arg(s.root().join("trace"));
+        if !links {
+            strace.args(["-e", "inject=link,linkat:error=EPERM"]);
+        }
+        // The pass ends as libgit2 renames the new index into place.
+        strace.args(["-P"]).arg(s.ours().join(".git/index.lock")).arg("-P").arg(s.private().join("index-before"));
+        strace.args(["-e", "inject=rename:signal=KILL:when=1", "--"]);
+        strace.arg(plain.get_program()).args(plain.get_args()).env("GIT_SYNC_REPO", s.ours());
+        s.run_this(strace);
+        assert_ne!(s.last().code, Some(0), "{}", s.last());
+        let kept = fs::read(s.private().join("index-before")).unwrap_or_default();
+        assert_eq!(kept, before, "links: {links}\n{}", fs::read_to_string(s.root().join("trace")).unwrap());
+        s.sync().exits(0).ours_equals_upstream();
+    }
+}
+
+/// What somebody builds from it need not be built again.
+#[test]
+fn a_file_that_already_has_what_the_remote_brings_is_not_touched() {
+    let s = Scene::new();
+    s.rival_writes(".gitattributes", "*.txt text eol=crlf\n").rival_writes("a.txt", "one\n").rival_writes("b", "one\n");
+    push(&s, "one is converted");
+    s.sync().exits(0).our_file("a.txt", "one\r\n");
+    s.rival_writes("a.txt", "two\n").rival_writes("b", "two\n").we_write("a.txt", "two\r\n").we_write("b", "two\n");
+    push(&s, "another line");
+    let identity = |name: &str| fs::metadata(s.ours().join(name)).map(|meta| (meta.ino(), meta.mtime_nsec())).unwrap();
+    let before = ["a.txt", "b"].map(identity);
+    s.sync().exits(0).says("behind").ours_equals_upstream().our_file("a.txt", "two\r\n").our_file("b", "two\n");
+    assert_eq!(["a.txt", "b"].map(identity), before);
+    assert!(s.rescues("").is_empty(), "{:?}", s.rescues(""));
+}
+
+/// Old trees have modes that git has no more: the index has git's, and what it knows of files that did not change.
+#[test]
+fn outdated_modes_are_followed_from_version_to_version() {
+    let s = Scene::new();
+    let version = |text: &str| {
+        let entries = [("changed", text), ("same", "the same\n")].map(|(name, text)| {
+            let id = bytes(&raw(&s, "blob", text.as_bytes()));
+            [format!("100664 {name}\0").into_bytes(), id].concat()
+        });
+        let tree = raw(&s, "tree", &entries.concat());
+        let commit = s.git_upstream(&["commit-tree", "-p", "main", "-m", text.trim(), &tree]);
+        s.git_upstream(&["update-ref", "refs/heads/main", &commit]);
+        s.sync().exits(0).says("behind").our_file("changed", text).ours_equals_upstream();
+        let entries = s.git_ours(&["ls-files", "--debug"]);
+        assert!(entries.contains("size: 9") && !entries.contains("size: 0"), "{entries}");
+        assert_eq!(
+            s.git_ours(&["ls-files", "--stage", "changed"]).split(' ').nth(1),
+            Some(&*raw(&s, "blob", text.as_bytes()))
+        );
+    };
+    version("version 1\n");
+    version("another, longer version 2\n");
+    assert_eq!(s.git_ours(&["status", "--porcelain"]), "");
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use needs::needs;
 use rustix::process::{Pid, Signal, kill_process};
 use scene::{Scene, until, write};
 
@@ -679,4 +680,72 @@ fn a_link_with_a_slash_behind_it_is_no_public_dir_either() {
     std::os::unix::fs::symlink(s.root().join("real"), s.public()).unwrap();
     let with_slash = format!("{}/", s.public().display());
     s.run(&["sync", "--public-dir", &with_slash, "--build-command", "true"]).exits(2).says("error");
+}
+
+/// A pass under strace, which makes one system call fail.
+fn sync_without(s: &Scene, call: &str, error: &str) {
+    sync_under_strace(
+        s,
+        &["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:error={error}")],
+    );
+}
+
+fn sync_under_strace(s: &Scene, options: &[&str]) {
+    let plain = s.gitsync(&["sync"]);
+    let mut strace = s.isolated("strace");
+    strace.args(["-f", "-qq"]).args(options).arg("--").arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
+    s.run_this(strace);
+}
+
+#[needs(strace)]
+#[test]
+fn a_kernel_that_cannot_open_a_folder_beneath_another_publishes_too() {
+    for error in ["ENOSYS", "EPERM"] {
+        let s = with_site("mkdir {public_dir}/sub; cp index.html {public_dir}/; cp index.html {public_dir}/sub/");
+        s.rival_pushes("index.html");
+        sync_without(&s, "openat2", error);
+        s.exits(0).says("behind");
+        assert_eq!(page(&s), "rival 2\n");
+        assert_eq!(names_in(&s.public()), ["index.html", "sub"]);
+    }
+}
+
+/// An exchange that is not possible here is gone around; one that failed is not.
+#[needs(strace)]
+#[test]
+fn an_exchange_that_fails_is_an_error_and_the_old_site_stays() {
+    let s = with_site(COPY);
+    s.rival_pushes("index.html");
+    sync_without(&s, "renameat2", "EIO");
+    s.exits(1).says("behind").logs("exchange in the public dir");
+    assert_eq!(page(&s), "page 2\n");
+    s.sync().exits(0);
+    assert_eq!(page(&s), "rival 2\n");
+    s.rival_pushes("index.html");
+    sync_without(&s, "renameat2", "EINVAL");
+    s.exits(0).says("behind");
+    assert_eq!(page(&s), "rival 3\n");
+}
+
+/// After a power loss a page has its name only if it has its bytes.
+#[needs(strace)]
+#[test]
+fn file_by_file_all_pages_are_on_disk_before_one_gets_its_name() {
+    let s = with_site("for page in 1 2 3; do cp index.html {public_dir}/$page.html; done");
+    s.env("GIT_SYNC_PUBLISH", "files").rival_pushes("index.html");
+    let trace = s.root().join("trace");
+    sync_under_strace(&s, &["-o", trace.to_str().unwrap(), "-e", "trace=renameat,renameat2,syncfs,fsync"]);
+    s.exits(0).says("behind");
+    let calls = fs::read_to_string(trace).unwrap();
+    let at = |call: &str, part: &str| calls.lines().position(|line| line.contains(call) && line.contains(part));
+    let (brought, named) = (at("renameat", "\"3.html\", "), at("renameat", "\"1\", "));
+    let synced =
+        calls.lines().skip(brought.unwrap()).position(|line| line.contains("syncfs(")).unwrap() + brought.unwrap();
+    assert!(synced < named.unwrap(), "{calls}");
 }

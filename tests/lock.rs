@@ -306,7 +306,7 @@ fn one_that_waited_for_a_file_that_is_gone_takes_the_one_that_is_there() {
     use std::os::unix::fs::MetadataExt;
     let s = Scene::new();
     let held = holder(&s);
-    let sync = s.start(&["sync", "--build-command", "stat -c %i .git/gitsync/lock > ../inode"]);
+    let sync = s.start(&["sync", "--build-command", "cp .git/gitsync/lock ../holder"]);
     wait_for(&s, 1);
     let before = fs::metadata(s.private().join("lock")).unwrap().ino();
     s.rival_pushes("news.txt");
@@ -318,6 +318,8 @@ fn one_that_waited_for_a_file_that_is_gone_takes_the_one_that_is_there() {
     s.wait(held).exits(0);
     // The word of its end is taken back in the file that is at the path: nothing looks as if it had died.
     s.wait(sync).exits(0).says("behind");
+    let holder = fs::read_to_string(s.root().join("holder")).unwrap();
+    assert!(holder.contains("\"command\":\"sync\""), "the file that is there names who holds the lock: {holder}");
     assert_eq!(fs::read_to_string(s.private().join("lock")).unwrap(), "");
     s.sync().exits(0).says("up-to-date").logs_not("stale");
 }
@@ -368,6 +370,19 @@ fn a_folder_where_the_lock_belongs_is_moved_aside_by_init_sync_alone() {
         assert_eq!(kept.len(), 1, "{kept:?}");
         assert_eq!(fs::read_to_string(kept[0].join("mine")).unwrap(), "keep me\n");
     }
+}
+
+/// As on a file system that has no locks. It is not the same as a lock that somebody holds.
+#[needs(strace)]
+#[test]
+fn a_lock_that_cannot_be_taken_is_an_error() {
+    let s = Scene::new();
+    let plain = s.gitsync(&["sync"]);
+    let mut strace = s.isolated("strace");
+    strace.args(["-f", "-qq", "-o"]).arg(s.root().join("trace")).args(["-e", "trace=flock"]);
+    strace.args(["-e", "inject=flock:error=ENOLCK", "--"]).arg(plain.get_program()).args(plain.get_args());
+    strace.env("GIT_SYNC_REPO", s.ours());
+    s.run_this(strace).exits(1).says("error").logs("lock");
 }
 
 #[test]

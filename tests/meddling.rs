@@ -117,6 +117,27 @@ fn an_edit_right_after_a_file_was_placed_is_seen_by_the_next_tick() {
     s.tick().exits(0).says("pushed").upstream_file("state/new-7", "FROM THE REMOTE\n");
 }
 
+/// What was looked at is not what would be replaced or removed: the pass gives up, and the next one keeps the edit.
+#[needs(strace)]
+#[test]
+fn an_edit_made_before_its_file_is_placed_or_removed_is_kept() {
+    for edited in ["index.html", "gone.txt"] {
+        let s = Scene::new();
+        many_files_come(&s);
+        fs::remove_file(s.rival().join("gone.txt")).unwrap();
+        s.rival_writes("index.html", "theirs\n").rival_commits("changed and removed");
+        s.git_in(&s.rival(), &["push", "-q", "origin", "main"]);
+        let pass = held_up(&s, &["sync"], HOLD);
+        until("the intent is there", || s.private().join("intent").exists());
+        s.we_write(edited, "edited in the middle\n");
+        s.wait(pass).exits(75).says("error").logs(&format!("{edited} was changed in the middle of the pass"));
+        s.our_file(edited, "edited in the middle\n");
+        s.sync().exits(0).ours_equals_upstream().fsck();
+        let kept = format!("{}:{edited}", s.rescues("worktree")[0]);
+        assert_eq!(s.git_ours(&["show", &kept]), "edited in the middle");
+    }
+}
+
 #[needs(strace)]
 #[test]
 fn a_folder_that_gives_way_is_kept_where_it_changed_in_the_middle() {

@@ -344,6 +344,108 @@ fn in_a_volume_what_has_not_changed_is_not_touched() {
     }
 }
 
+#[test]
+fn a_link_is_replaced_where_it_leads_elsewhere_and_only_there() {
+    let bench = Bench::new();
+    let site = bench.site(Way::FileByFile);
+    let with_links = |other: &str| {
+        let staged = build(&site, &[("index.html", "one")]);
+        symlink("index.html", staged.path().join("same")).unwrap();
+        symlink(other, staged.path().join("other")).unwrap();
+        site.publish(staged).unwrap();
+        ["same", "other"].map(|name| fs::symlink_metadata(bench.public().join(name)).unwrap().ino())
+    };
+    let (before, after) = (with_links("index.html"), with_links("same"));
+    assert!(before[0] == after[0] && before[1] != after[1], "{before:?} {after:?}");
+    assert_eq!(fs::read_link(bench.public().join("other")).unwrap(), Path::new("same"));
+}
+
+/// Its time of change is what browsers and mirrors go by.
+#[test]
+fn a_page_that_did_not_change_keeps_its_file_whatever_its_mode_and_links() {
+    let bench = Bench::new();
+    let site = bench.site(Way::FileByFile);
+    publish(&site, &[("closed", "same"), ("linked", "same")]);
+    let at = |name: &str| bench.public().join(name);
+    fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(at("linked"), bench.at("a mirror's")).unwrap();
+    let files =
+        || ["closed", "linked"].map(|name| fs::metadata(at(name)).map(|it| (it.ino(), it.mtime_nsec())).unwrap());
+    let before = files();
+    publish(&site, &[("closed", "same"), ("linked", "same")]);
+    assert_eq!(files(), before);
+    assert_eq!(tree(&bench.public()), expected(&[("closed", "file 644 same"), ("linked", "file 644 same")]));
+}
+
+#[test]
+fn a_note_names_up_to_a_thousand_names() {
+    let bench = Bench::new();
+    let site = bench.site(Way::FileByFile);
+    let staged = site.stage().unwrap();
+    for (names, noted) in [(1000, 1000), (1001, 0)] {
+        for number in 0..names {
+            fs::write(staged.path().join(number.to_string()), "").unwrap();
+        }
+        let note = site.note(None, Some(&staged)).unwrap().unwrap();
+        assert_eq!(note.windows(2).filter(|two| two == b"\0n").count(), noted);
+    }
+}
+
+#[test]
+fn a_public_dir_that_became_a_file_is_named() {
+    let bench = Bench::new();
+    let site = bench.site(Way::Whole);
+    fs::remove_dir(bench.public()).unwrap();
+    fs::write(bench.public(), "").unwrap();
+    let refusal = site.foreign_name(None).unwrap_err();
+    let says = format!("the public dir {} can't be looked at: ", site.public_dir().display());
+    assert!(refusal.kind == Kind::Person && refusal.what.starts_with(&says), "{refusal:?}");
+}
+
+/// Who has the old folder open still sees the old site, unless it is to be published file by file.
+#[test]
+fn a_whole_site_is_one_folder_put_in_the_place_of_another() {
+    for (way, is_exchanged) in [(Way::Whole, true), (Way::FileByFile, false)] {
+        let bench = Bench::new();
+        let site = bench.site(way);
+        publish(&site, &[("index.html", "one")]);
+        let folder = || fs::metadata(bench.public()).unwrap().ino();
+        let before = folder();
+        let staged = build(&site, &[("index.html", "two")]);
+        let built = fs::metadata(staged.path()).unwrap().ino();
+        site.publish(staged).unwrap();
+        assert_eq!(folder(), if is_exchanged { built } else { before }, "{way:?}");
+    }
+}
+
+#[test]
+fn only_where_nobody_has_it_open_is_an_old_staging_folder_removed_at_once() {
+    for (way, stays) in [(Way::Whole, true), (Way::FileByFile, false), (Way::InPlace, false)] {
+        let bench = Bench::new();
+        write(&bench.private(), "site-staging/index.html", "the site before");
+        write(&bench.private(), "status.json", "{}");
+        bench.site(way).tidy();
+        assert_eq!(bench.private().join("site-staging").exists(), stays, "{way:?}");
+        assert!(bench.private().join("status.json").exists());
+    }
+}
+
+#[needs(mount)]
+#[test]
+fn a_staging_folder_that_cannot_be_removed_is_gone_around() {
+    let bench = Bench::new();
+    let site = bench.site(Way::FileByFile);
+    let mut mounts = Vec::new();
+    for (busy, free) in [("site-staging", "site-staging-2"), ("site-staging-2", "site-staging-3")] {
+        fs::create_dir(bench.private().join(busy)).unwrap();
+        mounts.push(Mount::on(&bench.private().join(busy), &["-t", "tmpfs", "none"]));
+        let staged = build(&site, &[("index.html", free)]);
+        assert_eq!(staged.path().file_name().unwrap(), free);
+        site.publish(staged).unwrap();
+        assert_eq!(tree(&bench.public()), expected(&[("index.html", &format!("file 644 {free}"))]));
+    }
+}
+
 #[needs(mount)]
 #[test]
 fn a_volume_keeps_its_lost_and_found() {
@@ -560,6 +662,26 @@ fn a_tree_of_any_depth_is_removed_though_not_published() {
 }
 
 #[test]
+fn two_hundred_folders_deep_is_published_and_more_is_refused() {
+    for (depth, is_published) in [(200, true), (201, false), (450, false)] {
+        let bench = Bench::new();
+        let site = bench.site(Way::Whole);
+        let staged = site.stage().unwrap();
+        fs::create_dir_all(staged.path().join("d/".repeat(depth))).unwrap();
+        let done = site.publish(staged);
+        assert_eq!(done.is_ok(), is_published, "{depth}: {done:?}");
+        if let Err(error) = done {
+            assert!(error.what.contains("nested more than 200 deep"), "{error:?}");
+            assert_eq!(fs::read_dir(bench.private()).unwrap().count(), 0, "{depth}");
+        }
+        // Nothing of it is left, however deep.
+        site.empty().unwrap();
+        drop(site.stage().unwrap());
+        assert_eq!(fs::read_dir(bench.private()).unwrap().count(), 0, "{depth}");
+    }
+}
+
+#[test]
 fn in_place_the_build_has_its_old_output() {
     let bench = Bench::new();
     let site = bench.site(Way::InPlace);
@@ -585,7 +707,8 @@ fn folders_that_hold_anything_else_are_refused() {
     symlink(bench.at("nowhere"), bench.at("dangling")).unwrap();
     symlink(bench.at("repo"), bench.at("alias")).unwrap();
     let reason = |path: &Path| bench.checked(path, Way::Whole).map(|site| format!("{site:?}")).unwrap_err();
-    let cases: [(PathBuf, &str); 21] = [
+    symlink(bench.at("round"), bench.at("round")).unwrap();
+    let cases: [(PathBuf, &str); 22] = [
         ("/".into(), "folder of the system"),
         ("/etc".into(), "folder of the system"),
         ("/etc/../usr".into(), "folder of the system"),
@@ -606,12 +729,16 @@ fn folders_that_hold_anything_else_are_refused() {
         (bench.at("dangling/site"), "symbolic link"),
         (bench.at("file"), "can't be a folder"),
         (bench.at("file/site"), "can't be a folder"),
+        (bench.at("file/deep/er/site"), &format!("can't be a folder, since {} is not one", bench.at("file").display())),
         ("".into(), "is an empty path"),
     ];
     for (path, says) in cases {
         let refusal = reason(&path);
         assert!(refusal.kind == Kind::Usage && refusal.what.contains(says), "{}: {refusal:?}", path.display());
+        assert!(refusal.what.starts_with(&format!("the public dir {} ", path.display())), "{refusal:?}");
     }
+    let refusal = reason(&bench.at("round/deep/site"));
+    assert!(refusal.kind == Kind::Person && refusal.what.contains("can't be looked at"), "{refusal:?}");
     // A home that is a parent's parent.
     let home = bench.at("public/home/user");
     let (repo, private_dir) = (bench.at("repo"), bench.private());
@@ -626,6 +753,12 @@ fn folders_that_hold_anything_else_are_refused() {
     assert!(refusal.kind == Kind::Usage && refusal.what.contains("is the home folder or holds it"), "{refusal:?}");
     let held = check(&bench.at("repo/a"), &around, Way::Whole).unwrap_err();
     assert!(held.kind == Kind::Usage && held.what.contains("holds a/b, which each tick commits"), "{held:?}");
+    // A git folder apart from the work tree, whose `.git` is a file or nothing.
+    let around = Surroundings { git_dir: &bench.at("apart.git"), ..around };
+    for path in [bench.at("apart.git/site"), bench.at("repo/.git/site")] {
+        let inside = check(&path, &around, Way::Whole).unwrap_err();
+        assert!(inside.what.contains("inside the repository's git folder"), "{inside:?}");
+    }
     // And those that may well be.
     for path in [bench.at("public"), bench.at("repo/site"), bench.at("alias/site"), bench.at("repo/state-of-things")] {
         bench.checked(&path, Way::Whole).unwrap();
@@ -880,6 +1013,12 @@ fn role() {
                     ("index.html", "file 644 two")
                 ])
             );
+            // A folder of another user keeps its mode.
+            let shared = check(&base.join("sealed/shared"), &around, Way::InPlace).unwrap();
+            write(&base.join("sealed/shared"), "index.html", "page");
+            shared.publish(shared.stage().unwrap()).unwrap();
+            let both = expected(&[("index.html", "file 644 page"), ("theirs", "dir 755")]);
+            assert_eq!(tree(&base.join("sealed/shared")), both);
             // What a failed build left locked is removed all the same.
             let staged = build(&site, &[("locked/deep/page.html", "x")]);
             for name in ["locked/deep", "locked"] {
@@ -939,9 +1078,11 @@ fn a_killed_publish_leaves_whole_pages_and_heals(each_ground: Grounds) {
 fn a_publisher_without_rights_does_what_it_may() {
     const NOBODY: u32 = 65534;
     let bench = Bench::new();
-    for folder in ["sealed", "sealed/ours", "sealed/other"] {
+    for folder in ["sealed", "sealed/ours", "sealed/other", "sealed/shared"] {
         fs::create_dir(bench.at(folder)).unwrap();
     }
+    fs::set_permissions(bench.at("sealed/shared"), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::create_dir(bench.at("sealed/shared/theirs")).unwrap();
     for folder in [".", "repo", "repo/.git", "repo/.git/gitsync", "sealed/ours"] {
         std::os::unix::fs::chown(bench.at(folder), Some(NOBODY), Some(NOBODY)).unwrap();
     }

@@ -71,6 +71,13 @@ mod what_is_committed {
     }
 
     #[test]
+    fn a_mode_that_is_staged_already() {
+        let s = Scene::new();
+        s.tick_with("chmod +x state/a; git add state/a").exits(0).says("pushed").ours_equals_upstream();
+        assert!(s.git_ours(&["ls-tree", "HEAD", "state/a"]).starts_with("100755"), "{}", s.last());
+    }
+
+    #[test]
     fn ignored_files_are_not_and_tracked_ones_that_are_ignored_are() {
         let s = Scene::without_ours();
         s.rival_writes(".gitignore", "*.tmp\nstate/cache/\n").rival_writes("state/kept.tmp", "1\n");
@@ -590,6 +597,72 @@ mod what_is_left_out {
         s.tick_with("mkdir state/sub; echo x >state/sub/x").exits(0).says("pushed");
         left_out(&s, "sub", "git init -q state/sub; echo more >>state/sub/x", "a repository of its own");
         s.upstream_file("state/sub/x", "x\n");
+    }
+
+    /// What can't be looked at may be there all the same, so its deletion must not be committed.
+    #[needs(root)]
+    #[test]
+    fn a_folder_that_this_user_may_not_read() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+        const NOBODY: u32 = 65534;
+        let s = Scene::new();
+        s.tick_with("mkdir state/locked; echo 1 >state/locked/a").exits(0).says("pushed");
+        fs::set_permissions(s.root(), fs::Permissions::from_mode(0o755)).unwrap();
+        // Where the program was built others may not get to.
+        let program = s.root().join("gitsync");
+        assert!(s.isolated("cp").arg(env!("CARGO_BIN_EXE_gitsync")).arg(&program).status().unwrap().success());
+        assert!(
+            s.isolated("chown").args(["-R", "65534:65534", "ours", "upstream.git", "home"]).status().unwrap().success()
+        );
+        write(&s.root().join("home/.gitconfig"), "[safe]\n\tdirectory = *\n");
+        fs::set_permissions(s.ours().join("state/locked"), fs::Permissions::from_mode(0)).unwrap();
+        let mut command = s.isolated(&program);
+        command.args(["tick", "--", "sh", "-c", "echo good >state/z"]).env("GIT_SYNC_REPO", s.ours());
+        command.uid(NOBODY).gid(NOBODY);
+        s.run_this(command).exits(1).says("pushed").logs("state/locked was left out of the commit: it can't be read");
+        assert_eq!(changed(&s, "HEAD"), ["state/z"]);
+    }
+
+    #[needs(root)]
+    #[test]
+    fn a_device() {
+        let s = Scene::new();
+        left_out(&s, "null", "mknod state/null c 1 3", "is a device");
+    }
+
+    #[needs(perl)]
+    #[test]
+    fn what_is_ignored_or_not_named_is_no_error_whatever_it_is() {
+        let s = Scene::new();
+        s.we_write(".git/info/exclude", "*.run\ncache/\n");
+        let odd = "mkfifo state/a.run state/cache/fifo state/other; git init -q state/cache/clone
+                   perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => $_, Listen => 1) for qw(state/b.run state/c)' ";
+        let null = "mknod state/d.run c 1 3 2>/dev/null; mknod state/e c 1 3 2>/dev/null";
+        let job = format!("mkdir -p state/cache; {odd}; {null}; date >state/named.json");
+        s.run(&["tick", "--path", "state/*.json", "--path", "audit/", "--", "sh", "-c", &job]).exits(0).says("pushed");
+        assert_eq!(changed(&s, "HEAD"), ["state/named.json"]);
+        // Where they are named, those that are not ignored are said; those that are ignored are not.
+        s.tick_with("true").exits(1).logs("state/other was left out").logs("state/c was left out");
+        for ignored in [".run", "cache"] {
+            s.logs_not(ignored);
+        }
+    }
+
+    #[test]
+    fn a_submodule_is_nobodys_repository_of_its_own() {
+        let s = Scene::new();
+        s.git_ours(&["-c", "protocol.file.allow=always", "submodule", "add", "-q", "../upstream.git", "state/sub"]);
+        // One that is only staged is named and stays staged.
+        s.tick_with("echo new >state/c").exits(1).says("pushed").logs("state/sub was left out");
+        assert_eq!(
+            (changed(&s, "HEAD"), s.git_ours(&["diff", "--cached", "--name-only"])),
+            (vec!["state/c".to_owned()], ".gitmodules\nstate/sub".to_owned())
+        );
+        s.git_ours(&["commit", "-qm", "a submodule"]);
+        s.tick_with("echo inside >state/sub/index.html; echo new >state/b").exits(0).says("pushed");
+        assert_eq!(changed(&s, "HEAD"), ["state/b"]);
+        s.logs_not("left out");
     }
 
     #[test]

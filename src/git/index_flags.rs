@@ -49,7 +49,11 @@ impl Flagged {
             return index.write_tree_to(&repo.git);
         };
         // This must not change the repository's own index.
-        let mut staged = git2::Index::open(file)?;
+        self.write_tree_of(repo, &mut git2::Index::open(file)?)
+    }
+
+    /// [`Flagged::write_tree`] for an index that nobody else uses: it loses its intent-to-add entries.
+    pub(super) fn write_tree_of(&self, repo: &Repo, staged: &mut git2::Index) -> Result<git2::Oid, git2::Error> {
         for path in self.0.keys().filter(|path| self.is_to_be_added(path)) {
             staged.remove(path, 0)?;
         }

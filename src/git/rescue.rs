@@ -246,11 +246,38 @@ impl Repo {
                 return match flagged.write_tree(self, &mut index) {
                     // An index taken over from a repository that was put aside names objects that stayed there.
                     Err(_) if head.is_none() => Ok(None),
-                    written => written.map(Some).context(doing),
+                    Err(error) => self.write_what_is_left(head, &flagged, &index, error).context(doing),
+                    Ok(tree) => Ok(Some(tree)),
                 };
             }
         }
         Ok(None)
+    }
+
+    /// The index as a tree, without what is staged and has no object: git does not wait until an object that it adds is
+    /// on disk, so a power loss can leave the index without it. Nobody can keep that, and it must not hold up every
+    /// pass. `None` if nothing else is staged; gives `error` back if that is not what caused it.
+    fn write_what_is_left(
+        &self,
+        head: Option<&git2::Tree<'_>>,
+        flagged: &Flagged,
+        index: &git2::Index,
+        error: git2::Error,
+    ) -> Result<Option<git2::Oid>, git2::Error> {
+        let odb = self.git.odb()?;
+        let in_head = |path: &Path, id| head.is_some_and(|tree| tree.get_path(path).is_ok_and(|it| it.id() == id));
+        let is_lost = |path: &Path, id| !odb.exists(id) && !is_submodule_in(index, path) && !in_head(path, id);
+        let staged = index.iter().map(|entry| (path_of(&entry.path), entry.id));
+        let lost: Vec<PathBuf> = staged.filter(|(path, id)| is_lost(path, *id)).map(|(path, _)| path).collect();
+        let Some(file) = index.path().filter(|_| !lost.is_empty()) else { return Err(error) };
+        // The repository's own index must not change here.
+        let mut left = git2::Index::open(file)?;
+        for path in &lost {
+            tracing::warn!(path = %shown(path), "what was staged of this file has no object and can't be kept");
+            left.remove(path, 0)?;
+        }
+        let tree = flagged.write_tree_of(self, &mut left)?;
+        Ok(Some(tree).filter(|tree| head.is_none_or(|head| head.id() != *tree)))
     }
 
     /// A rescue that holds all these versions already: a pass that was killed after it made one need not make another.

@@ -239,7 +239,22 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::unescaped;
+    use std::path::Path;
+
+    use rustix::io::Errno;
+
+    use super::{unescaped, unknown, unwritable};
+    use crate::error::Kind;
+
+    #[test]
+    fn what_the_system_could_not_answer_now_is_tried_again() {
+        for errno in [Errno::IO, Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            assert_eq!(unknown(errno.into()).kind, Kind::Retry, "{errno}");
+            assert_eq!(unwritable(Path::new("/x"), &errno.into()).kind, Kind::Retry, "{errno}");
+        }
+        assert_eq!(unknown(Errno::ACCESS.into()).kind, Kind::Person);
+        assert_eq!(unwritable(Path::new("/x"), &Errno::ACCESS.into()).kind, Kind::Usage);
+    }
 
     #[test]
     fn a_mount_point_may_have_blanks_in_its_name() {

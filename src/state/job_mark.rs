@@ -55,3 +55,35 @@ pub fn remove(private: &PrivateDir) -> Result<(), Error> {
     }
     private.remove_durably(NAME).map(drop).context("removing the mark of the job")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn it_is_there_from_the_begin_of_the_job_until_it_is_removed() {
+        let git_dir = tempfile::tempdir().unwrap();
+        let private = PrivateDir::of(git_dir.path());
+        private.create().unwrap();
+        let mark = JobMark {
+            branch: "main".into(),
+            base: Some("aa".into()),
+            paths: vec!["state/".into()],
+            message: "tick at {time}".into(),
+            max_file_size: 1 << 40,
+            since: DateTime::from_timestamp(1_700_000_000, 0).unwrap(),
+        };
+        assert_eq!(read(&private), None);
+        remove(&private).unwrap();
+        set(&private, &mark).unwrap();
+        assert_eq!(read(&private), Some(mark));
+        remove(&private).unwrap();
+        assert_eq!(read(&private), None);
+        assert!(!private.file(NAME).exists());
+        private.write(NAME, b"not a mark").unwrap();
+        assert_eq!(read(&private), None);
+        remove(&private).unwrap();
+        assert!(!private.file(NAME).exists(), "one that can't be read is removed too");
+    }
+}

@@ -292,3 +292,140 @@ fn try_lock(file: File) -> io::Result<Option<Guard>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn private() -> (tempfile::TempDir, PrivateDir) {
+        let git_dir = tempfile::tempdir().unwrap();
+        let private = PrivateDir::of(git_dir.path());
+        private.create().unwrap();
+        (git_dir, private)
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_700_000_000, 0).unwrap()
+    }
+
+    /// Takes it when it is free. A thread of a `take` whose time is up may hold it for a moment.
+    fn take_tick(private: &PrivateDir) -> Held {
+        match take(private, "tick", true, LONG, now).unwrap() {
+            Taken::Held(held) => held,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn look(private: &PrivateDir) -> Taken {
+        take_for_looking(private, "sync", true, SHORT).unwrap()
+    }
+
+    fn text(private: &PrivateDir) -> String {
+        fs::read_to_string(private.file(NAME)).unwrap()
+    }
+
+    fn us() -> Holder {
+        Holder { pid: std::process::id(), command: "tick".into(), since: now() }
+    }
+
+    #[test]
+    fn whoever_holds_it_is_named_until_it_is_released() {
+        let (_git_dir, private) = private();
+        assert_eq!(peek(&private), None);
+        let held = take_tick(&private);
+        assert_eq!(peek(&private), Some(Some(us())));
+        let named = us().to_string();
+        assert_eq!(named, format!("gitsync tick (pid {}, since 2023-11-14T22:13:20Z)", std::process::id()));
+        for taken in [take(&private, "sync", true, SHORT, now).unwrap(), look(&private)] {
+            assert!(matches!(&taken, Taken::Busy(Some(holder)) if *holder == us()), "{taken:?}");
+        }
+        drop(held);
+        assert_eq!((peek(&private), text(&private).as_str()), (None, ""));
+        assert!(!take_tick(&private).one_died_before_us());
+    }
+
+    #[test]
+    fn one_that_did_not_release_it_has_died() {
+        let (_git_dir, private) = private();
+        assert!(!take_tick(&private).one_died_before_us(), "there was none before");
+        assert!(!take_tick(&private).one_died_before_us(), "it was released");
+        fs::write(private.file(NAME), "a longer text than ours will be".repeat(9)).unwrap();
+        let held = take_tick(&private);
+        assert!(held.one_died_before_us());
+        assert_eq!(peek(&private), Some(Some(us())), "nothing of the old text is left");
+        drop(held);
+        assert!(!take_tick(&private).one_died_before_us());
+    }
+
+    #[test]
+    fn one_that_only_looks_waits_like_the_others_and_writes_nothing() {
+        let (_git_dir, private) = private();
+        let died = || match look(&private) {
+            Taken::Held(held) => held.one_died_before_us(),
+            other => panic!("{other:?}"),
+        };
+        assert!(!died(), "there is no lock file");
+        assert!(!private.file(NAME).exists());
+        fs::write(private.file(NAME), "").unwrap();
+        assert!(!died());
+        fs::write(private.file(NAME), "somebody died").unwrap();
+        assert!(died());
+        let looking = look(&private);
+        assert!(matches!(take(&private, "tick", true, SHORT, now).unwrap(), Taken::Busy(None)));
+        drop(looking);
+        assert!(take_tick(&private).one_died_before_us(), "it left to others what it saw");
+    }
+
+    #[test]
+    fn one_of_a_kind_waits_and_gets_it() {
+        let (_git_dir, private) = private();
+        let take_it = |queued| take(&private, "sync", queued, SHORT, now).unwrap();
+        let look_at_it = |queued| take_for_looking(&private, "sync", queued, SHORT).unwrap();
+        let place = try_lock(open(&private.file("waiting-sync")).unwrap()).unwrap().unwrap();
+        assert!(matches!(look_at_it(true), Taken::Held(_)), "nobody holds the lock");
+        let held = take_tick(&private);
+        for taken in [take_it(true), look_at_it(true)] {
+            assert!(matches!(taken, Taken::Skipped), "{taken:?}");
+        }
+        for taken in [take_it(false), look_at_it(false)] {
+            assert!(matches!(taken, Taken::Busy(Some(_))), "not queued: {taken:?}");
+        }
+        drop(place);
+        for taken in [take_it(true), look_at_it(true)] {
+            assert!(matches!(taken, Taken::Busy(Some(_))), "the place is free: {taken:?}");
+        }
+        let release = |held| std::thread::spawn(move || drop::<Held>(held));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| take(&private, "sync", true, LONG, now).unwrap());
+            while try_lock(open(&private.file("waiting-sync")).unwrap()).unwrap().is_some() {
+                std::thread::yield_now();
+            }
+            release(held).join().unwrap();
+            assert!(matches!(waiting.join().unwrap(), Taken::Held(_)));
+        });
+        let held = take_tick(&private);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| take_for_looking(&private, "sync", true, LONG).unwrap());
+            std::thread::sleep(SHORT);
+            release(held).join().unwrap();
+            assert!(matches!(waiting.join().unwrap(), Taken::Held(_)));
+        });
+    }
+
+    #[test]
+    fn something_else_at_its_name_is_an_error() {
+        let (_git_dir, private) = private();
+        fs::create_dir(private.file(NAME)).unwrap();
+        for error in [
+            take(&private, "tick", true, SHORT, now).unwrap_err(),
+            take_for_looking(&private, "tick", true, SHORT).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+        }
+        assert_eq!(peek(&private), None);
+    }
+}

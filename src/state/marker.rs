@@ -157,3 +157,96 @@ pub fn set(private: &PrivateDir, marker: Marker) -> Result<bool, Error> {
 pub fn remove(private: &PrivateDir) -> Result<bool, Error> {
     private.remove_durably(NAME).context("clearing the marker")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn main() -> Destination {
+        Destination { branch: "main".into(), remote: "origin".into(), url: "https://h/r".into(), push_url: None }
+    }
+
+    fn elsewhere() -> [Destination; 4] {
+        [
+            Destination { branch: "other".into(), ..main() },
+            Destination { remote: "other".into(), ..main() },
+            Destination { url: "https://h/other".into(), ..main() },
+            Destination { push_url: Some("https://h/other".into()), ..main() },
+        ]
+    }
+
+    fn marker() -> Marker {
+        let since = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        Marker { destination: main(), local: "aa".into(), remote_tip: Some("bb".into()), since }
+    }
+
+    #[test]
+    fn it_allows_the_push_that_it_was_set_for_and_no_other() {
+        let marked = Marked::For(marker());
+        assert_eq!(marked.covers(&main(), Some("bb")), Some("aa"));
+        assert_eq!(marked.covers(&main(), Some("cc")), None);
+        assert_eq!(marked.covers(&main(), None), None);
+        let of_none = Marked::For(Marker { remote_tip: None, ..marker() });
+        assert_eq!((of_none.covers(&main(), None), of_none.covers(&main(), Some("bb"))), (Some("aa"), None));
+        assert!(marked.is_for(&main()));
+        for other in elsewhere() {
+            assert_eq!(marked.covers(&other, Some("bb")), None, "{other}");
+            assert_eq!(marked.covers(&other, Some("cc")), None, "{other}");
+            assert!(!marked.is_for(&other), "{other}");
+        }
+        assert_eq!((Marked::Unknown.covers(&main(), Some("bb")), Marked::Unknown.is_for(&main())), (None, false));
+    }
+
+    #[test]
+    fn a_pass_clears_the_markers_of_what_it_has_brought_in_sync() {
+        let marked = Marked::For(marker());
+        assert!(marked.is_cleared_by(Cleared::For(&main())));
+        assert!(elsewhere().iter().all(|other| !marked.is_cleared_by(Cleared::For(other))));
+        assert!(marked.is_cleared_by(Cleared::Branch("main")) && !marked.is_cleared_by(Cleared::Branch("other")));
+        // One that forces nothing is of no use to anybody.
+        assert!(Marked::Unknown.is_cleared_by(Cleared::For(&main())));
+        assert!(Marked::Unknown.is_cleared_by(Cleared::Branch("other")));
+    }
+
+    #[test]
+    fn an_equal_one_keeps_its_time_and_another_replaces_it() {
+        let git_dir = tempfile::tempdir().unwrap();
+        let private = PrivateDir::of(git_dir.path());
+        private.create().unwrap();
+        let kept = || match read(&private) {
+            Some(Marked::For(marker)) => marker,
+            other => panic!("{other:?}"),
+        };
+        let later = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        assert!(read(&private).is_none());
+        assert!(!remove(&private).unwrap());
+        assert!(set(&private, marker()).unwrap(), "the first one");
+        assert!(!set(&private, Marker { since: later, ..marker() }).unwrap());
+        assert_eq!(kept(), marker(), "since the first time");
+        for changed in [
+            Marker { local: "a2".into(), since: later, ..marker() },
+            Marker { local: "a2".into(), remote_tip: None, since: later, ..marker() },
+        ] {
+            assert!(!set(&private, changed.clone()).unwrap(), "there was one for this destination");
+            assert_eq!(kept(), changed);
+        }
+        for other in elsewhere() {
+            assert!(set(&private, Marker { destination: other.clone(), ..marker() }).unwrap(), "{other}");
+            assert_eq!(kept().destination, other);
+        }
+        assert!(remove(&private).unwrap());
+        assert!(read(&private).is_none());
+        for unknown in ["", "main diverged\n", "{}"] {
+            private.write(NAME, unknown.as_bytes()).unwrap();
+            assert!(matches!(read(&private), Some(Marked::Unknown)), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn it_names_branch_remote_and_where_pushes_go() {
+        assert_eq!(main().to_string(), "branch 'main' of origin (https://h/r)");
+        let pushes = Destination { push_url: Some("https://h/p".into()), ..main() };
+        assert_eq!(pushes.to_string(), "branch 'main' of origin (https://h/p)");
+    }
+}

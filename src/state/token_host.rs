@@ -144,5 +144,13 @@ mod tests {
         assert_eq!(settled(found, Recording::New).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(settle_ok(given, Recording::New), "https://g");
         assert_eq!(text().unwrap(), "other https://o\norigin https://g\n");
+
+        // Without a line for this remote, a damaged record may have lost it.
+        private.write(NAME, b"other https://o\norig").unwrap();
+        assert_eq!(settled(found, Recording::First).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(text().unwrap(), "other https://o\norig");
+        private.write(NAME, b"other https://o\n").unwrap();
+        assert_eq!(settle_ok(found, Recording::First), "https://c");
+        assert_eq!(text().unwrap(), "other https://o\norigin https://c\n");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::scene::{Scene, write};
+use crate::scene::{Scene, until, write};
 
 /// A job that changes a file, adds one and deletes one.
 const JOB: &str = "echo job >> state/changed; echo job > audit/added; rm state/deleted";
@@ -270,6 +270,26 @@ fn what_cannot_all_be_committed_is_one_rescue_too() {
         };
         assert!(s.rescues("worktree").iter().any(whole), "{pass}: {:?}", s.rescues("worktree"));
         s.fsck();
+    }
+}
+
+#[test]
+fn it_is_rescued_once_however_many_passes_find_it() {
+    let s = ready();
+    let job = "head -c 3000 /dev/zero > state/changed; echo job > audit/added; kill -KILL $PPID";
+    let _ = s.gitsync(&["tick", "--max-file-size", "1kB", "--", "sh", "-c", job]).status();
+    s.upstream_goes_away();
+    // Another rescue has no part in it.
+    s.git_ours(&["update-ref", "refs/gitsync/rescue/20200101T000000Z-worktree-0000000", "HEAD"]);
+    for _ in 0..2 {
+        let began = chrono::Utc::now().timestamp();
+        // In the same second the same commit would be made once more.
+        until("the next second", || chrono::Utc::now().timestamp() > began);
+        s.run(&["sync", "--output", "json"]).exits(1).logs("state/changed was left out of the commit");
+        let rescues = s.rescues("worktree");
+        assert_eq!(rescues.len(), 2, "{rescues:?}");
+        assert_eq!(s.json()["rescue_refs"], serde_json::json!([rescues[1]]));
+        s.git_ours(&["reset", "-q", "--soft", "origin/main"]);
     }
 }
 

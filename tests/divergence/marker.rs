@@ -117,6 +117,17 @@ fn a_job_that_changes_the_url_forces_nothing_there() {
 }
 
 #[test]
+fn one_that_takes_the_place_of_a_marker_for_another_remote_says_so() {
+    let s = marked();
+    s.rival_pushes("c.txt").alpha().sync().exits(0).says("diverged").logs_not("this replaces the force push");
+    let other = another_upstream(&s);
+    s.git_ours(&["remote", "set-url", "origin", other.to_str().unwrap()]);
+    s.sync().exits(0).says("diverged");
+    s.logs(&format!("this replaces the force push marked for branch 'main' of origin ({})", s.upstream().display()));
+    assert_eq!(marker_of(&s)["url"], other.to_str().unwrap());
+}
+
+#[test]
 fn a_remote_that_moved_on_since_is_not_overwritten() {
     let s = marked();
     let ours = s.our_tip();
