@@ -41,7 +41,7 @@ struct Length {
     gc: (i64, i64),
 }
 
-const SHORT: Length = Length { ticks: 360, sample: 24, mishap: 12, damage: 150, keep: 96, gc: (256, 20) };
+const SHORT: Length = Length { ticks: 288, sample: 24, mishap: 12, damage: 120, keep: 72, gc: (256, 20) };
 
 /// What is there at one time of a run.
 #[derive(Clone, Debug, Default)]
@@ -430,13 +430,13 @@ fn judge(soak: &Soak) {
 #[test]
 fn nothing_grows_with_time() {
     let wanted = std::env::var("GITSYNC_SOAK").ok().and_then(|ticks| ticks.parse().ok());
-    // In a long run there is a mishap every other day and damage every four months, with git's own limits.
-    let length = wanted.map_or(SHORT, |ticks| Length {
+    // Of a year: a mishap every other day, damage every four months, 90 days for what is kept; and git's own limits.
+    let length = wanted.map_or(SHORT, |ticks: i64| Length {
         ticks,
         sample: 96,
-        mishap: 192,
-        damage: 120 * 96,
-        keep: 90 * 96,
+        mishap: ticks / 180,
+        damage: ticks / 3,
+        keep: ticks / 4,
         gc: (6700, 50),
     });
     let mut soak = Soak::new(length);
@@ -444,14 +444,12 @@ fn nothing_grows_with_time() {
     soak.run_all(|soak| {
         if wanted.is_some() {
             write(&folder.join("soak.csv"), &soak.csv());
+            write(&folder.join("soak.svg"), &soak.plot());
             println!("{:?}", soak.samples.last().unwrap());
         }
     });
-    println!("{} ticks, {} fetches, {} kills", soak.ticks, soak.fetches, soak.kills.len());
+    println!("{} ticks, {} fetches, {} kills\n{}", soak.ticks, soak.fetches, soak.kills.len(), soak.csv());
     soak.tick();
     soak.s.ours_equals_upstream().fsck();
-    if wanted.is_some() {
-        write(&folder.join("soak.svg"), &soak.plot());
-    }
     judge(&soak);
 }
