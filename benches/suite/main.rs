@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench                        # all rows
-//! cargo bench -- clone tick/100      # the rows whose names contain one of these
+//! cargo bench -- clone tick/100      # the rows that have one of these names, or whose names contain it
 //! cargo bench -- --list              # their names
 //! cargo bench -- --quick             # all rows with small trees, in about a minute
 //! cargo bench -- --write             # also writes the tables and plots of docs/performance.md
@@ -26,6 +26,7 @@ mod scale;
 mod servers;
 mod turns;
 
+use rows::Row;
 use scale::Scale;
 
 fn main() {
@@ -41,7 +42,10 @@ fn main() {
         serve(names.first().map_or(100, |files| files.parse().unwrap()));
     }
     let rows = rows::all(scale);
-    let chosen = rows.iter().filter(|row| names.is_empty() || names.iter().any(|name| row.name.contains(*name)));
+    // A name that is a row's own means that row alone.
+    let is_own = |name: &str| rows.iter().any(|row| row.name == name);
+    let matches = |row: &Row, name: &str| row.name == name || (row.name.contains(name) && !is_own(name));
+    let chosen = rows.iter().filter(|row| names.is_empty() || names.iter().any(|name| matches(row, name)));
     if has("--list") {
         chosen.for_each(|row| println!("{}", row.name));
         return;

@@ -52,10 +52,10 @@ fn draw(svg: &mut String, plot: &Lines<'_>, above: f64, height: f64) {
         rule(svg, (LEFT, y(value)), (WIDTH - RIGHT, y(value)), "#ddd", "");
         text(svg, LEFT - 6.0, y(value) + 4.0, "end", &short(value), "#444");
     }
-    let step = round_step((last - first) / 5.0);
+    let step = round_step((last - first).max(1e-3) / 5.0);
     let ticks: Vec<f64> = match plot.powers {
         true => (first.floor() as i32..=last.ceil() as i32).map(|power| 10_f64.powi(power)).collect(),
-        false => (0..).map(|n| f64::from(n) * step).take_while(|value| *value <= last).collect(),
+        false => (0..6).map(|n| ((first / step).ceil() + f64::from(n)) * step).collect(),
     };
     for value in ticks.into_iter().filter(|value| place(*value) >= first - 1e-9 && place(*value) <= last + 1e-9) {
         text(svg, x(value), low + 16.0, "middle", &short(value), "#444");
