@@ -69,7 +69,11 @@ fn missed(all: &[Entry]) -> String {
     let mut out = String::new();
     for entry in all.iter().filter(|entry| entry.is_reached() == Some(false)) {
         let is = if entry.table == LIMITS { figure(entry.ours, &entry.unit) } else { ratio(entry) };
-        out.push_str(&format!("- {}: {is}, wanted {}\n", entry.name, wanted(entry).replace("**", "")));
+        out.push_str(&format!(
+            "- {}: {is}, wanted {}\n",
+            entry.name,
+            wanted(entry).replace("**", "").replace(", missed", "")
+        ));
     }
     if out.is_empty() { "None.\n".to_owned() } else { out }
 }
