@@ -69,11 +69,9 @@ fn missed(all: &[Entry]) -> String {
     let mut out = String::new();
     for entry in all.iter().filter(|entry| entry.is_reached() == Some(false)) {
         let is = if entry.table == LIMITS { figure(entry.ours, &entry.unit) } else { ratio(entry) };
-        out.push_str(&format!(
-            "- {}: {is}, wanted {}\n",
-            entry.name,
-            wanted(entry).replace("**", "").replace(", missed", "")
-        ));
+        let next_to = if entry.table == LIMITS { String::new() } else { format!(", next to {}", entry.rival) };
+        let wanted = wanted(entry).replace("**", "").replace(", missed", "");
+        out.push_str(&format!("- {}{next_to}: {is}, wanted {wanted}\n", entry.name));
     }
     if out.is_empty() { "None.\n".to_owned() } else { out }
 }
