@@ -410,6 +410,9 @@ fn judge(soak: &Soak) {
     // What a tick and a sync or two add before the next tick packs; git estimates loose objects from one folder of 256.
     one_of("packs", largest(|it| it.packs), usize::try_from(packs).unwrap() + 5);
     one_of("loose objects", largest(|it| it.loose), usize::try_from(loose).unwrap() * 3);
+    // What the remote holds is the same history; besides, there are rescues, loose objects and a repository put aside.
+    let most = 4 * size(&soak.s.upstream()) + (1 << 20);
+    one_of("bytes", largest(|it| it.disk as usize), most as usize);
     one_of("names in the private folder", largest(|it| it.private), 16);
     let first = soak.samples[0].calls.unwrap();
     for (tick, sync) in soak.samples.iter().filter_map(|it| it.calls) {
