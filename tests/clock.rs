@@ -357,3 +357,25 @@ fn a_removal_that_was_cut_short_is_finished_and_follows_no_link() {
     assert!(private.join("broken").symlink_metadata().is_ok());
     assert_eq!(fs::read_to_string(outside.join("precious")).unwrap(), "mine\n");
 }
+
+/// Damage does not make what was rescued before it younger: else rescues would pile up where damage comes again and again.
+#[needs(faketime)]
+#[ignore = "carrying over gives a rescue a new name and the time of the damage; it has to keep its own"]
+#[test]
+fn a_rescue_that_was_carried_over_is_let_go_at_its_own_time() {
+    let w = World::new();
+    let first = w.rescue();
+    let commit = w.s.rev(&w.s.ours(), &first);
+    w.tick().ticks_for_days(60);
+    w.s.we_commit("ours");
+    let tree = w.s.rev(&w.s.ours(), "HEAD^{tree}");
+    fs::remove_file(w.s.ours().join(format!(".git/objects/{}/{}", &tree[..2], &tree[2..]))).unwrap();
+    w.pass(&["init-sync"]);
+    w.s.logs("put aside");
+    let keeping = || w.s.git_ours(&["for-each-ref", "--points-at", &commit, "--format=%(refname)", "refs/gitsync"]);
+    assert!(!keeping().is_empty(), "{}", w.s.last());
+    w.tick().ticks_for_days(27);
+    assert!(!keeping().is_empty(), "{}", w.s.last());
+    w.ticks_for_days(6);
+    assert_eq!(keeping(), "", "{}", w.s.last());
+}

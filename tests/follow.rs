@@ -657,6 +657,8 @@ fn what_is_staged_without_a_checksum_of_the_index_is_noticed() {
     s.sync().exits(0).says("behind").ours_equals_upstream();
     assert_eq!(s.git_ours(&["status", "--porcelain"]), "");
     assert_eq!(s.git_ours(&["show", &format!("{}:notes.md", s.rescues("worktree")[0])]), "staged");
+}
+
 /// A reader, and whoever kills the pass, finds the old file or the new one.
 #[needs(strace)]
 #[test]

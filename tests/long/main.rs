@@ -10,12 +10,15 @@ mod kill_sweep;
 mod model;
 #[path = "../oracle/mod.rs"]
 mod oracle;
+#[path = "../plot/mod.rs"]
+mod plot;
 mod power_loss;
 mod remote_sweep;
 #[path = "../scene/mod.rs"]
 mod scene;
 #[path = "../servers/mod.rs"]
 mod servers;
+mod soak;
 #[path = "../sweep/mod.rs"]
 mod sweep;
 #[path = "../world/mod.rs"]

@@ -99,7 +99,7 @@ type Rule = Box<dyn Fn(&Seen, usize) -> Option<Fault> + Send + Sync>;
 
 struct Shared {
     root: PathBuf,
-    /// Serve fetches by `git upload-pack` itself.
+    /// Serve by `git upload-pack` and `git receive-pack` themselves.
     lean: bool,
     seen: Mutex<Vec<Seen>>,
     rule: Mutex<Rule>,
@@ -147,8 +147,8 @@ impl HttpServer {
         HttpServer::start(root, "127.0.0.1", secure.then_some(&["127.0.0.1", "localhost"]), false)
     }
 
-    /// One that costs as little as a server over git can: fetches are served by `git upload-pack --stateless-rpc` itself, as
-    /// forges do it, without a `git http-backend` before it.
+    /// One that costs as little as a server over git can: `git upload-pack --stateless-rpc` and `git receive-pack
+    /// --stateless-rpc` themselves, as forges do it, without a `git http-backend` before them.
     pub fn lean(root: &Path, secure: bool) -> HttpServer {
         HttpServer::start(root, "127.0.0.1", secure.then_some(&["127.0.0.1", "localhost"]), true)
     }
@@ -447,7 +447,7 @@ fn serve(server: &Shared, stream: TcpStream, number: usize, ended: &Mutex<Receiv
             }
             // As a proxy that is itself where it connects to.
             None if seen.method == "CONNECT" => raw(stream.get_mut(), b"HTTP/1.1 200 Connected\r\n\r\n")?,
-            None if server.lean && seen.target.contains("git-upload-pack") => lean(server, &mut stream, &seen)?,
+            None if server.lean => lean(server, &mut stream, &seen)?,
             fault => backend(server, &mut stream, &seen, fault, ended)?,
         }
     }
@@ -510,20 +510,15 @@ fn read_body(stream: &mut impl BufRead, seen: &Seen, server: &Shared, to: &mut d
     part(stream, length)
 }
 
-/// A fetch's request, served by `git upload-pack` itself; each part of the answer is one write.
+/// A request, served by git's own program; each part of the answer is one write.
 fn lean(server: &Shared, stream: &mut BufReader<Box<dyn Both>>, seen: &Seen) -> io::Result<()> {
-    let mut body = Vec::new();
-    read_body(stream, seen, server, &mut body)?;
-    if seen.header("content-encoding") == Some("gzip") {
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain)?;
-        body = plain;
-    }
     let asks = seen.method == "GET";
+    let service = if seen.target.contains("git-receive-pack") { "receive-pack" } else { "upload-pack" };
     let path = seen.local().split(['?']).next().unwrap().trim_start_matches('/');
-    let repo = path.strip_suffix(if asks { "/info/refs" } else { "/git-upload-pack" }).unwrap();
+    let end = if asks { "/info/refs".to_owned() } else { format!("/git-{service}") };
+    let repo = path.strip_suffix(&end).unwrap();
     let mut command = Command::new("git");
-    isolated(&mut command).args(["upload-pack", "--stateless-rpc"]);
+    isolated(&mut command).args([service, "--stateless-rpc"]);
     if asks {
         command.arg("--advertise-refs");
     }
@@ -533,6 +528,17 @@ fn lean(server: &Shared, stream: &mut BufReader<Box<dyn Both>>, seen: &Seen) -> 
     }
     let mut child = command.spawn()?;
     let mut input = child.stdin.take().unwrap();
+    let mut body = Vec::new();
+    if seen.header("content-encoding") == Some("gzip") {
+        let mut packed = Vec::new();
+        read_body(stream, seen, server, &mut packed)?;
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut body)?;
+    } else if service == "receive-pack" {
+        // A pack may be large. git answers after it has read all of it.
+        read_body(stream, seen, server, &mut input)?;
+    } else {
+        read_body(stream, seen, server, &mut body)?;
+    }
     let feeding = std::thread::scope(|scope| {
         // Only what a pipe does not hold needs somebody to push it.
         if body.len() <= 4096 {
@@ -546,12 +552,14 @@ fn lean(server: &Shared, stream: &mut BufReader<Box<dyn Both>>, seen: &Seen) -> 
         }
         let kind = if asks { "advertisement" } else { "result" };
         let mut out = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-{kind}\r\nCache-Control: no-cache\r\n\
+            "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-{service}-{kind}\r\nCache-Control: no-cache\r\n\
              Transfer-Encoding: chunked\r\n\r\n"
         )
         .into_bytes();
         if asks && seen.header("git-protocol") != Some("version=2") {
-            out.extend_from_slice(b"22\r\n001e# service=git-upload-pack\n0000\r\n");
+            let line = format!("# service=git-{service}\n");
+            let all = format!("{:04x}{line}0000", line.len() + 4);
+            out.extend_from_slice(format!("{:x}\r\n{all}\r\n", all.len()).as_bytes());
         }
         let mut output = child.stdout.take().unwrap();
         let mut some = vec![0; 64 << 10];

@@ -25,10 +25,15 @@ impl Clock {
             Self::Ahead => "+120d",
             Self::Epoch => "@1970-01-02 00:00:00",
         };
-        command.env("LD_PRELOAD", faketime()).env("FAKETIME", time);
-        // What waits is no part of it, and the times of files are the kernel's.
-        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
+        set_time(command, time);
     }
+}
+
+/// Gives a command and all that it starts another time of day, in libfaketime's words.
+pub fn set_time(command: &mut Command, time: &str) {
+    command.env("LD_PRELOAD", faketime()).env("FAKETIME", time);
+    // What waits is no part of it, and the times of files are the kernel's.
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
 }
 
 /// The library that gives programs another time.
