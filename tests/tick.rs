@@ -593,7 +593,7 @@ mod what_is_left_out {
             s.isolated("chown").args(["-R", "65534:65534", "ours", "upstream.git", "home"]).status().unwrap().success()
         );
         write(&s.root().join("home/.gitconfig"), "[safe]\n\tdirectory = *\n");
-        fs::set_permissions(s.ours().join("state/locked"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(s.ours().join("state/locked"), fs::Permissions::from_mode(0o000)).unwrap();
         let mut command = s.isolated(&program);
         command.args(["tick", "--", "sh", "-c", "echo good >state/z"]).env("GIT_SYNC_REPO", s.ours());
         command.uid(NOBODY).gid(NOBODY);

@@ -282,9 +282,9 @@ fn it_is_rescued_once_however_many_passes_find_it() {
     // Another rescue has no part in it.
     s.git_ours(&["update-ref", "refs/gitsync/rescue/20200101T000000Z-worktree-0000000", "HEAD"]);
     for _ in 0..2 {
-        let began = chrono::Utc::now().timestamp();
+        let began = gitsync::clock::now().timestamp();
         // In the same second the same commit would be made once more.
-        until("the next second", || chrono::Utc::now().timestamp() > began);
+        until("the next second", || gitsync::clock::now().timestamp() > began);
         s.run(&["sync", "--output", "json"]).exits(1).logs("state/changed was left out of the commit");
         let rescues = s.rescues("worktree");
         assert_eq!(rescues.len(), 2, "{rescues:?}");

@@ -98,7 +98,7 @@ fn a_name_that_is_taken_stays_with_the_commit_that_has_it() {
     let s = Scene::new();
     s.we_commit("state/own").rival_pushes("theirs");
     let (ours, first) = (s.our_tip(), s.rev(&s.ours(), "HEAD~2"));
-    let now = chrono::Utc::now();
+    let now = gitsync::clock::now();
     let names: Vec<String> = (-2..90)
         .map(|second| (now + chrono::Duration::seconds(second)).format("%Y%m%dT%H%M%SZ"))
         .map(|stamp| format!("refs/gitsync/rescue/{stamp}-local-{}", &ours[..7]))
