@@ -17,8 +17,6 @@ pub fn prepare_libgit2(verify_owner: bool) {
         // libgit2; the arguments are of the types that `git_libgit2_opts` documents for them (an int each).
         unsafe {
             libgit2_sys::git_libgit2_opts(libgit2_sys::GIT_OPT_ENABLE_FSYNC_GITDIR as libc::c_int, 1 as libc::c_int);
-            // By default libgit2 looks up each object that goes into an index or a tree. Only checked ones go there.
-            git2::opts::strict_object_creation(false);
             let _ = git2::opts::set_verify_owner_validation(verify_owner);
             // libgit2 would not open a partial clone. What such a one lacks is asked for before libgit2 needs it.
             let _ = git2::opts::set_extensions(&["partialclone"]);
@@ -28,6 +26,15 @@ pub fn prepare_libgit2(verify_owner: bool) {
             let _ = git2::opts::set_mwindow_mapped_limit(32 << 20);
         }
     });
+}
+
+/// Does something without libgit2 looking up each object that goes into an index. For objects that are known to be here; while
+/// no other thread uses libgit2.
+pub(crate) fn trusting_objects<T>(work: impl FnOnce() -> T) -> T {
+    git2::opts::strict_object_creation(false);
+    let done = work();
+    git2::opts::strict_object_creation(true);
+    done
 }
 
 /// The folders where libgit2 looks for the configuration of a level, as one list with colons.

@@ -34,30 +34,16 @@ impl Repo {
         let mut index = self.index()?;
         let flagged = Flagged::of(&index);
         match self.tree_of_index(&index).filter(|_| flagged.is_empty()) {
-            Some(before) => self.change_index(&mut index, before, tree.id())?,
+            Some(before) => {
+                crate::ffi::trusting_objects(|| self.change_index(&mut index, before, tree.id()))?;
+            }
             None => {
                 index.read_tree(&tree).context(doing)?;
                 write_modes_as_git(&mut index).context(doing)?;
             }
         }
-        let mut walk = Walk::below(top).context(doing)?;
-        for Placed { path, new, moved_within } in placed {
-            let (Some(mut entry), Some(new)) = (index.get_path(path, 0), new) else { continue };
-            let found = if *moved_within {
-                Some(**new)
-            } else {
-                match walk.parent_of(path).context(doing)? {
-                    Reached::There(parent) => parent.look(last(path)).context(doing)?,
-                    Reached::Missing(..) | Reached::Obstacle(_) => None,
-                }
-            };
-            let Some(found) = found else { continue };
-            // A file edited since it was placed gets stat data that matches nothing, so that the edit is noticed.
-            if found.is_placed_from(new) {
-                set_numbers(&mut entry, &found);
-                index.add(&entry).context(doing)?;
-            }
-        }
+        // The target was found whole before.
+        crate::ffi::trusting_objects(|| set_placed(&mut index, top, placed))?;
         flagged.give_back(self, &mut index)?;
         self.index_to_disk(&mut index)?;
         if flagged.is_empty() {
@@ -104,6 +90,30 @@ impl Repo {
         path.parent().map_or(Ok(()), sync_dir).context(doing)?;
         remove_if_there(&before).map(drop).context(doing)
     }
+}
+
+/// Gives entries the stat data of the files just placed.
+fn set_placed(index: &mut git2::Index, top: &Dir, placed: &[Placed<'_>]) -> Result<(), Error> {
+    let doing = "writing the index";
+    let mut walk = Walk::below(top).context(doing)?;
+    for Placed { path, new, moved_within } in placed {
+        let (Some(mut entry), Some(new)) = (index.get_path(path, 0), new) else { continue };
+        let found = if *moved_within {
+            Some(**new)
+        } else {
+            match walk.parent_of(path).context(doing)? {
+                Reached::There(parent) => parent.look(last(path)).context(doing)?,
+                Reached::Missing(..) | Reached::Obstacle(_) => None,
+            }
+        };
+        let Some(found) = found else { continue };
+        // A file edited since it was placed gets stat data that matches nothing, so that the edit is noticed.
+        if found.is_placed_from(new) {
+            set_numbers(&mut entry, &found);
+            index.add(&entry).context(doing)?;
+        }
+    }
+    Ok(())
 }
 
 /// Changes outdated file modes, as an old tree may have them, to the mode that git has in its index. libgit2 took their

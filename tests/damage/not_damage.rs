@@ -453,7 +453,8 @@ fn what_only_looks_out_of_place_stays() {
     let before = marks();
     assert!(before > 0);
     s.init_sync().exits(0).ours_equals_upstream();
-    assert_eq!(marks(), before, "{}", s.last());
+    // What the pass fetched has a mark of its own.
+    assert!(marks() >= before, "{}", s.last());
     assert!(!s.private().join("empty-objects").exists());
 }
 
