@@ -183,6 +183,6 @@ fn what_a_program_leaves_on_purpose_is_let_be() {
     scene.sync().exits(0).says("up-to-date");
     one_more(4);
     scene.rival_pushes("b.txt").sync().exits(0).says("behind").ours_equals_upstream();
-    // One for the question, one for the fetch.
-    one_more(6);
+    // The question and the fetch are one conversation.
+    one_more(5);
 }

@@ -133,8 +133,9 @@ fn to_push_much() -> Scene {
             (seed >> 56) as u8
         })
         .collect();
-    fs::create_dir_all(s.ours().join("state")).unwrap();
-    fs::write(s.ours().join("state/much"), noise).unwrap();
+    fs::write(s.ours().join("much"), noise).unwrap();
+    s.git_ours(&["add", "much"]);
+    s.git_ours(&["commit", "-q", "-m", "much", "much"]);
     s
 }
 
