@@ -28,8 +28,8 @@ use crate::{dry_run, job_left, look, remote};
 pub fn place(settings: &Config, here: &Path) -> Result<Place, Error> {
     match git::find(settings.repo.as_deref(), here) {
         Ok(place) => {
-            let begun = place.git_dir.join("HEAD").exists();
-            let kept = !begun && holds_repository(&place.git_dir);
+            let begun = exists(&place.git_dir.join("HEAD"))?;
+            let kept = !begun && holds_repository(&place.git_dir)?;
             if begun || kept || settings.remote_url.is_some() { Ok(place) } else { Err(no_url(&place.work_dir)) }
         }
         Err(error) => {
@@ -63,8 +63,13 @@ pub fn free_place(settings: &Config, here: &Path, error: Error) -> Result<PathBu
 
 /// Whether there is a repository without HEAD. If an earlier init-sync was killed after it had put the repository aside, the
 /// configuration is in the private folder.
-fn holds_repository(git_dir: &Path) -> bool {
-    git_dir.join("objects").exists() || PrivateDir::of(git_dir).file("broken").exists()
+fn holds_repository(git_dir: &Path) -> Result<bool, Error> {
+    Ok(exists(&git_dir.join("objects"))? || exists(&PrivateDir::of(git_dir).file("broken"))?)
+}
+
+/// Unlike `Path::exists`, does not take a folder that can't be read for one without the file.
+fn exists(path: &Path) -> Result<bool, Error> {
+    path.try_exists().map_err(|error| Error::path("looking at", path, &error))
 }
 
 fn no_url(folder: &Path) -> Error {
