@@ -21,7 +21,6 @@ mod identity;
 mod incoming;
 mod index;
 mod index_flags;
-mod index_tree;
 pub mod job_tips;
 pub mod kept;
 pub mod let_go;

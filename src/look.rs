@@ -92,6 +92,17 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
         tip => Ok(tip),
     });
     let tip = found?;
+    if let (Some(tip), Some(before)) = (tip, before)
+        && !dry_run
+        && command != Command::InitSync
+        && cut_hides(repo, tip, before)?
+    {
+        // Only the whole history tells whether the remote took commits back. Until it is here, the tip seen before is kept.
+        fetch_whole_history(pass, repo)?;
+        if cut_hides(repo, tip, before)? {
+            return Ok(Some(tip));
+        }
+    }
     // The tip seen before shows that the remote took commits back. It is kept until the pass has acted on that: otherwise, if this
     // pass is killed, the next one would push those commits again.
     if let Some(tip) = tip.filter(|_| !dry_run)
@@ -100,6 +111,11 @@ fn ask(pass: &mut Pass<'_>, repo: &Repo, known: Heads) -> Result<Option<CommitId
         repo.remember_seen(tip, now())?;
     }
     Ok(tip)
+}
+
+/// Whether it is unknown if the remote's tip contains the one seen before, because history is cut off here.
+fn cut_hides(repo: &Repo, tip: CommitId, before: CommitId) -> Result<bool, Error> {
+    Ok(tip != before && repo.history_is_cut() && !repo.contains(tip, before)?)
 }
 
 /// What was known about the remote before this pass asked it.
@@ -207,12 +223,7 @@ fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) 
     if !diverged || !repo.history_is_cut() || pass.outcome.command == Command::InitSync {
         return Ok(relation);
     }
-    tracing::info!(branch = %repo.names.branch, "this is a shallow clone: fetching the history that the comparison needs");
-    if pass.settings.dry_run {
-        pass.with_remote(repo, "the fetch", |remote| remote.fetch_beside(History::Whole))?;
-    } else {
-        pass.with_remote(repo, "the fetch", |remote| remote.fetch(History::Whole))?;
-    }
+    fetch_whole_history(pass, repo)?;
     let relation = repo.relation(ours, theirs)?;
     let diverged = !relation.local_is_ancestor && !relation.remote_is_ancestor;
     if diverged && repo.history_is_cut() {
@@ -220,6 +231,16 @@ fn relation(pass: &mut Pass<'_>, repo: &Repo, ours: CommitId, theirs: CommitId) 
         return Err(Error::new(Kind::NotReady, what, "fetch all of it: `git fetch --unshallow`"));
     }
     Ok(relation)
+}
+
+fn fetch_whole_history(pass: &mut Pass<'_>, repo: &Repo) -> Result<(), Error> {
+    tracing::info!(branch = %repo.names.branch, "this is a shallow clone: fetching the history that the comparison needs");
+    let dry_run = pass.settings.dry_run;
+    let fetched = pass.with_remote(repo, "the fetch", |remote| match dry_run {
+        true => remote.fetch_beside(History::Whole),
+        false => remote.fetch(History::Whole),
+    });
+    fetched.map(drop)
 }
 
 /// With `--on-divergence rebase`, our unpushed commits replayed on the remote's tip; `None` if the policy decides.

@@ -379,7 +379,6 @@ fn set_aside_misplaced(private: &PrivateDir) -> Result<(), Error> {
         "intent",
         job_mark::NAME,
         "index-before",
-        "index-tree",
         "ages.json",
         "begun",
         "putting-aside",

@@ -643,7 +643,7 @@ fn names_that_differ_in_case_alone_are_refused_where_git_folds_case() {
     s.sync().exits(0).ours_equals_upstream().work_tree_is_clean().fsck();
 }
 
-/// gitsync notes which tree the index equals. git can write an index without the checksum that the note names it by.
+/// git can write an index without its checksum.
 #[test]
 fn what_is_staged_without_a_checksum_of_the_index_is_noticed() {
     let s = Scene::new();

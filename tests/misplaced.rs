@@ -143,7 +143,6 @@ fn what_stands_in_the_place_of_a_file_of_ours_is_moved_aside() {
         "status.json",
         "intent",
         "index-before",
-        "index-tree",
         "ages.json",
         "begun",
         "putting-aside",

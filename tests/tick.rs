@@ -236,6 +236,36 @@ mod what_is_committed {
         s.fsck();
     }
 
+    /// With much in memory, files become objects of their own. A link's object is its target's name, never what it leads to.
+    #[test]
+    fn links_beside_many_large_files_are_links() {
+        let s = Scene::new();
+        let secret = s.root().join("secret");
+        write(&secret, "outside\n");
+        s.tick_with(
+            "mkdir -p state/b; for n in $(seq 40); do head -c 500000 /dev/urandom >state/b/$n; done
+             ln -s ../../secret state/z1; ln -s nowhere state/z2; ln -s b state/z3; printf '\\0%01000000d' 1 >state/z4",
+        )
+        .exits(0)
+        .says("pushed");
+        let kept = |path: &str| s.git_ours(&["cat-file", "-p", &format!("HEAD:{path}")]);
+        assert_eq!(["state/z1", "state/z2", "state/z3"].map(kept), ["../../secret", "nowhere", "b"]);
+        assert_eq!(s.git_ours(&["cat-file", "-s", "HEAD:state/z4"]), "1000001");
+        s.work_tree_is_clean().fsck();
+    }
+
+    /// Somebody takes a file out of git and ignores it: what is written to it from then on is not for others.
+    #[test]
+    fn not_a_file_that_was_taken_out_and_is_ignored() {
+        let s = Scene::new();
+        s.tick_with("echo 1 >state/a; echo 1 >state/b").exits(0).says("pushed");
+        write(&s.ours().join(".gitignore"), "state/a\n");
+        s.git_ours(&["rm", "-q", "--cached", "state/a"]);
+        s.tick_with("echo secret >state/a; echo 2 >state/b").exits(0).says("pushed");
+        assert_eq!(s.git_ours(&["ls-tree", "-r", "--name-only", "HEAD", "state"]), "state/b");
+        assert_eq!(std::fs::read_to_string(s.ours().join("state/a")).unwrap(), "secret\n");
+    }
+
     #[test]
     fn on_top_of_what_the_remote_has() {
         let s = Scene::new();

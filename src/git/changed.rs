@@ -100,11 +100,7 @@ impl Repo {
             options.include_typechange(true).include_untracked(true).recurse_untracked_dirs(true);
             options.ignore_submodules(true).skip_binary_check(true);
         }
-        let is_staged = tree.as_ref().is_none_or(|tree| self.tree_of_index(&index) != Some(tree.id()));
-        let to_index = is_staged
-            .then(|| self.git.diff_tree_to_index(tree.as_ref(), Some(&index), Some(&mut options)))
-            .transpose()
-            .context(doing)?;
+        let to_index = self.git.diff_tree_to_index(tree.as_ref(), Some(&index), Some(&mut options)).context(doing)?;
         let deep = |one: &&LeftOut| one.path.components().count() >= DEEPEST;
         let mut deep: Vec<PathBuf> = changed.left_out.iter().filter(deep).map(|one| one.path.clone()).collect();
         if !deep.is_empty() {
@@ -112,7 +108,7 @@ impl Repo {
             options = self.options_for_all_but(&deep, &top, &usable, &index)?;
         }
         let to_files = self.git.diff_index_to_workdir(Some(&index), Some(&mut options)).context(doing)?;
-        for delta in to_index.iter().flat_map(git2::Diff::deltas).chain(to_files.deltas()) {
+        for delta in to_index.deltas().chain(to_files.deltas()) {
             if is_one_to_git(&delta, tree.as_ref(), &index) {
                 continue;
             }

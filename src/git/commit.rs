@@ -141,14 +141,10 @@ impl Repo {
             .transpose()
             .context("writing a commit")?;
         objects.into_pack(self)?;
-        let is_known = before.is_some() && self.tree_of_index(&index) == before;
         take_into_index(&mut index, &taken)?;
         if store == Store::OnDisk {
             self.objects_to_disk()?;
             self.index_to_disk(&mut index)?;
-            if is_known {
-                self.note_tree_of_index(&index, tree);
-            }
         }
         let Some(commit) = commit else { return Ok(done) };
         let summary = message.lines().next().unwrap_or_default();
@@ -192,9 +188,17 @@ impl Repo {
                 left_out.push(LeftOut { path: path.clone(), why: "has a name that git allows in no tree".to_owned() });
                 continue;
             }
-            let is_large = found.stat.st_size > LARGE || objects.size > MOST_IN_MEMORY;
-            let id = if is_large || (found.kind != FileKind::Link && converted.apply_to(path)?) {
-                self.store(parent, path, found.kind).context(doing)
+            // Somebody has taken it out of the index and ignores it.
+            if index.get_path(path, 0).is_none() && self.is_ignored(path, false) {
+                taken.insert(path.clone(), None);
+                continue;
+            }
+            let is_file = found.kind != FileKind::Link;
+            let is_large = is_file && (found.stat.st_size > LARGE || objects.size > MOST_IN_MEMORY);
+            let id = if is_file && converted.apply_to(path)? {
+                self.store_converted(parent, path, found.kind).context(doing)
+            } else if is_large {
+                self.store_large(parent, path)
             } else {
                 match parent.read(last(path), found.kind) {
                     Ok(bytes) => objects.write(ObjectType::Blob, &bytes).context(doing).map(Ok),
@@ -215,14 +219,36 @@ impl Repo {
 
     /// Writes a file as an object of its own, as git converts it. Gives why if the file can't be read or converted.
     ///
+    /// libgit2 takes a path here, and would follow a link: the file must not be one.
+    ///
     /// # Errors
     /// If the object can't be written, for example because the disk is full.
-    fn store(&self, parent: &Dir, path: &Path, kind: FileKind) -> Result<Result<git2::Oid, String>, git2::Error> {
+    fn store_converted(
+        &self,
+        parent: &Dir,
+        path: &Path,
+        kind: FileKind,
+    ) -> Result<Result<git2::Oid, String>, git2::Error> {
         match self.git.blob_path(&self.place.work_dir.join(path)) {
             Err(error) if is_systems(&error) && parent.is_readable(last(path), kind) => Err(error),
             Err(error) => Ok(Err(Error::git("can't be read", &error).what)),
             Ok(id) => Ok(Ok(id)),
         }
+    }
+
+    /// Writes a file as it is, as an object of its own. Gives why if the file can't be read.
+    ///
+    /// # Errors
+    /// If the object can't be written.
+    fn store_large(&self, parent: &Dir, path: &Path) -> Result<Result<git2::Oid, String>, Error> {
+        let doing = about("committing {}", path);
+        let mut file = match parent.open_file(last(path)) {
+            Ok(file) => file,
+            Err(error) => return unreadable(path, &error).map(Err),
+        };
+        let mut blob = self.git.blob_writer(None).context(doing)?;
+        std::io::copy(&mut file, &mut blob).context(doing)?;
+        blob.commit().context(doing).map(Ok)
     }
 
     /// HEAD's commit; in a dry run, the one that it assumes.

@@ -132,7 +132,9 @@ impl Incoming {
     pub(super) fn cut_at(&mut self, boundary: &Boundary, history: History) -> Result<(), Error> {
         let doing = "noting where history is cut";
         let odb = self.git.odb().context(doing)?;
-        for id in &boundary.unshallow {
+        // Only what was asked for: otherwise a server could make us take a history for whole that is not.
+        let unshallow = if history == History::New { &[][..] } else { &boundary.unshallow[..] };
+        for id in unshallow {
             self.cut.remove(id);
         }
         for id in &boundary.shallow {

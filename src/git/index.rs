@@ -33,36 +33,12 @@ impl Repo {
         let tree = self.tree_of(target)?;
         let mut index = self.index()?;
         let flagged = Flagged::of(&index);
-        match self.tree_of_index(&index).filter(|_| flagged.is_empty()) {
-            Some(before) => {
-                crate::ffi::trusting_objects(|| self.change_index(&mut index, before, tree.id()))?;
-            }
-            None => {
-                index.read_tree(&tree).context(doing)?;
-                write_modes_as_git(&mut index).context(doing)?;
-            }
-        }
+        index.read_tree(&tree).context(doing)?;
+        write_modes_as_git(&mut index).context(doing)?;
         // The target was found whole before.
         crate::ffi::trusting_objects(|| set_placed(&mut index, top, placed))?;
         flagged.give_back(self, &mut index)?;
-        self.index_to_disk(&mut index)?;
-        if flagged.is_empty() {
-            self.note_tree_of_index(&index, tree.id());
-        }
-        Ok(())
-    }
-
-    /// Changes an index that equals one tree into one that equals another.
-    fn change_index(&self, index: &mut git2::Index, from: git2::Oid, to: git2::Oid) -> Result<(), Error> {
-        for (path, found) in &self.differences(from, to)? {
-            let path = Path::new(path);
-            let changed = match found {
-                Some(found) => make_way(index, path).and_then(|()| index.add(&entry(path, found.id, found.mode))),
-                None => remove(index, path),
-            };
-            changed.context("changing the index")?;
-        }
-        Ok(())
+        self.index_to_disk(&mut index)
     }
 
     /// Writes an index, and waits until it is on disk.

@@ -24,10 +24,6 @@ impl Flagged {
         Self(index.iter().filter(flagged).map(|entry| (path_of(&entry.path), entry)).collect())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Returns whether the file is hidden from git, which then ignores any change or deletion of it.
     pub(super) fn hides(&self, path: &Path) -> bool {
         self.0.get(path).is_some_and(|entry| entry.flags_extended & SKIP_WORKTREE != 0)

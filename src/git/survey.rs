@@ -46,18 +46,11 @@ impl Repo {
         let mut options = git2::DiffOptions::new();
         options.include_typechange(true);
         let flagged = Flagged::of(&index);
-        let noted = self.tree_of_index(&index);
-        if let Some(staged) = noted {
-            let found = self.differences(staged, tree.id())?;
-            changes.extend(found.into_iter().map(|(path, entry)| (path, entry.map_or(Want::Gone, |it| want_of(&it)))));
-        }
-        let to_index = match noted {
-            Some(_) => None,
-            None => Some(self.git.diff_tree_to_index(Some(&tree), Some(&index), Some(&mut options)).context(doing)?),
-        };
+        let to_index = self.git.diff_tree_to_index(Some(&tree), Some(&index), Some(&mut options)).context(doing)?;
         let to_files = self.changed_tracked(&index)?;
         let mut in_target = self.walk_tree(&tree);
-        for delta in [&to_index, &to_files].into_iter().flatten().flat_map(git2::Diff::deltas) {
+        let files = to_files.iter().flat_map(git2::Diff::deltas);
+        for delta in to_index.deltas().chain(files) {
             if is_one_to_git(&delta, Some(&tree), &index) {
                 continue;
             }

@@ -22,6 +22,9 @@ pub(crate) type Edits = BTreeMap<PathBuf, To>;
 /// libgit2 does not enter folders this deep. A file may be in a folder one level higher.
 pub(crate) const DEEPEST: usize = 100;
 
+/// A few small trees can be made to hold more paths than there are atoms, each folder the same one ten times.
+const MOST_PATHS: usize = 5_000_000;
+
 /// The edit of one name in a folder: its new value, or the edits below it.
 enum Edit<'e> {
     Here(To),
@@ -53,9 +56,13 @@ impl Repo {
         let odb = self.git.odb().context("reading the tree to follow")?;
         let folds_case = self.config()?.get_bool("core.ignorecase").unwrap_or(false);
         let mut open = vec![(PathBuf::new(), tree, known)];
+        let mut paths = 0;
         while let Some((at, id, known)) = open.pop() {
             if known == Some(id) {
                 continue;
+            }
+            if paths > MOST_PATHS {
+                return Err(unfit(commit, &at, &format!("the tree has more than {MOST_PATHS} paths")));
             }
             let depth = at.components().count();
             if depth >= DEEPEST {
@@ -69,6 +76,7 @@ impl Repo {
             let known_entries = known_object.as_ref().and_then(|object| raw::tree(object.data())).unwrap_or_default();
             let known: BTreeMap<&[u8], git2::Oid> =
                 known_entries.iter().filter(|entry| entry.is_folder()).map(|entry| (entry.name, entry.id)).collect();
+            paths += entries.len();
             if let Some((name, why)) = out_of_order(&entries) {
                 return Err(unfit(commit, &at.join(path_of(name)), why));
             }

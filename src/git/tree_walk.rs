@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{Repo, path_of, raw, shown};
-use crate::error::{Context, Error, Kind};
+use super::{Repo, raw};
+use crate::error::{Context, Error};
 use crate::fs::dir::last;
 use crate::fs::walk::above;
 
@@ -91,47 +91,6 @@ fn entry_of(tree: &git2::Tree<'_>, name: &[u8]) -> Option<TreeEntry> {
 }
 
 impl Repo {
-    /// The paths at which two trees differ, with what the second one has there. Equal folders are not read: libgit2's diff reads
-    /// them all.
-    pub(super) fn differences(&self, from: git2::Oid, to: git2::Oid) -> Result<ByPath<Option<TreeEntry>>, Error> {
-        let mut found = ByPath::new();
-        let odb = self.git.odb().context("reading a tree")?;
-        let mut open = vec![(PathBuf::new(), Some(from), Some(to))];
-        while let Some((at, from, to)) = open.pop() {
-            let read = |id: Option<git2::Oid>| id.map(|id| odb.read(id)).transpose().context("reading a tree");
-            let (from, to) = (read(from)?, read(to)?);
-            let mut names: BTreeMap<&[u8], [Option<TreeEntry>; 2]> = BTreeMap::new();
-            for (side, object) in [&from, &to].into_iter().enumerate() {
-                let Some(object) = object else { continue };
-                let entries = raw::tree(object.data()).ok_or_else(|| {
-                    let what = format!("the tree of {} is not one that git can read", shown(&at));
-                    Error::new(Kind::Unfit, what, "see `git fsck`")
-                })?;
-                for entry in entries {
-                    let one = TreeEntry { id: entry.id, mode: raw::canonical(entry.mode) };
-                    if let Some(place) = names.entry(entry.name).or_default().get_mut(side) {
-                        *place = Some(one);
-                    }
-                }
-            }
-            for (name, [from, to]) in names {
-                if from == to {
-                    continue;
-                }
-                let path = at.join(path_of(name));
-                let folder = |entry: Option<TreeEntry>| entry.filter(|it| it.mode == 0o040_000).map(|it| it.id);
-                if folder(from).is_some() || folder(to).is_some() {
-                    open.push((path.clone(), folder(from), folder(to)));
-                }
-                let file = |entry: Option<TreeEntry>| entry.filter(|it| it.mode != 0o040_000);
-                if file(from).is_some() || file(to).is_some() {
-                    found.insert(path.into_os_string(), file(to));
-                }
-            }
-        }
-        Ok(found)
-    }
-
     /// Starts looking up paths in a tree.
     pub(super) fn walk_tree<'r>(&'r self, tree: &git2::Tree<'r>) -> TreeWalk<'r> {
         TreeWalk { top: tree.clone(), open: Vec::new(), at: PathBuf::new(), git: &self.git }

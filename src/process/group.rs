@@ -209,6 +209,10 @@ impl Family {
 
     pub(crate) fn is_gone(&self) -> bool {
         self.reap_adopted();
+        // A walk through /proc can miss a process whose parent ends meanwhile; the list of our children can't.
+        if self.before.is_some() && is_subreaper() && self.leader_has_exited() && children_by_thread().is_some() {
+            return self.has_no_other_child();
+        }
         self.alive().is_empty()
     }
 

@@ -89,7 +89,7 @@ fn relies_on(disk: &Disk, git: &Path, event: &Event, replaced: &[PathBuf]) -> Ve
     let mut need = |step: &str, missing: Vec<String>| {
         // What is still being written, what a person alone reads, and what is made again are nobody's to rely on.
         let matters = |what: &String| {
-            !["_git2_", "tmp_objdir", ".lock", "/logs", "status.json", "index-tree", ".new", "staging"]
+            !["_git2_", "tmp_objdir", ".lock", "/logs", "status.json", ".new", "staging"]
                 .iter()
                 .any(|word| what.contains(word))
         };
@@ -129,7 +129,7 @@ fn relies_on(disk: &Disk, git: &Path, event: &Event, replaced: &[PathBuf]) -> Ve
     }
     if let Event::Rename(from, to) = event
         && let Ok(inner) = to.strip_prefix(git)
-        && !["gitsync/status.json", "gitsync/index-tree", "gitsync/lock", "gitsync/broken"].iter().any(|name| inner.starts_with(name))
+        && !["gitsync/status.json", "gitsync/lock", "gitsync/broken"].iter().any(|name| inner.starts_with(name))
         && !disk.has_bytes(from)
         // An index whose bytes are lost is taken back from the one before, if that is on disk.
         && !(inner == Path::new("index") && disk.is_there(&git.join(BEFORE)) && on(BEFORE).is_empty())

@@ -224,6 +224,26 @@ fn a_clone_of_some_depth_and_the_passes_on_it() {
     });
 }
 
+/// In a cut history it can't be seen that the remote took a commit back. What is not seen must not be forgotten either: a pass
+/// that fails here made the next one push the commit again.
+#[test]
+fn a_shallow_clone_never_pushes_again_what_was_taken_back() {
+    let (scene, server) = upstream();
+    scene.rival_pushes("a.txt").rival_pushes("b.txt").rival_pushes("taken-back.txt");
+    scene.run(&["init-sync", "--depth", "1", "--remote-url", &url(&server)]).exits(0).says("cloned");
+    let taken_back = scene.our_tip();
+    scene.git_in(&scene.rival(), &["push", "-q", "--force", "origin", "HEAD~1:main"]);
+    let tip = scene.upstream_tip();
+    // All but the first question fail.
+    server.forget();
+    server.when(|_, number| (number > 1).then(|| Fault::status(503)));
+    scene.sync().exits(75).says("error");
+    server.when(|_, _| None);
+    scene.tick_with("true").exits(0).is_kept(&taken_back);
+    assert_eq!(scene.upstream_tip(), tip, "{}", scene.last());
+    scene.ours_equals_upstream().fsck();
+}
+
 #[test]
 fn a_depth_that_is_none_is_a_usage_error() {
     let scene = Scene::new();

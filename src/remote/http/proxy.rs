@@ -46,13 +46,16 @@ impl Http {
         if named(&["no_proxy", "NO_PROXY"]).is_some_and(|list| spared(&list, origin)) {
             return Ok(None);
         }
-        if let Some((userinfo, _)) = proxy.rsplit_once('@')
-            && let Some((_, secret)) = userinfo.rsplit_once(':')
+        // Without a scheme it is an http proxy, as for git.
+        let with_scheme = if proxy.contains("://") { proxy.clone() } else { format!("http://{proxy}") };
+        if let Some((_, place)) = with_scheme.split_once("://")
+            && let Some((userinfo, _)) = place.rsplit_once('@')
+            && let Some((_, secret)) = userinfo.split_once(':')
         {
             redact::register_secret(secret);
             redact::register_secret(&decoded(secret));
         }
-        let shown = redact::url(&proxy);
+        let shown = redact::url(&with_scheme);
         let through = usable(&proxy).map(|proxy| Some(Through { proxy, shown: shown.clone() }));
         through.ok_or_else(|| {
             lasting(

@@ -88,6 +88,8 @@ fn drain(bands: &mut impl Read) -> std::io::Result<()> {
 
 fn lines<R: Read>(packets: &mut Packets<R>, refname: &str) -> Result<Report, Bad> {
     let mut report = Report::default();
+    // Whether the last line was about our reference: options follow it.
+    let mut is_ours = false;
     loop {
         match packets.packet()? {
             Some(Packet::Flush) => return Ok(report),
@@ -99,10 +101,19 @@ fn lines<R: Read>(packets: &mut Packets<R>, refname: &str) -> Result<Report, Bad
                     report.unpack = Some(result.to_owned()).filter(|result| result != "ok");
                 } else if line.strip_prefix("ok ") == Some(refname) {
                     report.update = Some(Ok(()));
-                } else if let Some(rest) = line.strip_prefix("ng ").and_then(|rest| rest.strip_prefix(refname)) {
-                    report.update = Some(Err(rest.trim_start().to_owned()));
+                } else if let Some((name, why)) = line.strip_prefix("ng ").and_then(|rest| rest.split_once(' ')) {
+                    if name == refname {
+                        report.update = Some(Err(why.to_owned()));
+                    }
+                } else if let Some(name) = line.strip_prefix("option refname ").filter(|name| *name != refname)
+                    && is_ours
+                {
+                    // A hook (`proc-receive`) may put the commit elsewhere, and says ok.
+                    report.update = Some(Err(format!("the server put the commit at {name}, not at {refname}")));
                 }
-                // `option` lines and other references are not ours.
+                if !line.starts_with("option ") {
+                    is_ours = line.strip_prefix("ok ") == Some(refname);
+                }
             }
             _ => return Err(Bad::Malformed("the report has no end".to_owned())),
         }
@@ -145,8 +156,29 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_that_the_server_put_elsewhere_is_not_pushed() {
+        let elsewhere = packets(&[b"unpack ok\n", b"ok refs/heads/main\n", b"option refname refs/changes/1\n"]);
+        let read = report(&elsewhere, "report-status-v2").unwrap();
+        assert!(read.update.unwrap().unwrap_err().contains("refs/changes/1"));
+        let other = packets(&[
+            b"unpack ok\n",
+            b"ok refs/heads/a\n",
+            b"option refname refs/changes/1\n",
+            b"ok refs/heads/main\n",
+        ]);
+        assert_eq!(report(&other, "report-status-v2").unwrap().update, Some(Ok(())));
+        let longer = packets(&[b"unpack ok\n", b"ng refs/heads/main-2 no\n", b"ok refs/heads/main\n"]);
+        assert_eq!(report(&longer, "report-status").unwrap().update, Some(Ok(())));
+    }
+
+    #[test]
     fn a_report_is_read_with_and_without_bands() {
-        let ok = packets(&[b"unpack ok\n", b"ok refs/heads/other\n", b"ok refs/heads/main\n", b"option refname x\n"]);
+        let ok = packets(&[
+            b"unpack ok\n",
+            b"ok refs/heads/other\n",
+            b"ok refs/heads/main\n",
+            b"option refname refs/heads/main\n",
+        ]);
         let taken = Report { update: Some(Ok(())), ..Report::default() };
         assert_eq!(report(&ok, "report-status").unwrap(), taken);
         let mut banded = packets(&[&[b"\x02hooks say \xfc\n", &b""[..]].concat(), &[b"\x01", &ok[..9]].concat()]);
