@@ -71,6 +71,8 @@ static ROWS: &[Row] = &[
         &[&["gh001", "large files detected", "exceeds github's file size limit", "file size limit", "too large", "exceeds maximum",
             "pack exceeds"]],
         Kind::Refused, "take the large file out of the unpushed commits, and lower --max-file-size to the server's limit"),
+    row(At::Ref, &[&["fsck error"]], Kind::Refused,
+        "the server checks objects and refuses one (its words name it): take it out of the unpushed commits"),
     row(At::Ref, &[&["secret", "push protection", "gh009"], &["push declined", "push protection", "gh009"]], Kind::Refused,
         "take the secret the server found out of the unpushed commits, and revoke it"),
     row(At::Ref, &[&["gh007", "private email"]], Kind::Refused, "set GIT_AUTHOR_EMAIL to an address the server accepts"),

@@ -167,6 +167,12 @@ fn take(listing: &mut Listing, line: &[u8], refnames: &[&str], each: &mut dyn Fn
     Ok(())
 }
 
+/// So many more are kept that may be the default branch.
+const MOST_DEFAULTS: usize = 16;
+
+/// git allows no longer names, in bytes.
+const LONGEST_NAME: usize = 4096;
+
 /// Returns whether a branch may be the remote's default: it has the name or the commit for it.
 fn may_be_default(name: &[u8], oid: Oid, found: &[(String, Oid)]) -> bool {
     let is_named = name == b"refs/heads/main" || name == b"refs/heads/master";
@@ -177,8 +183,8 @@ fn may_be_default(name: &[u8], oid: Oid, found: &[(String, Oid)]) -> bool {
 fn keep(found: &mut Vec<(String, Oid)>, id: Oid, name: &[u8], refnames: &[&str]) {
     let is_wanted = |wanted: &&str| match wanted.strip_suffix('/') {
         Some(_) => {
-            let has_room = found.len() < MOST_LISTED || may_be_default(name, id, found);
-            name.starts_with(wanted.as_bytes()) && has_room
+            let room = MOST_LISTED + if may_be_default(name, id, found) { MOST_DEFAULTS } else { 0 };
+            name.starts_with(wanted.as_bytes()) && found.len() < room && name.len() <= LONGEST_NAME
         }
         None => name == wanted.as_bytes(),
     };

@@ -27,6 +27,7 @@ const TEXTS: &[Text] = &[
     ("GitHub", At::Ref, "protected branch hook declined", Kind::Refused, "branch rules"),
     ("GitLab", At::Ref, "pre-receive hook declined\nGitLab: You are not allowed to push code to protected branches on this project.", Kind::Refused, "branch rules"),
     ("GitHub", At::Ref, "pre-receive hook declined\nerror: GH001: Large files detected.", Kind::Refused, "--max-file-size"),
+    ("git with receive.fsckObjects", At::Ref, "unpacker error\nindex-pack abnormal exit\nerror: object 4b825dc642cb6eb9a060e54bf8d69288fbee4904: gitmodulesUrl: disallowed submodule url: --x\nfatal: fsck error in pack objects", Kind::Refused, "checks objects"),
     ("GitHub", At::Ref, "push declined due to repository rule violations\nGH009: Secrets detected!", Kind::Refused, "revoke"),
     ("GitHub", At::Ref, "push declined due to email privacy restrictions\nGH007: Your push would publish a private email address.", Kind::Refused, "GIT_AUTHOR_EMAIL"),
     ("gitolite", At::Connection, "FATAL: W any repo user DENIED by fallthru\n(or you mis-spelled the reponame)", Kind::Refused, "right to read and write"),
