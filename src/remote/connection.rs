@@ -349,7 +349,9 @@ impl Connection {
             self.ahead.extend(some.iter().take(n));
         }
         // What was read so far ended with a packet.
-        let mut packets = Packets::new(&mut self.ahead);
+        // A helper that reads nothing of its question has answered all the same: its answer is still to be received.
+        let ahead: Vec<u8> = self.ahead.iter().copied().collect();
+        let mut packets = Packets::new(ahead.as_slice());
         while let Ok(Some(packet)) = packets.packet() {
             if let Packet::Data(line) = packet
                 && let Err(Bad::Refused(words)) = refusal(line)

@@ -35,7 +35,7 @@ fn a_tick_packs_what_is_due_and_the_next_one_has_nothing_to_do() {
     // A tick with the setting at its default leaves all as it is: so many objects are not due.
     let s = Scene::new();
     s.tick_with("echo 1 > state/new").exits(0).says("pushed").logs_not(PACKED);
-    assert!(count(&s, "count") > 0);
+    assert!(count(&s, "packs") > 0);
 
     // Rescues are kept through it: of a commit that lost, and of a file that was replaced.
     s.we_commit("lost").we_write("index.html", "my edit\n");
