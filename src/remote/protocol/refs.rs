@@ -173,17 +173,21 @@ const MOST_DEFAULTS: usize = 16;
 /// git allows no longer names, in bytes.
 const LONGEST_NAME: usize = 4096;
 
-/// Returns whether a branch may be the remote's default: it has the name or the commit for it.
-fn may_be_default(name: &[u8], oid: Oid, found: &[(String, Oid)]) -> bool {
-    let is_named = name == b"refs/heads/main" || name == b"refs/heads/master";
-    is_named || found.iter().any(|(have, head)| have == "HEAD" && *head == oid)
+/// How many branches are kept before this one is left out: more for one that has the commit of the remote's default branch, and
+/// no limit for the names that it has as a rule.
+fn room_for(name: &[u8], oid: Oid, found: &[(String, Oid)]) -> usize {
+    if name == b"refs/heads/main" || name == b"refs/heads/master" {
+        return usize::MAX;
+    }
+    let has_its_commit = found.iter().any(|(have, head)| have == "HEAD" && *head == oid);
+    if has_its_commit { MOST_LISTED + MOST_DEFAULTS } else { MOST_LISTED }
 }
 
 /// Keeps a reference that is among `refnames`, or whose name begins with one of these that ends in `/`.
 fn keep(found: &mut Vec<(String, Oid)>, id: Oid, name: &[u8], refnames: &[&str]) {
     let is_wanted = |wanted: &&str| match wanted.strip_suffix('/') {
         Some(_) => {
-            let room = MOST_LISTED + if may_be_default(name, id, found) { MOST_DEFAULTS } else { 0 };
+            let room = room_for(name, id, found);
             name.starts_with(wanted.as_bytes()) && found.len() < room && name.len() <= LONGEST_NAME
         }
         None => name == wanted.as_bytes(),
