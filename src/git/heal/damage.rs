@@ -419,7 +419,15 @@ impl Stores {
         }
         let read = git2::Odb::new().and_then(|odb| {
             odb.add_disk_alternate(&store.to_string_lossy())?;
-            odb.read(id).map(drop)
+            let read = odb.read(id).map(drop);
+            // Damage can make an object claim any size: libgit2 then says that there is no memory for it.
+            let claims_too_much = || odb.read_header(id).map_or(true, |(size, _)| size as u64 > LARGEST);
+            match read {
+                Err(error) if error.class() == git2::ErrorClass::NoMemory && claims_too_much() => {
+                    Err(git2::Error::from_str("an object claims an impossible size"))
+                }
+                read => read,
+            }
         });
         // libgit2 does not say why it found nothing: check that the files it needed could be accessed.
         let looked: Result<Vec<_>, _> = [index, pack].iter().map(|file| rustix::fs::stat(*file)).collect();
@@ -434,6 +442,9 @@ impl Stores {
         }
     }
 }
+
+/// No object of a repository that a pass can work in is larger, in bytes.
+const LARGEST: u64 = 1 << 40;
 
 /// What the files show about an object.
 enum Found {
