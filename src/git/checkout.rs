@@ -5,7 +5,7 @@
 //! versions. Instead:
 //!
 //! 1. find once what differs from the target;
-//! 2. let libgit2 check those paths out into a staging folder, so that line endings, modes and links are git's own;
+//! 2. write those paths to a staging folder; libgit2 writes what has to be converted, so that line endings are git's own;
 //! 3. put what is about to be replaced, and is in no reachable tree, into a rescue commit;
 //! 4. write an intent durably: from now on, if this pass is killed, the next one finishes the follow;
 //! 5. put each path in place by one rename, relative to a directory handle that follows no links;

@@ -173,13 +173,13 @@ mod tests {
     #[test]
     fn globs_match_as_in_git() {
         for (glob, url, expected) in [
-            ("https://github.com/work/**", "https://github.com/work/a.git", true),
-            ("https://github.com/work/**", "https://github.com/work/a/b.git", true),
-            ("https://github.com/work/**", "https://github.com/other/a.git", false),
-            ("https://github.com/*", "https://github.com/work/a.git", false),
-            ("https://github.com/*/a.git", "https://github.com/work/a.git", true),
-            ("git@github.com:work/**", "git@github.com:work/a.git", true),
-            ("**/work/*", "https://github.com/work/a", true),
+            ("https://github.com/team/**", "https://github.com/team/a.git", true),
+            ("https://github.com/team/**", "https://github.com/team/a/b.git", true),
+            ("https://github.com/team/**", "https://github.com/other/a.git", false),
+            ("https://github.com/*", "https://github.com/team/a.git", false),
+            ("https://github.com/*/a.git", "https://github.com/team/a.git", true),
+            ("git@github.com:team/**", "git@github.com:team/a.git", true),
+            ("**/team/*", "https://github.com/team/a", true),
             ("https://*.example/**/a", "https://git.example/a", true),
             ("https://git.example/?", "https://git.example/a", true),
             ("https://git.example/?", "https://git.example//", false),
@@ -189,8 +189,8 @@ mod tests {
             (r"https://git.example/\*", "https://git.example/a", false),
             ("https://git.example", "https://git.example/", false),
             ("https:**", "https://git.example", false),
-            ("https://git.example/w**/a", "https://git.example/work/a", true),
-            ("https://git.example/w**/a", "https://git.example/work/b/a", false),
+            ("https://git.example/t**/a", "https://git.example/team/a", true),
+            ("https://git.example/t**/a", "https://git.example/team/b/a", false),
             ("https://git.example/**/a", "https://git.example/a", true),
             ("**", "https://git.example/a", true),
         ] {
